@@ -1,0 +1,3 @@
+//! The guards: pure rules, a small view of the packet in, a reason out.
+
+pub mod tcp;

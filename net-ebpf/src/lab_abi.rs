@@ -1,0 +1,63 @@
+//! What the laboratory's programs and its harness share (net-tests includes this file by path). Plain
+//! integers without padding, as in `net_common::abi`, but no part of the product.
+
+/// Entries of `SINK`: SYN-ACKs that came back to the flood's sources.
+pub const SINK_SYN_ACKS: u32 = 0;
+/// RSTs that came back to the flood's sources.
+pub const SINK_RSTS: u32 = 1;
+/// Other TCP segments to the flood's sources.
+pub const SINK_OTHERS: u32 = 2;
+/// Number of entries of `SINK`.
+pub const SINK_ENTRIES: u32 = 3;
+
+/// Octets of the frames that `lab_flood` knows: a SYN and an ACK, each over IPv4 and IPv6.
+pub const SYN_V4: usize = 74;
+/// See [`SYN_V4`].
+pub const ACK_V4: usize = 66;
+/// See [`SYN_V4`].
+pub const SYN_V6: usize = 94;
+/// See [`SYN_V4`].
+pub const ACK_V6: usize = 86;
+
+/// Words of the TCP header that may vary: ports, sequence number, acknowledgment number, and the fourth
+/// of Linux's options (a SYN's TSval, an ACK's TSecr).
+pub const VARIED: [usize; 4] = [0, 4, 8, 28];
+
+/// Value of `FLOOD`: a frame and which of its bits are random. Those bits are 0 in the frame, so that what
+/// is random can simply be added, to the words and to their sums.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flood {
+    /// The frame as it lies in memory, its checksums zero.
+    pub frame: [u64; 12],
+    /// Its last eight octets.
+    pub tail: u64,
+    /// Start of the random sequence.
+    pub seed: u64,
+    /// Source address as it lies in the frame; IPv4 uses the first word.
+    pub source: [u32; 4],
+    /// Its random bits.
+    pub source_random: [u32; 4],
+    /// The words at [`VARIED`] as they lie in the frame.
+    pub varied: [u32; 4],
+    /// Their random bits.
+    pub varied_random: [u32; 4],
+    /// Sum of the halves of the IPv4 header, as they lie in memory.
+    pub ip_sum: u32,
+    /// Sum of the halves of pseudo header and TCP segment, as they lie in memory.
+    pub l4_sum: u32,
+    /// Octets of the frame.
+    pub len: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(core::mem::size_of::<Flood>() == 12 * 8 + 2 * 8 + 4 * 16 + 4 * 4);
+
+impl Flood {
+    /// Whether word `i` of an address can be that of one of the flood's sources.
+    #[inline(always)]
+    pub fn sends_from(&self, i: usize, word: u32) -> bool {
+        word & !self.source_random[i] == self.source[i]
+    }
+}

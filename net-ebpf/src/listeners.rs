@@ -1,0 +1,80 @@
+//! What the kernel's sockets do, seen at `inet_sock_set_state`: listeners that come and go wake the
+//! agent, and every peer of a new connection, in whatever direction and by whatever interface, enters
+//! the filter of sources that may hold a socket.
+//!
+//! The tracepoint fires for all network namespaces. Strangers' peers are false positives of the filter,
+//! strangers' listeners a needless wake-up; neither does harm.
+
+use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::BtfTracePointContext};
+use net_common::{
+    abi::{ListenerEvent, SockOffsets},
+    units::Version,
+};
+
+use crate::{
+    maps::{LISTENER_EVENTS, SETTINGS},
+    socket::remember,
+};
+
+const TCP_ESTABLISHED: i32 = 1;
+const TCP_SYN_SENT: i32 = 2;
+const TCP_LISTEN: i32 = 10;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// Where `struct sock_common` has its fields; the loader fills it in from the kernel's BTF.
+#[unsafe(no_mangle)]
+static SOCK_OFFSETS: SockOffsets = SockOffsets {
+    daddr: 0,
+    num: 0,
+    family: 0,
+    v6_daddr: 0,
+};
+
+#[inline(always)]
+pub fn on_state(ctx: &BtfTracePointContext) {
+    // TP_PROTO(const struct sock *sk, const int oldstate, const int newstate), Linux 4.16.
+    let sk: *const u8 = ctx.arg(0);
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    // SAFETY: the volatile read keeps the compiler from assuming the zeros above.
+    let offsets = unsafe { (&raw const SOCK_OFFSETS).read_volatile() };
+    if new == TCP_LISTEN || old == TCP_LISTEN {
+        let port: u16 = field(sk, offsets.num);
+        if let Some(mut entry) = LISTENER_EVENTS.reserve::<ListenerEvent>(0) {
+            entry.write(ListenerEvent {
+                port,
+                listening: (new == TCP_LISTEN).into(),
+            });
+            entry.submit(0);
+        }
+    }
+    if (new == TCP_SYN_SENT || new == TCP_ESTABLISHED)
+        && let Some(settings) = SETTINGS.get(0)
+    {
+        let family: u16 = field(sk, offsets.family);
+        // An AF_INET6 socket with a mapped peer has the IPv4 address in the first field as well.
+        if family == AF_INET || family == AF_INET6 {
+            let daddr: u32 = field(sk, offsets.daddr);
+            remember(Version::V4, &[daddr, 0, 0, 0], settings);
+        }
+        if family == AF_INET6 {
+            let at = offsets.v6_daddr;
+            let addr = [
+                field(sk, at),
+                field(sk, at + 4),
+                field(sk, at + 8),
+                field(sk, at + 12),
+            ];
+            remember(Version::V6, &addr, settings);
+        }
+    }
+}
+
+/// A field of the socket; 0 if it cannot be read, which is no peer's address.
+#[inline(always)]
+fn field<T: Default>(sk: *const u8, offset: u32) -> T {
+    // SAFETY: the helper checks the address itself.
+    unsafe { bpf_probe_read_kernel(sk.wrapping_add(offset as usize).cast::<T>()) }
+        .unwrap_or_default()
+}

@@ -1,0 +1,56 @@
+//! netmoat's programs: entries only. The order of the stages is in `pipeline.rs`, TC's in `handshake.rs`.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod handshake;
+mod kfunc;
+mod limit;
+mod listeners;
+mod maps;
+mod options;
+mod packet;
+mod pipeline;
+mod socket;
+mod syn_cookie;
+mod trace;
+mod verdict;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, xdp_action},
+    macros::{btf_tracepoint, classifier, xdp},
+    programs::{BtfTracePointContext, TcContext, XdpContext},
+};
+
+/// Every frame that enters the interface.
+#[xdp(frags)]
+pub fn netmoat_xdp(ctx: XdpContext) -> xdp_action::Type {
+    pipeline::run(&ctx)
+}
+
+/// Every packet behind XDP: turns the ACK that proves a cookie into a request socket.
+#[classifier]
+pub fn netmoat_tc(ctx: TcContext) -> i32 {
+    handshake::run(&ctx);
+    // TCX_NEXT: whatever else is attached goes on.
+    TC_ACT_UNSPEC
+}
+
+/// Every change of a TCP socket's state, in all network namespaces.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn netmoat_sock(ctx: BtfTracePointContext) -> i32 {
+    listeners::on_state(&ctx);
+    0
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // Nothing here panics: no indexing, no unwrap, no unchecked arithmetic. The verifier would refuse
+    // the endless loop if it were reachable.
+    loop {}
+}
+
+// The kernel lends some helpers to GPL-compatible programs alone.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

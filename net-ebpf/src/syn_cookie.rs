@@ -1,0 +1,361 @@
+//! The XDP side of SYN cookies: SYNs answered in place, ACKs checked before an skb exists.
+
+use aya_ebpf::{helpers::bpf_tcp_check_syncookie, programs::XdpContext};
+use net_common::{
+    abi::{Listener, ListenerKey, ListenerStats, PortState, Settings},
+    cookie::{self, Claim, Flow, Terms},
+    parse::{Frame, Header},
+    spread::syn_ack_cell,
+    synack::{PLAIN_WORDS, SynAck, TIMESTAMPS_WORDS},
+    tcp_options::Options,
+    units::{
+        Version,
+        tcp_flags::{CWR, ECE},
+    },
+    verdict::{Reason, Verdict},
+};
+
+use crate::{
+    limit,
+    maps::{ACTIVITY, COOKIE_KEYS, LISTENER_STATS, LISTENERS, PORTS, SETTINGS, SYN_ACK_LIMIT},
+    options,
+    packet::{Context, Octets, View, forget},
+    pipeline::Tcp,
+    socket::{self, Found},
+    trace::trace,
+    verdict::count,
+};
+
+/// The fit listener that a segment is addressed to.
+#[inline(always)]
+pub fn listener<C: Context>(ctx: &C, tcp: &Tcp) -> Option<&'static Listener> {
+    let key = ListenerKey {
+        addr: tcp.dst,
+        ifindex: ctx.ifindex(),
+        port: tcp.segment.dst_port,
+        family: tcp.packet.version.number(),
+    };
+    // SAFETY: values are plain integers; a concurrent update by the agent can at worst mix two valid
+    // settings of one listener for one packet.
+    unsafe { LISTENERS.get(&key) }
+}
+
+/// Changes the statistics of the listener in `slot`.
+#[inline(always)]
+pub fn stat(slot: u32, change: impl FnOnce(&mut ListenerStats)) {
+    if let Some(stats) = LISTENER_STATS.get_ptr_mut(slot) {
+        // SAFETY: this CPU's own value.
+        change(unsafe { &mut *stats });
+    }
+}
+
+/// Whether cookies sent in the epoch that `last` stands for ([`PortState::last_epoch`]) may still
+/// be answered at `epoch`.
+#[inline(always)]
+pub fn outstanding(last: u32, epoch: u32) -> bool {
+    last != 0 && epoch.wrapping_add(1).wrapping_sub(last) <= 1
+}
+
+/// A SYN that passed the sanity rules.
+#[inline(always)]
+pub fn on_syn(ctx: &XdpContext, tcp: &Tcp) -> Verdict {
+    let Some(listener) = listener(ctx, tcp) else {
+        return Reason::SynUnprotected.into();
+    };
+    let (Some(settings), Some(port)) = (
+        SETTINGS.get(0),
+        PORTS.get_ptr_mut(tcp.segment.dst_port.into()),
+    ) else {
+        return Reason::Internal.into();
+    };
+    let version = tcp.packet.version;
+    let now = limit::now();
+    // SAFETY: `port` is a live map value.
+    let tat = unsafe { &raw mut (*port).tat_ns };
+    let budget = listener.flags & Listener::ALWAYS == 0
+        && limit::take(tat, now, listener.interval_ns, listener.tolerance_ns);
+    if budget || settings.flags & Settings::DRAIN != 0 {
+        socket::remember(version, &tcp.src, settings);
+        stat(listener.slot, |s| s.syns_passed += 1);
+        return Reason::SynInBudget.into();
+    }
+    let Some(options) = options::read(ctx, tcp) else {
+        return Reason::ParserLimit.into();
+    };
+    if options.flags & Options::SIGNED != 0 {
+        socket::remember(version, &tcp.src, settings);
+        return Reason::SynSigned.into();
+    }
+    if socket::may_hold(version, &tcp.src, settings) {
+        count(Reason::SocketLookup);
+        match socket::look_up(ctx.ctx.cast(), tcp) {
+            Found::Listener(sk) => socket::release(sk),
+            Found::Connection => return Reason::SynOnSocket.into(),
+            Found::Nothing => return Reason::SynUnprotected.into(),
+        }
+    }
+    if listener.flags & Listener::ACCEPT_FULL != 0 {
+        stat(listener.slot, |s| s.accept_full += 1);
+        return Reason::AcceptFull.into();
+    }
+    let Some(cell) = SYN_ACK_LIMIT.get_ptr_mut(syn_ack_cell(version, &tcp.src, settings.hash_seed))
+    else {
+        return Reason::Internal.into();
+    };
+    if !limit::take(
+        cell,
+        now,
+        settings.syn_ack_interval_ns,
+        settings.syn_ack_tolerance_ns,
+    ) {
+        stat(listener.slot, |s| s.syn_ack_limited += 1);
+        return Reason::SynAckLimit.into();
+    }
+    if settings.flags & Settings::OBSERVE != 0 {
+        return Verdict {
+            reason: Reason::CookieSent,
+            observed: true,
+        };
+    }
+    answer(ctx, tcp, listener, port, &options, now).into()
+}
+
+/// Rewrites the SYN into the SYN-ACK.
+#[inline(always)]
+fn answer(
+    ctx: &XdpContext,
+    tcp: &Tcp,
+    listener: &Listener,
+    port: *mut PortState,
+    options: &Options,
+    now: u64,
+) -> Reason {
+    let Some(keys) = COOKIE_KEYS.get(0) else {
+        return Reason::Internal;
+    };
+    let version = tcp.packet.version;
+    let epoch = cookie::epoch(now);
+    // RFC 3168 section 6.1.1: ECN is asked for by ECE and CWR; Linux 6.12 (tcp_ecn_create_request) takes
+    // it only from a SYN that is not itself ECN-capable transport.
+    let ecn = tcp.segment.flags & (ECE | CWR) == ECE | CWR && tcp.packet.traffic_class & 3 == 0;
+    let terms = Terms::agree(version, options, listener.flags, listener.wscale, ecn);
+    let terms = Terms::from_word(forget::<XdpContext>(terms.word()));
+    let flow = Flow {
+        version,
+        src: tcp.src,
+        dst: tcp.dst,
+        ports: tcp.ports,
+        isn: tcp.seq,
+    };
+    let key = if keys.current == 0 {
+        &keys.keys[0]
+    } else {
+        &keys.keys[1]
+    };
+    let synack = SynAck {
+        version,
+        src: tcp.dst,
+        dst: tcp.src,
+        syn_ports: tcp.ports,
+        client_isn: tcp.seq,
+        client_tsval: options.tsval,
+        mss: listener.mss,
+        window: listener.window,
+        cookie: cookie::make(key, &flow, epoch, terms),
+        terms,
+    };
+    let words = if terms.timestamps {
+        TIMESTAMPS_WORDS
+    } else {
+        PLAIN_WORDS
+    };
+    // What stood between the headers (IP options, extension headers) and behind them goes.
+    let len = tcp.packet.l3 + version.header_len() + words * 4;
+    if resize(ctx, len).is_none() || write(ctx, tcp.packet.l3, listener, &synack).is_none() {
+        return Reason::ReplyImpossible;
+    }
+    // Before the answer leaves: its ACK must find the port watched.
+    mark(port, epoch.wrapping_add(1));
+    stat(listener.slot, |s| s.cookies_sent += 1);
+    Reason::CookieSent
+}
+
+/// Marks the port and the host as having cookies outstanding; a store only when an epoch begins.
+#[inline(always)]
+fn mark(port: *mut PortState, epoch: u32) {
+    // SAFETY: `port` is a live map value.
+    let last = unsafe { &raw mut (*port).last_epoch };
+    // SAFETY: as above; a race stores the same value twice.
+    if unsafe { last.read_volatile() } != epoch {
+        // SAFETY: as above.
+        unsafe { last.write_volatile(epoch) };
+        if let Some(activity) = ACTIVITY.get_ptr_mut(0) {
+            // SAFETY: a live map value.
+            unsafe { activity.write_volatile(epoch) };
+        }
+    }
+}
+
+/// Makes the frame `len` octets long.
+#[inline(always)]
+fn resize(ctx: &XdpContext, len: usize) -> Option<()> {
+    let (start, end) = ctx.bounds();
+    if end - start == len {
+        return Some(());
+    }
+    let delta = len as i32 - ctx.total_len() as i32;
+    // SAFETY: the context is the program's own; packet pointers are derived anew afterwards.
+    let failed = unsafe { aya_ebpf::helpers::bpf_xdp_adjust_tail(ctx.ctx, delta) };
+    if failed == 0 { Some(()) } else { None }
+}
+
+#[inline(always)]
+fn write(ctx: &XdpContext, l3: usize, listener: &Listener, synack: &SynAck) -> Option<()> {
+    let frame = View(ctx);
+    let ethernet = frame.header::<14>(0)?;
+    let (dst_0, dst_4) = (ethernet.word::<0>(), ethernet.half::<4>());
+    let (src_0, src_2) = (ethernet.half::<6>(), ethernet.word::<8>());
+    let words = if synack.terms.timestamps {
+        TIMESTAMPS_WORDS
+    } else {
+        PLAIN_WORDS
+    };
+    let l4 = l3 + synack.version.header_len();
+    match synack.version {
+        Version::V4 => {
+            let at = frame.header::<20>(l3)?;
+            let [a, b, c, d, e] = synack.ipv4(words, listener.hop_limit);
+            at.put_word::<0>(a);
+            at.put_word::<4>(b);
+            at.put_word::<8>(c);
+            at.put_word::<12>(d);
+            at.put_word::<16>(e);
+        }
+        Version::V6 => {
+            let at = frame.header::<40>(l3)?;
+            let [a, b] = synack.ipv6(words, listener.hop_limit);
+            at.put_word::<0>(a);
+            at.put_word::<4>(b);
+            let (s, d) = (&synack.src, &synack.dst);
+            at.put_word::<8>(s[0]);
+            at.put_word::<12>(s[1]);
+            at.put_word::<16>(s[2]);
+            at.put_word::<20>(s[3]);
+            at.put_word::<24>(d[0]);
+            at.put_word::<28>(d[1]);
+            at.put_word::<32>(d[2]);
+            at.put_word::<36>(d[3]);
+        }
+    }
+    if synack.terms.timestamps {
+        let at = frame.header::<40>(l4)?;
+        let words = synack.with_timestamps();
+        put_front(at, &words);
+        at.put_word::<24>(words[6]);
+        at.put_word::<28>(words[7]);
+        at.put_word::<32>(words[8]);
+        at.put_word::<36>(words[9]);
+    } else {
+        put_front(frame.header::<24>(l4)?, &synack.plain());
+    }
+    ethernet.put_half::<0>(src_0);
+    ethernet.put_word::<2>(src_2);
+    ethernet.put_word::<6>(dst_0);
+    ethernet.put_half::<10>(dst_4);
+    Some(())
+}
+
+/// The six words that every SYN-ACK has.
+#[inline(always)]
+fn put_front<const N: usize, const W: usize>(at: Octets<N>, words: &[u32; W]) {
+    at.put_word::<0>(words[0]);
+    at.put_word::<4>(words[1]);
+    at.put_word::<8>(words[2]);
+    at.put_word::<12>(words[3]);
+    at.put_word::<16>(words[4]);
+    at.put_word::<20>(words[5]);
+}
+
+/// What an ACK claims, and the terms if one of our cookies bears it out.
+#[inline(always)]
+pub fn prove<C: Context>(
+    ctx: &C,
+    tcp: &Tcp,
+    listener: &Listener,
+    epoch: u32,
+) -> Option<(Claim, Options, Terms)> {
+    let keys = COOKIE_KEYS.get(0)?;
+    let options = options::read(ctx, tcp)?;
+    let claim = Claim {
+        flow: Flow {
+            version: tcp.packet.version,
+            src: tcp.src,
+            dst: tcp.dst,
+            ports: tcp.ports,
+            isn: tcp.seq.wrapping_sub(1),
+        },
+        isn: tcp.ack.wrapping_sub(1),
+        tsecr: if options.flags & Options::TIMESTAMPS != 0 {
+            Some(options.tsecr)
+        } else {
+            None
+        },
+        rcv_wscale: listener.wscale,
+    };
+    let terms = cookie::check(keys, &claim, epoch)?;
+    Some((claim, options, terms))
+}
+
+/// An ACK, data or FIN. In peace this is one look-up.
+#[inline(always)]
+pub fn on_ack(ctx: &XdpContext, tcp: &Tcp) -> Reason {
+    let Some(port) = PORTS.get(tcp.segment.dst_port.into()) else {
+        return Reason::Internal;
+    };
+    if port.last_epoch == 0 {
+        return Reason::TcpPass;
+    }
+    let epoch = cookie::epoch(limit::now());
+    if !outstanding(port.last_epoch, epoch) {
+        return Reason::TcpPass;
+    }
+    let Some(listener) = listener(ctx, tcp) else {
+        return Reason::TcpPass;
+    };
+    let sk = match socket::look_up(ctx.ctx.cast(), tcp) {
+        Found::Listener(sk) => sk,
+        Found::Connection => return Reason::AckOnSocket,
+        Found::Nothing => return Reason::TcpPass,
+    };
+    let reason = if prove(ctx, tcp, listener, epoch).is_some() {
+        stat(listener.slot, |s| s.cookies_proven += 1);
+        Reason::CookieProven
+    } else if kernel_cookie(ctx, tcp, sk.cast()) {
+        Reason::KernelCookie
+    } else {
+        stat(listener.slot, |s| s.cookies_failed += 1);
+        trace!(ctx, "false ACK to port {}", tcp.segment.dst_port);
+        Reason::CookieFalse
+    };
+    socket::release(sk);
+    reason
+}
+
+/// Whether the kernel would take the ACK for a cookie of its own: it sent some lately and this is one
+/// (`bpf_tcp_check_syncookie`, Linux 6.12 net/core/filter.c).
+#[inline(always)]
+fn kernel_cookie(ctx: &XdpContext, tcp: &Tcp, sk: *mut core::ffi::c_void) -> bool {
+    let frame = View(ctx);
+    let Some(header) = frame.header::<20>(tcp.packet.l4) else {
+        return true;
+    };
+    let (ip, len) = match tcp.packet.version {
+        Version::V4 => (frame.header::<20>(tcp.packet.l3).map(Octets::pointer), 20),
+        Version::V6 => (frame.header::<40>(tcp.packet.l3).map(Octets::pointer), 40),
+    };
+    let Some(ip) = ip else {
+        return true;
+    };
+    // SAFETY: `sk` is a referenced listener, both headers were bounded above.
+    unsafe { bpf_tcp_check_syncookie(sk, ip.cast(), len, header.pointer().cast(), 20) == 0 }
+}

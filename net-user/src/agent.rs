@@ -1,0 +1,647 @@
+//! The agent: one task that owns the maps, follows listeners, links and sysctls, and answers the control
+//! socket.
+
+use std::{
+    collections::HashMap,
+    future::pending,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+};
+use futures::StreamExt as _;
+use net_common::{
+    abi::{ListenerStats, Settings},
+    cookie,
+};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{info, warn};
+
+use crate::{
+    cli::{Code, Failure},
+    config::{Config, Mode, SynMode, XdpMode},
+    control::{
+        bind::BoundSocket,
+        protocol::{
+            Counters, Health, InterfaceStatus, KeysRotated, ListenerQueues, ModeChanged, Queues,
+            Reply, Request, RequestError, Status, VERSION,
+        },
+        server,
+    },
+    datapath::{
+        attach::{self, Attached},
+        load,
+        maps::Maps,
+        preflight::{self, Severity},
+    },
+    filter::{self, Progress, Renewal},
+    host::{
+        links::{self, Link, Links},
+        sock_diag::Diag,
+        sysctl::{Ipv6Settings, TcpSettings},
+    },
+    keys::{COOKIE_LIFE, Keys, random_u64},
+    listeners::{Classified, Compiled, Facts, Interface, Slots, compile},
+};
+
+/// How often the accept queues are looked at; a full one must be noticed within 100 ms (R-SYN-14).
+const LISTENERS_EVERY: Duration = Duration::from_millis(50);
+/// How often sysctls, attachment and statistics are looked at.
+const HOST_EVERY: Duration = Duration::from_secs(1);
+/// How often the filter's fill is looked at.
+const FILTER_EVERY: Duration = Duration::from_secs(30);
+/// How long cookies that were just sent are still honoured at the end: many round trips.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Runs until SIGINT or SIGTERM.
+///
+/// # Errors
+/// Whatever keeps the agent from protecting what it was told to, before anything is attached; or the
+/// loss of the control socket's or the maps' service later.
+pub async fn run(config: Config) -> Result<()> {
+    refuse(preflight::check(&config).await)?;
+    let socket = BoundSocket::bind(&config.socket)?;
+    let mut agent = Agent::start(config).await?;
+    // SAFETY: the ring buffer keeps the one file descriptor it has until it is dropped, with `events`.
+    let mut events = unsafe { AsyncFd::register(Maps::listener_events(&mut agent.ebpf)?)? };
+    let mut link_changes = links::changes()?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (requests, mut inbox) = mpsc::channel(64);
+    let (stop, stopped) = watch::channel(false);
+    let server = tokio::spawn(server::serve(socket, requests, stopped));
+
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    info!("{}", agent.summary());
+
+    let mut listeners = ticker(LISTENERS_EVERY);
+    let mut host = ticker(HOST_EVERY);
+    let mut filter = ticker(FILTER_EVERY);
+    let mut rotation = ticker(agent.config.syn.key_rotation);
+    rotation.reset();
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            Some(request) = inbox.recv() => agent.answer(request),
+            guard = events.readable_mut() => {
+                let mut guard = guard?;
+                drain_ring(guard.get_inner_mut());
+                guard.clear_ready();
+                agent.refresh_listeners();
+            }
+            Some(()) = link_changes.next() => agent.refresh_host().await,
+            _ = listeners.tick() => agent.refresh_listeners(),
+            _ = host.tick() => agent.refresh_host().await,
+            _ = filter.tick() => agent.renew_filter_if_full(),
+            dumped = next_dump(&mut agent.renewal) => agent.continue_renewal(dumped),
+            _ = rotation.tick() => agent.rotate_keys_in_time(),
+        }
+    }
+
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    agent.drain().await;
+    let _ = stop.send(true);
+    server.await.context("the control server failed")?;
+    info!(
+        "stopped: programs detached from {}",
+        names(&agent.interfaces)
+    );
+    Ok(())
+}
+
+fn ticker(every: Duration) -> tokio::time::Interval {
+    let mut ticker = interval(every);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker
+}
+
+/// The events only wake us: sock_diag tells what is so.
+fn drain_ring(ring: &mut RingBuf<MapData>) {
+    while ring.next().is_some() {}
+}
+
+async fn next_dump(renewal: &mut Option<Renewal>) -> Result<Vec<std::net::IpAddr>> {
+    match renewal {
+        Some(renewal) => renewal.dumped().await,
+        None => pending().await,
+    }
+}
+
+fn names(interfaces: &[Attached]) -> String {
+    interfaces
+        .iter()
+        .map(|i| i.name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Ends the start when preflight found an error; logs its warnings.
+fn refuse(preflight: preflight::Preflight) -> Result<()> {
+    let mut errors = Vec::new();
+    let mut code = Code::Error;
+    for finding in &preflight.findings {
+        let text = match &finding.remedy {
+            Some(remedy) => format!("{}: {remedy}", finding.what),
+            None => finding.what.clone(),
+        };
+        match finding.severity {
+            Severity::Ok => {}
+            Severity::Warning => warn!("{text}"),
+            Severity::Error => {
+                if finding.permission {
+                    code = Code::Permission;
+                }
+                errors.push(text);
+            }
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        code,
+        anyhow!("nothing was attached:\n  {}", errors.join("\n  ")),
+    )
+    .into())
+}
+
+struct Agent {
+    config: Config,
+    started: Instant,
+    ebpf: Ebpf,
+    maps: Maps,
+    settings: Settings,
+    keys: Keys,
+    interfaces: Vec<Attached>,
+    program_ids: (u32, u32),
+    diag: Diag,
+    links: Links,
+    facts: Facts,
+    slots: Slots,
+    compiled: Compiled,
+    renewal: Option<Renewal>,
+    /// Cookies sent by slot at the last look, and those that were sent since the look before.
+    cookies: HashMap<u32, (u64, u64)>,
+    /// What is wrong now, by where it was found.
+    problems: HashMap<&'static str, String>,
+}
+
+impl Agent {
+    /// Loads, fills the maps, attaches. An error leaves nothing behind.
+    async fn start(config: Config) -> Result<Self> {
+        let links = Links::open()?;
+        let mut ebpf = load::load()?;
+        let program_id = |name| -> Result<u32> {
+            Ok(ebpf
+                .program(name)
+                .with_context(|| format!("no program {name}"))?
+                .info()?
+                .id())
+        };
+        let program_ids = (
+            program_id(load::XDP_PROGRAM)?,
+            program_id(load::TC_PROGRAM)?,
+        );
+        let mut maps = Maps::take(&mut ebpf)?;
+        let settings = Settings {
+            syn_ack_interval_ns: config.syn.syn_ack_limit.interval_ns(),
+            syn_ack_tolerance_ns: config.syn.syn_ack_limit.interval_ns()
+                * u64::from(config.syn.syn_ack_burst),
+            hash_seed: random_u64()?,
+            flags: observe_flag(config.mode),
+            filter_half: 1,
+        };
+        maps.set_settings(&settings)?;
+        let keys = Keys::new()?;
+        maps.set_keys(&keys.value)?;
+        // From here on every new peer enters the filter; the renewal finds those that were there before.
+        attach::attach_sockets(&mut ebpf)?;
+        let renewal = Some(Renewal::start(&mut maps, 0)?);
+
+        let all = links.links().await?;
+        let wanted = config.interfaces.iter().map(|name| {
+            all.iter()
+                .find(|l| &l.name == name)
+                .map(|l| (name.clone(), l.index))
+                .ok_or_else(|| {
+                    anyhow!(
+                        "there is no interface {name}; there are {}",
+                        all.iter()
+                            .map(|l| l.name.as_str())
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    )
+                })
+        });
+        let wanted = wanted.collect::<Result<Vec<_>>>()?;
+        let facts = read_facts(&links, &all, &wanted).await?;
+        let mut agent = Self {
+            config,
+            started: Instant::now(),
+            ebpf,
+            maps,
+            settings,
+            keys,
+            interfaces: Vec::new(),
+            program_ids,
+            diag: Diag::open()?,
+            links,
+            facts,
+            slots: Slots::default(),
+            compiled: Compiled::default(),
+            renewal,
+            cookies: HashMap::new(),
+            problems: HashMap::new(),
+        };
+        agent.try_refresh_listeners()?;
+        for (name, ifindex) in &wanted {
+            let attached = attach::attach(&mut agent.ebpf, name, *ifindex, agent.config.xdp_mode)?;
+            agent.interfaces.push(attached);
+        }
+        Ok(agent)
+    }
+
+    fn summary(&self) -> String {
+        let mode = |i: &Attached| if i.native { "native" } else { "generic" };
+        let interfaces: Vec<_> = self
+            .interfaces
+            .iter()
+            .map(|i| format!("{} ({} XDP)", i.name, mode(i)))
+            .collect();
+        let protected = self
+            .compiled
+            .listeners
+            .iter()
+            .filter(|l| l.slot.is_some())
+            .count();
+        format!(
+            "protecting {protected} of {} listeners on {}, mode {}",
+            self.compiled.listeners.len(),
+            interfaces.join(", "),
+            if self.config.mode == Mode::Observe {
+                "observe"
+            } else {
+                "enforce"
+            },
+        )
+    }
+
+    /// Notes or clears a problem; says it once.
+    fn note<T>(&mut self, place: &'static str, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => {
+                if self.problems.remove(place).is_some() {
+                    info!("{place}: in order again");
+                }
+                Some(value)
+            }
+            Err(error) => {
+                let text = format!("{place}: {error:#}");
+                if self.problems.get(place) != Some(&text) {
+                    warn!("{text}");
+                    self.problems.insert(place, text);
+                }
+                None
+            }
+        }
+    }
+
+    fn refresh_listeners(&mut self) {
+        let result = self.try_refresh_listeners();
+        self.note("listeners", result);
+    }
+
+    fn try_refresh_listeners(&mut self) -> Result<()> {
+        let sockets = self.diag.listeners()?;
+        let compiled = compile(sockets, &self.facts, &self.config.syn, &mut self.slots);
+        for &slot in &compiled.fresh_slots {
+            self.maps.clear_listener_stats(slot)?;
+            self.cookies.remove(&slot);
+        }
+        self.maps.set_listeners(&compiled.entries)?;
+        self.compiled = compiled;
+        Ok(())
+    }
+
+    async fn refresh_host(&mut self) {
+        let result = self.try_refresh_host().await;
+        self.note("interfaces", result);
+        let sampled = self.sample_cookies();
+        self.note("statistics", sampled);
+        self.refresh_listeners();
+    }
+
+    async fn try_refresh_host(&mut self) -> Result<()> {
+        let all = self.links.links().await?;
+        let wanted: Vec<_> = self
+            .interfaces
+            .iter()
+            .map(|i| (i.name.clone(), i.ifindex))
+            .collect();
+        self.facts = read_facts(&self.links, &all, &wanted).await?;
+        for (name, ifindex) in &wanted {
+            let link = all
+                .iter()
+                .find(|l| l.index == *ifindex)
+                .with_context(|| format!("{name} is gone; restart netmoat when it is back"))?;
+            let attached = link.xdp.is_some_and(|x| x.id == self.program_ids.0);
+            if !attached {
+                return Err(anyhow!(
+                    "netmoat's XDP program is no longer on {name}; restart netmoat"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn sample_cookies(&mut self) -> Result<()> {
+        let slots: Vec<u32> = self
+            .compiled
+            .listeners
+            .iter()
+            .filter_map(|l| l.slot)
+            .collect();
+        for slot in slots {
+            let sent = self.maps.listener_stats(slot)?.cookies_sent;
+            let (before, _) = self.cookies.get(&slot).copied().unwrap_or((sent, 0));
+            self.cookies
+                .insert(slot, (sent, sent.saturating_sub(before)));
+        }
+        Ok(())
+    }
+
+    fn renew_filter_if_full(&mut self) {
+        if self.renewal.is_some() {
+            return;
+        }
+        let half = self.settings.filter_half;
+        let started = self.maps.filter_fill(half).and_then(|fill| {
+            (fill > filter::FULL)
+                .then(|| Renewal::start(&mut self.maps, half ^ 1))
+                .transpose()
+        });
+        self.renewal = self.note("socket filter", started).flatten();
+    }
+
+    fn continue_renewal(&mut self, dumped: Result<Vec<std::net::IpAddr>>) {
+        let Some(mut renewal) = self.renewal.take() else {
+            return;
+        };
+        let seed = self.settings.hash_seed;
+        let progress = dumped.and_then(|peers| renewal.add(&mut self.maps, &peers, seed));
+        match self.note("socket filter", progress) {
+            Some(Progress::Going) => self.renewal = Some(renewal),
+            Some(Progress::Complete) => {
+                self.settings.filter_half = renewal.half;
+                self.settings.flags |= Settings::FILTER_COMPLETE;
+                let written = self.maps.set_settings(&self.settings);
+                self.note("settings", written);
+            }
+            // The half in use goes on, or every SYN beyond the budget costs a look-up; the next tick tries again.
+            Some(Progress::GivenUp) | None => {}
+        }
+        if self.renewal.is_none() && self.settings.flags & Settings::FILTER_COMPLETE == 0 {
+            let started = Renewal::start(&mut self.maps, self.settings.filter_half ^ 1);
+            self.renewal = self.note("socket filter", started);
+        }
+    }
+
+    fn rotate_keys_in_time(&mut self) {
+        if !self.keys.rotation_breaks_handshakes() {
+            let rotated = self.rotate_keys();
+            self.note("cookie keys", rotated);
+        }
+    }
+
+    fn rotate_keys(&mut self) -> Result<()> {
+        for value in self.keys.rotate()? {
+            self.maps.set_keys(&value)?;
+        }
+        info!("cookie key rotated; the one before is honoured until the next rotation");
+        Ok(())
+    }
+
+    /// No new cookie; those just sent may still be answered.
+    async fn drain(&mut self) {
+        self.settings.flags |= Settings::DRAIN;
+        let written = self.maps.set_settings(&self.settings);
+        let sampled = self.sample_cookies();
+        if self.note("settings", written).is_some()
+            && self.note("statistics", sampled).is_some()
+            && self.cookies.values().any(|&(_, recent)| recent > 0)
+        {
+            info!(
+                "waiting {} s for handshakes that are under way",
+                DRAIN.as_secs()
+            );
+            tokio::time::sleep(DRAIN).await;
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Status(reply) => send(reply, self.status()),
+            Request::Counters(reply) => {
+                send(
+                    reply,
+                    self.maps
+                        .counters()
+                        .map(|cells| Counters::from_cells(&cells)),
+                );
+            }
+            Request::Queues(reply) => self.answer_queues(reply),
+            Request::SetMode(mode, reply) => {
+                let before = self.config.mode;
+                self.settings.flags = self.settings.flags & !Settings::OBSERVE | observe_flag(mode);
+                let written = self.maps.set_settings(&self.settings);
+                if written.is_ok() {
+                    self.config.mode = mode;
+                    info!("mode: {before:?} to {mode:?}, asked for on the control socket");
+                }
+                send(
+                    reply,
+                    written.map(|()| ModeChanged {
+                        version: VERSION,
+                        before,
+                        mode,
+                    }),
+                );
+            }
+            Request::RotateKeys { force, reply } => {
+                if self.keys.rotation_breaks_handshakes() && !force {
+                    let left = COOKIE_LIFE.saturating_sub(self.keys.since.elapsed());
+                    let _ = reply.send(Err(RequestError::Refused(format!(
+                        "the last rotation was so lately that another would break handshakes that are \
+                         pending; wait {} s or use --force",
+                        left.as_secs() + 1
+                    ))));
+                    return;
+                }
+                let previous_key_age_s = self.keys.since.elapsed().as_secs();
+                send(
+                    reply,
+                    self.rotate_keys().map(|()| KeysRotated {
+                        version: VERSION,
+                        previous_key_age_s,
+                    }),
+                );
+            }
+        }
+    }
+
+    fn status(&self) -> Result<Status> {
+        let protected = self
+            .compiled
+            .listeners
+            .iter()
+            .filter(|l| l.slot.is_some())
+            .count();
+        let last = self.maps.last_epoch()?;
+        let age = cookie::epoch(now_ns()?).wrapping_add(1).wrapping_sub(last);
+        Ok(Status {
+            version: VERSION,
+            netmoat_version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            mode: self.config.mode,
+            health: if self.problems.is_empty() {
+                Health::Ok
+            } else {
+                Health::Degraded
+            },
+            problems: self.problems.values().cloned().collect(),
+            interfaces: self
+                .interfaces
+                .iter()
+                .map(|i| InterfaceStatus {
+                    name: i.name.clone(),
+                    ifindex: i.ifindex,
+                    xdp_mode: if i.native {
+                        XdpMode::Native
+                    } else {
+                        XdpMode::Generic
+                    },
+                    xdp_program_id: self.program_ids.0,
+                    tc_program_id: self.program_ids.1,
+                    mtu: self.facts.mtus.get(&i.ifindex).copied().unwrap_or_default(),
+                })
+                .collect(),
+            listeners_protected: protected as u32,
+            listeners_left_to_kernel: (self.compiled.listeners.len() - protected) as u32,
+            cookies_active: last != 0 && age <= 1,
+            keys_age_s: self.keys.since.elapsed().as_secs(),
+        })
+    }
+
+    /// The SYN queues want a walk of the kernel's whole connection table, so that is done elsewhere.
+    fn answer_queues(&mut self, reply: Reply<Queues>) {
+        let listed: Result<Vec<_>> = self
+            .compiled
+            .listeners
+            .iter()
+            .map(|l| {
+                let stats = l
+                    .slot
+                    .map(|slot| self.maps.listener_stats(slot))
+                    .transpose()?;
+                Ok(self.queues_of(l, &stats.unwrap_or_default()))
+            })
+            .collect();
+        tokio::spawn(async move {
+            let queues = async {
+                let mut listeners = listed?;
+                let syn_recv =
+                    tokio::task::spawn_blocking(|| Diag::open()?.syn_recv_by_port()).await??;
+                for l in &mut listeners {
+                    l.syn_queue = syn_recv.get(&l.port).copied().unwrap_or_default();
+                }
+                Ok(Queues {
+                    version: VERSION,
+                    listeners,
+                })
+            };
+            send(reply, queues.await);
+        });
+    }
+
+    fn queues_of(&self, listener: &Classified, stats: &ListenerStats) -> ListenerQueues {
+        let socket = &listener.socket;
+        let recent = listener
+            .slot
+            .and_then(|slot| self.cookies.get(&slot))
+            .map_or(0, |&(_, n)| n);
+        ListenerQueues {
+            address: socket.address.to_string(),
+            port: socket.port,
+            family: socket.family,
+            mode: listener.mode,
+            protected: listener.slot.is_some(),
+            why_not: listener.why_not.clone(),
+            cookies_now: listener.slot.is_some()
+                && (recent > 0 || listener.mode == SynMode::Always),
+            syn_queue: 0,
+            // R-Q-2: the SYN queue shares the accept queue's limit.
+            syn_queue_limit: socket.accept_limit,
+            accept_queue: socket.accept_queue,
+            accept_queue_limit: socket.accept_limit,
+            accept_full: socket.accept_queue_is_full(),
+            syns_passed: stats.syns_passed,
+            cookies_sent: stats.cookies_sent,
+            cookies_proven: stats.cookies_proven,
+            cookies_failed: stats.cookies_failed,
+            handshakes: stats.handshakes,
+            handshakes_refused: stats.handshakes_refused,
+            accept_full_drops: stats.accept_full,
+            syn_ack_limited: stats.syn_ack_limited,
+        }
+    }
+}
+
+fn observe_flag(mode: Mode) -> u32 {
+    if mode == Mode::Observe {
+        Settings::OBSERVE
+    } else {
+        0
+    }
+}
+
+fn send<T>(reply: Reply<T>, result: Result<T>) {
+    // Nobody waits any longer: then nobody is told.
+    let _ = reply.send(result.map_err(|e| RequestError::Failed(format!("{e:#}"))));
+}
+
+/// The clock of the data path's epochs, nanoseconds.
+fn now_ns() -> Result<u64> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)?;
+    Ok(Duration::from(now).as_nanos() as u64)
+}
+
+async fn read_facts(links: &Links, all: &[Link], wanted: &[(String, u32)]) -> Result<Facts> {
+    let mut interfaces = Vec::new();
+    for (_, ifindex) in wanted {
+        // The name may have changed since; an interface that is gone has no entries.
+        if let Some(link) = all.iter().find(|l| l.index == *ifindex) {
+            let ipv6 = Ipv6Settings::read(&link.name)?.map(|s| (s.mtu, s.hop_limit));
+            interfaces.push(Interface {
+                ifindex: *ifindex,
+                mtu: link.mtu,
+                ipv6,
+            });
+        }
+    }
+    Ok(Facts {
+        interfaces,
+        mtus: all.iter().map(|l| (l.index, l.mtu)).collect(),
+        addresses: links.addresses().await?,
+        settings: TcpSettings::read()?,
+    })
+}

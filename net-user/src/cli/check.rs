@@ -1,0 +1,177 @@
+//! `netmoat check`
+
+use serde::Serialize;
+
+use super::output::{Output, Tone, plural, table, tone};
+use super::{Code, Failure};
+use crate::config::{Config, HumanDuration};
+use crate::control::protocol::VERSION;
+use crate::datapath::preflight::{self, Finding, Preflight, Severity};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  netmoat check                  the config in /etc/netmoat and this host
+  netmoat check -i eth0          what `netmoat run -i eth0` would meet
+  netmoat check -c new.toml      before a new config is put in place
+
+Exit code 1 when something stands in the way, 4 when a privilege or a kernel feature is missing.";
+
+#[derive(Serialize)]
+struct CheckJson<'a> {
+    version: u32,
+    ready: bool,
+    config: &'a Config,
+    findings: Vec<FindingJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct FindingJson<'a> {
+    severity: &'static str,
+    what: &'a str,
+    remedy: Option<&'a str>,
+    permission: bool,
+}
+
+pub(super) fn check(config: &Config, out: &Output) -> Result<Code, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let report = runtime.block_on(preflight::check(config));
+    let code = exit_code(&report);
+    let json = CheckJson {
+        version: VERSION,
+        ready: code == Code::Ok,
+        config,
+        findings: report.findings.iter().map(finding_json).collect(),
+    };
+    out.print(&json, |_| human(config, &report))?;
+    Ok(code)
+}
+
+fn errors(report: &Preflight) -> impl Iterator<Item = &Finding> {
+    report
+        .findings
+        .iter()
+        .filter(|finding| matches!(finding.severity, Severity::Error))
+}
+
+fn exit_code(report: &Preflight) -> Code {
+    if errors(report).any(|finding| finding.permission) {
+        Code::Permission
+    } else if errors(report).next().is_some() {
+        Code::Error
+    } else {
+        Code::Ok
+    }
+}
+
+fn finding_json(finding: &Finding) -> FindingJson<'_> {
+    FindingJson {
+        severity: word(finding),
+        what: &finding.what,
+        remedy: finding.remedy.as_deref(),
+        permission: finding.permission,
+    }
+}
+
+fn word(finding: &Finding) -> &'static str {
+    match finding.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Ok => "ok",
+    }
+}
+
+fn human(config: &Config, report: &Preflight) -> String {
+    let count = errors(report).count() as u64;
+    let warnings = report
+        .findings
+        .iter()
+        .filter(|f| matches!(f.severity, Severity::Warning))
+        .count() as u64;
+    let mut text = match (count, warnings) {
+        (0, 0) => tone("netmoat can run here with this config.", Tone::Good),
+        (0, n) => tone(
+            &format!(
+                "netmoat can run here with this config; {}.",
+                plural(n, "warning")
+            ),
+            Tone::Good,
+        ),
+        (n, _) => tone(
+            &format!("netmoat cannot run here: {}.", plural(n, "error")),
+            Tone::Bad,
+        ),
+    };
+    text += "\n\n";
+    for finding in &report.findings {
+        let tone_of = match finding.severity {
+            Severity::Error => Tone::Bad,
+            Severity::Warning => Tone::Plain,
+            Severity::Ok => Tone::Good,
+        };
+        text += &format!(
+            "{} {}\n",
+            tone(&format!("{:<8}", word(finding)), tone_of),
+            finding.what
+        );
+        if let Some(remedy) = &finding.remedy {
+            text += &format!("{:<8} = help: {remedy}\n", "");
+        }
+    }
+    text + "\n" + &summary(config)
+}
+
+/// The config as it is understood, defaults included.
+fn summary(config: &Config) -> String {
+    let source = config
+        .source
+        .as_ref()
+        .map_or("none, defaults".to_owned(), |path| {
+            path.display().to_string()
+        });
+    let syn = &config.syn;
+    let key_rotation = HumanDuration::new(syn.key_rotation)
+        .map_or_else(|| format!("{:?}", syn.key_rotation), |d| d.to_string());
+    let mut rows = vec![
+        ("config file".to_owned(), source),
+        ("interfaces".to_owned(), config.interfaces.join(", ")),
+        (
+            "mode".to_owned(),
+            format!("{:?}", config.mode).to_lowercase(),
+        ),
+        (
+            "XDP mode".to_owned(),
+            format!("{:?}", config.xdp_mode).to_lowercase(),
+        ),
+        (
+            "control socket".to_owned(),
+            config.socket.display().to_string(),
+        ),
+        (
+            "SYN-ACKs per prefix".to_owned(),
+            format!("{}, burst {}", syn.syn_ack_limit, syn.syn_ack_burst),
+        ),
+        ("key rotation".to_owned(), key_rotation),
+    ];
+    let policies = std::iter::once(("every other port".to_owned(), &syn.default));
+    let overrides = syn
+        .overrides
+        .iter()
+        .map(|(port, policy)| (format!("port {port}"), policy));
+    rows.extend(overrides.chain(policies).map(|(name, policy)| {
+        let mode = format!("{:?}", policy.mode).to_lowercase();
+        let budget = match policy.mode {
+            crate::config::SynMode::Auto => {
+                format!(", budget {}, burst {}", policy.budget, policy.burst)
+            }
+            _ => String::new(),
+        };
+        (name, format!("SYN cookies {mode}{budget}"))
+    }));
+    table(
+        &["SETTING", "VALUE"],
+        &[],
+        rows.into_iter().map(|(name, value)| vec![name, value]),
+    )
+}

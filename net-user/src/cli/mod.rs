@@ -1,0 +1,192 @@
+//! The command line: `netmoat OBJECT VERB` or a plain verb; a file a subcommand.
+
+mod check;
+mod counters;
+mod explain;
+mod failure;
+mod key;
+mod log;
+mod mode;
+mod output;
+mod queues;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use failure::{Code, Failure};
+use output::{Format, Output};
+
+use crate::config::{self, DEFAULT_SOCKET, Mode, Overrides, XdpMode};
+use crate::control::client::Client;
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 ok, 1 error, 2 usage, 3 degraded or drift, 4 permission or unsupported.";
+
+/// A host's moat: SYN cookies at XDP, and what the queues behind them look like
+#[derive(Debug, Parser)]
+#[command(name = "netmoat", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Text for people, or JSON that stays stable
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Human)]
+    output: Format,
+    /// The agent's control socket [default: /run/netmoat/control.sock]
+    // Not a clap default: `run` and `check` must know whether it was given, as the config may name another.
+    #[arg(long, global = true, value_name = "PATH", env = "NETMOAT_SOCKET")]
+    socket: Option<PathBuf>,
+    /// How much to log to standard error
+    #[arg(long, global = true, value_enum, default_value_t = log::Level::Info, env = "NETMOAT_LOG_LEVEL")]
+    log_level: log::Level,
+}
+
+impl Global {
+    fn client(&self) -> Client {
+        Client::new(
+            self.socket
+                .clone()
+                .unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
+        )
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent in the foreground, until SIGINT or SIGTERM
+    #[command(after_help = run::EXAMPLES)]
+    Run {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Read the config, look at the host, touch nothing
+    #[command(after_help = check::EXAMPLES)]
+    Check {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Health, mode and interfaces of the running agent
+    #[command(after_help = status::EXAMPLES)]
+    Status,
+    /// Packets by reason since the programs were loaded
+    #[command(after_help = counters::EXAMPLES)]
+    Counters {
+        /// Also reasons that no packet met
+        #[arg(long)]
+        all: bool,
+    },
+    /// The queues of every listener, and what the data path did for it
+    #[command(after_help = queues::EXAMPLES)]
+    Queues {
+        /// Show them again every second until interrupted
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Carry verdicts out, or only count them
+    #[command(after_help = mode::EXAMPLES)]
+    Mode {
+        /// The mode from now on; the config's mode returns with the next start
+        mode: Mode,
+    },
+    /// The cookie keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// What a reason in the counters means
+    #[command(after_help = explain::EXAMPLES)]
+    Explain {
+        /// Its number or name; all of them without one
+        code: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make new cookies with a fresh key; the key before is still honoured
+    #[command(after_help = key::EXAMPLES)]
+    Rotate {
+        /// Even if that breaks handshakes that are pending
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The config file [default: /etc/netmoat/netmoat.toml if it exists]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// An interface to protect, in place of those in the config; may be repeated
+    #[arg(short, long = "interface", value_name = "IFACE")]
+    interfaces: Vec<String>,
+    /// Carry verdicts out, or only count them
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// How to attach XDP
+    #[arg(long, value_enum)]
+    xdp_mode: Option<XdpMode>,
+}
+
+impl ConfigArgs {
+    fn load(self, global: &Global) -> Result<config::Config, Failure> {
+        let overrides = Overrides {
+            interfaces: self.interfaces,
+            mode: self.mode,
+            xdp_mode: self.xdp_mode,
+            socket: global.socket.clone(),
+        };
+        Ok(config::Config::load(self.config.as_deref(), &overrides)?)
+    }
+}
+
+/// The whole program: reads the command line, does what it says, reports errors.
+pub fn main() -> ExitCode {
+    // Exits with 2 on a usage error, with 0 on --help and --version.
+    let cli = Cli::parse();
+    log::init(cli.global.log_level);
+    match cli.execute() {
+        Ok(code) => code.into(),
+        Err(failure) => failure.report(),
+    }
+}
+
+impl Cli {
+    fn execute(self) -> Result<Code, Failure> {
+        let Self { global, command } = self;
+        let out = Output::new(global.output);
+        match command {
+            Command::Run { config } => run::run(config.load(&global)?),
+            Command::Check { config } => check::check(&config.load(&global)?, &out),
+            Command::Status => status::status(&global.client(), &out),
+            Command::Counters { all } => counters::counters(&global.client(), &out, all),
+            Command::Queues { watch } => queues::queues(&global.client(), &out, watch),
+            Command::Mode { mode } => mode::mode(&global.client(), &out, mode),
+            Command::Key(KeyCommand::Rotate { force }) => {
+                key::rotate(&global.client(), &out, force)
+            }
+            Command::Explain { code } => explain::explain(&out, code.as_deref()),
+        }
+    }
+}
+
+/// Runs a client's exchange with the agent.
+fn block_on<T, E>(future: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(future)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! What a command prints: JSON, or text for people.
+
+use std::io::{self, Write as _};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use owo_colors::OwoColorize as _;
+use serde::Serialize;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// For people; may change
+    Human,
+    /// For programs; stable, and versioned
+    Json,
+}
+
+/// Standard output in the format asked for. Colours only on a terminal and without NO_COLOR.
+pub(super) struct Output {
+    format: Format,
+}
+
+impl Output {
+    pub(super) const fn new(format: Format) -> Self {
+        Self { format }
+    }
+
+    /// Prints `value` as JSON, or what `human` makes of it.
+    pub(super) fn print<T: Serialize>(
+        &self,
+        value: &T,
+        human: impl FnOnce(&T) -> String,
+    ) -> io::Result<()> {
+        let text = match self.format {
+            Format::Human => human(value),
+            Format::Json => serde_json::to_string_pretty(value)? + "\n",
+        };
+        write(&text)
+    }
+
+    /// The same in a series: one line of JSON a time, or a screen of text that replaces the last one.
+    pub(super) fn print_again<T: Serialize>(
+        &self,
+        value: &T,
+        human: impl FnOnce(&T) -> String,
+    ) -> io::Result<()> {
+        let text = match self.format {
+            // Home, and clear to the end; stripped unless this is a terminal.
+            Format::Human => format!("\x1b[H\x1b[J{}\n", human(value)),
+            Format::Json => serde_json::to_string(value)? + "\n",
+        };
+        write(&text)
+    }
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// How a word is meant; only its colour.
+#[derive(Clone, Copy)]
+pub(super) enum Tone {
+    Good,
+    Bad,
+    Plain,
+}
+
+pub(super) fn tone(text: &str, tone: Tone) -> String {
+    match tone {
+        Tone::Good => text.green().to_string(),
+        Tone::Bad => text.red().bold().to_string(),
+        Tone::Plain => text.to_owned(),
+    }
+}
+
+/// A plain aligned table; `right` names the columns of figures.
+pub(super) fn table(
+    header: &[&str],
+    right: &[usize],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    for (i, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if right.contains(&i) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt() + "\n"
+}
+
+/// `1 packet`, `2 packets`.
+pub(super) fn plural(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Seconds as operators read them.
+pub(super) fn age(seconds: u64) -> String {
+    crate::config::HumanDuration::new(std::time::Duration::from_secs(seconds))
+        .map_or_else(|| format!("{seconds}s"), |duration| duration.to_string())
+}

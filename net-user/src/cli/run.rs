@@ -1,0 +1,25 @@
+//! `netmoat run`
+
+use super::{Code, Failure};
+use crate::config::Config;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  netmoat run -i eth0                 every fit listener on eth0, with the defaults
+  netmoat run -i eth0 --mode observe  drop and answer nothing, count what would be
+  netmoat run -c netmoat.toml         as the file says";
+
+/// The maps have one owner; the second worker serves sockets meanwhile.
+const WORKERS: usize = 2;
+
+pub(super) fn run(config: Config) -> Result<Code, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("netmoat")
+        .enable_all()
+        .build()?;
+    runtime
+        .block_on(crate::agent::run(config))
+        .map_err(Failure::from_agent)?;
+    Ok(Code::Ok)
+}

@@ -1,0 +1,96 @@
+//! `netmoat status`
+
+use super::output::{Output, Tone, age, plural, table, tone};
+use super::{Code, Failure, block_on};
+use crate::config::{Mode, XdpMode};
+use crate::control::client::Client;
+use crate::control::protocol::{Health, Status};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  netmoat status              the first line says how it is
+  netmoat status -o json      for monitoring; exit code 3 when degraded";
+
+pub(super) fn status(client: &Client, out: &Output) -> Result<Code, Failure> {
+    let status = block_on(client.status())?;
+    out.print(&status, human)?;
+    Ok(match status.health {
+        Health::Ok => Code::Ok,
+        Health::Degraded => Code::Degraded,
+    })
+}
+
+pub(super) fn human(status: &Status) -> String {
+    let listeners = plural(u64::from(status.listeners_protected), "listener");
+    let mut text = match (status.health, status.mode) {
+        (Health::Ok, Mode::Enforce) => {
+            tone(&format!("Healthy: {listeners} protected."), Tone::Good)
+        }
+        (Health::Ok, Mode::Observe) => {
+            format!(
+                "Healthy, in observe mode: {listeners} watched, nothing is dropped or answered."
+            )
+        }
+        (Health::Degraded, mode) => {
+            let mode = if mode == Mode::Observe {
+                ", in observe mode"
+            } else {
+                ""
+            };
+            let problems = plural(status.problems.len() as u64, "problem");
+            tone(&format!("Degraded{mode}: {problems}."), Tone::Bad)
+        }
+    };
+    text.push('\n');
+    for problem in &status.problems {
+        text += &format!("  - {problem}\n");
+    }
+    let cookies = match (status.cookies_active, status.mode) {
+        (false, _) => "not needed at present",
+        (true, Mode::Enforce) => "being sent",
+        (true, Mode::Observe) => "would be sent, were it not for observe mode",
+    };
+    let left = status.listeners_left_to_kernel;
+    text += &format!("\nSYN cookies      {cookies}\n");
+    text += &format!(
+        "Listeners        {} protected, {left} left to the kernel",
+        status.listeners_protected
+    );
+    text += if left > 0 {
+        " (`netmoat queues` says why)\n"
+    } else {
+        "\n"
+    };
+    text += &format!("Cookie key       in use for {}\n", age(status.keys_age_s));
+    text += &format!(
+        "Agent            netmoat {}, pid {}, up {}\n\n",
+        status.netmoat_version,
+        status.pid,
+        age(status.uptime_s)
+    );
+    let rows = status.interfaces.iter().map(|interface| {
+        vec![
+            interface.name.clone(),
+            interface.ifindex.to_string(),
+            match interface.xdp_mode {
+                XdpMode::Generic => "generic (slower)".to_owned(),
+                mode => format!("{mode:?}").to_lowercase(),
+            },
+            interface.xdp_program_id.to_string(),
+            interface.tc_program_id.to_string(),
+            interface.mtu.to_string(),
+        ]
+    });
+    text + &table(
+        &[
+            "INTERFACE",
+            "INDEX",
+            "XDP",
+            "XDP PROGRAM",
+            "TC PROGRAM",
+            "MTU",
+        ],
+        &[1, 3, 4, 5],
+        rows,
+    )
+}

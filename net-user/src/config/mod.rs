@@ -1,0 +1,232 @@
+//! Configuration: the file as written ([`raw`]), then resolved into plain values with every default
+//! applied ([`resolve`]). Unknown keys are refused, and errors name the place and the remedy.
+
+pub mod error;
+pub mod raw;
+pub mod resolve;
+pub mod units;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use error::nearest;
+pub use error::{ConfigError, Problem};
+pub use units::{HumanDuration, Rate};
+
+/// Read when it exists and no `-c` is given.
+pub const DEFAULT_PATH: &str = "/etc/netmoat/netmoat.toml";
+/// The control socket unless the config or the command line names another.
+pub const DEFAULT_SOCKET: &str = "/run/netmoat/control.sock";
+/// No honest config comes near it.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// What the agent works by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// Interfaces to attach to; never empty, no name twice.
+    pub interfaces: Vec<String>,
+    /// Whether drops and answers are carried out or only counted.
+    pub mode: Mode,
+    /// How to attach XDP.
+    pub xdp_mode: XdpMode,
+    /// Path of the control socket.
+    pub socket: PathBuf,
+    /// SYN cookies and limits.
+    pub syn: SynPolicy,
+    /// The file that this came from, if any.
+    pub source: Option<PathBuf>,
+}
+
+/// Whether verdicts are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// What would be dropped or answered passes, and is counted as such
+    Observe,
+    /// Verdicts are carried out
+    Enforce,
+}
+
+/// How XDP is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Native if the driver has it, otherwise generic with a warning
+    Auto,
+    /// In the driver, or not at all
+    Native,
+    /// In the kernel's generic path: slower, works with every driver
+    Generic,
+}
+
+/// When SYNs to a listener are answered with cookies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SynMode {
+    /// Never; the kernel answers.
+    Off,
+    /// Beyond the budget of plain handshakes.
+    Auto,
+    /// Always.
+    Always,
+}
+
+/// SYN cookies and limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SynPolicy {
+    /// For every listening port that is not in `overrides`.
+    pub default: ListenerPolicy,
+    /// By listening port; excluded ports stand here as [`SynMode::Off`].
+    pub overrides: BTreeMap<u16, ListenerPolicy>,
+    /// SYN-ACKs per destination prefix (/24, /64).
+    pub syn_ack_limit: Rate,
+    /// Burst of the same.
+    pub syn_ack_burst: u32,
+    /// Time between two changes of the cookie key.
+    #[serde(serialize_with = "humane")]
+    pub key_rotation: Duration,
+}
+
+impl SynPolicy {
+    /// The policy of a listening port.
+    pub fn for_port(&self, port: u16) -> &ListenerPolicy {
+        self.overrides.get(&port).unwrap_or(&self.default)
+    }
+}
+
+/// How SYNs to one listening port are handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ListenerPolicy {
+    /// When cookies are sent.
+    pub mode: SynMode,
+    /// Plain handshakes in [`SynMode::Auto`].
+    pub budget: Rate,
+    /// Burst of the budget, 1 to 1,000,000.
+    pub burst: u32,
+}
+
+/// What the command line says in place of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Replaces `interfaces` unless empty.
+    pub interfaces: Vec<String>,
+    /// Replaces `mode`.
+    pub mode: Option<Mode>,
+    /// Replaces `xdp_mode`.
+    pub xdp_mode: Option<XdpMode>,
+    /// Replaces `socket`.
+    pub socket: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the config at `path`, which must exist; without one the file at [`DEFAULT_PATH`], which need
+    /// not. `overrides` win over either.
+    pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        match path {
+            Some(path) => Self::parse(path, &read_trusted(path)?, overrides),
+            None => match read_trusted(Path::new(DEFAULT_PATH)) {
+                Ok(text) => Self::parse(Path::new(DEFAULT_PATH), &text, overrides),
+                Err(ConfigError::Read { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound =>
+                {
+                    resolve::resolve(None, raw::RawConfig::default(), overrides)
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Reads a config from text; `path` is named in errors.
+    pub fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let raw = toml::from_str(text).map_err(|error| ConfigError::Invalid {
+            problems: vec![resolve::explain_toml_error(path, text, &error)],
+        })?;
+        resolve::resolve(Some((path, text)), raw, overrides)
+    }
+}
+
+/// Reads a file that, if we are root, nobody else can have written.
+fn read_trusted(path: &Path) -> Result<String, ConfigError> {
+    let read_error = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    // O_NONBLOCK: opening a FIFO must not hang. All checks are made on the open file, so that it cannot
+    // be exchanged in between.
+    let file = File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)
+        .open(path)
+        .map_err(read_error)?;
+    let metadata = file.metadata().map_err(read_error)?;
+    if let Some((what, remedy)) = distrust(path, &metadata) {
+        return Err(ConfigError::Unsafe {
+            path: path.to_owned(),
+            what,
+            remedy,
+        });
+    }
+    let mut text = String::new();
+    file.take(MAX_FILE_BYTES)
+        .read_to_string(&mut text)
+        .map_err(read_error)?;
+    Ok(text)
+}
+
+/// Why a file is not to be believed, and the remedy.
+fn distrust(path: &Path, metadata: &std::fs::Metadata) -> Option<(String, String)> {
+    if !metadata.is_file() {
+        return Some((
+            "it is not a regular file".to_owned(),
+            "give -c the path of a TOML file".to_owned(),
+        ));
+    }
+    if metadata.len() >= MAX_FILE_BYTES {
+        return Some((
+            format!(
+                "it has {} octets, and the limit is {MAX_FILE_BYTES}",
+                metadata.len()
+            ),
+            "give -c the path of a netmoat config".to_owned(),
+        ));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    let path = path.display();
+    if metadata.uid() != 0 {
+        return Some((
+            format!(
+                "it belongs to uid {}, who could rewrite it for an agent that runs as root",
+                metadata.uid()
+            ),
+            format!("chown root {path}"),
+        ));
+    }
+    if metadata.mode() & 0o002 != 0 {
+        return Some((
+            format!(
+                "anyone may write to it (mode {:04o})",
+                metadata.mode() & 0o7777
+            ),
+            format!("chmod o-w {path}"),
+        ));
+    }
+    None
+}
+
+fn humane<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    match HumanDuration::new(*duration) {
+        Some(duration) => duration.serialize(serializer),
+        None => Err(serde::ser::Error::custom("duration beyond 365 days")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! The config file as written: every key optional, texts not yet read, each with its place.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, de};
+use toml::Spanned;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    /// Names of the interfaces to attach to.
+    pub interfaces: Option<Spanned<Vec<Spanned<String>>>>,
+    /// `observe` or `enforce`.
+    pub mode: Option<Spanned<Text>>,
+    /// `auto`, `native` or `generic`.
+    pub xdp_mode: Option<Spanned<Text>>,
+    /// Path of the control socket.
+    pub socket: Option<Spanned<Text>>,
+    /// Defaults of all listeners.
+    #[serde(default)]
+    pub syn: RawSyn,
+    /// Overrides per listening port.
+    #[serde(default, rename = "listener")]
+    pub listeners: Vec<RawListener>,
+}
+
+/// Table `[syn]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawSyn {
+    /// `off`, `auto` or `always`.
+    pub mode: Option<Spanned<Text>>,
+    /// Plain handshakes per listening port in `auto`.
+    pub budget: Option<Spanned<Text>>,
+    /// Burst of the budget.
+    pub burst: Option<Spanned<i64>>,
+    /// SYN-ACKs per destination prefix.
+    pub syn_ack_limit: Option<Spanned<Text>>,
+    /// Burst of the same.
+    pub syn_ack_burst: Option<Spanned<i64>>,
+    /// Time between two changes of the cookie key.
+    pub key_rotation: Option<Spanned<Text>>,
+    /// Listening ports that the kernel is to answer alone.
+    #[serde(default)]
+    pub exclude_ports: Vec<Spanned<i64>>,
+}
+
+/// One `[[listener]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawListener {
+    /// The listening port.
+    pub port: Spanned<i64>,
+    /// As in `[syn]`.
+    pub mode: Option<Spanned<Text>>,
+    /// As in `[syn]`.
+    pub budget: Option<Spanned<Text>>,
+    /// As in `[syn]`.
+    pub burst: Option<Spanned<i64>>,
+}
+
+/// A text, or a bare number taken as text, so that `budget = 100` meets the error that explains rates and
+/// not one about TOML's types.
+#[derive(Debug)]
+pub struct Text(pub String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text in quotes")
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Text, E> {
+                Ok(Text(value.to_owned()))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Text, E> {
+                Ok(Text(value.to_string()))
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Text, E> {
+                Ok(Text(value.to_string()))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}

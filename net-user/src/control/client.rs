@@ -1,0 +1,217 @@
+//! The command line's side of the control socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::protocol::{
+    Counters, Failed, KeysRotated, ModeChanged, Queues, RotateKeys, SetMode, Status, VERSION,
+};
+use crate::config::Mode;
+
+/// Longer than the agent gives itself, so that its own words arrive.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The queues of the most listeners the data path can hold take some 2 MB.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// Why the agent did not answer as hoped.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody there.
+    #[error(
+        "cannot reach the agent on {}: {source}; is the agent running? start it with `netmoat run`, or name its \
+         socket with --socket",
+        socket.display()
+    )]
+    Absent {
+        /// The socket.
+        socket: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The socket's mode keeps us out.
+    #[error(
+        "no permission to use the control socket {}; run it with sudo, or join group `{}` to read",
+        socket.display(), super::bind::GROUP
+    )]
+    Denied {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// The agent does not let us (403).
+    #[error("{0}")]
+    Forbidden(String),
+    /// The agent refused or failed, in its own words.
+    #[error("{0}")]
+    Agent(String),
+    /// What came was not what this version understands.
+    #[error("unexpected answer from the agent on {}: {what}; are agent and command of one version?", socket.display())]
+    Protocol {
+        /// The socket.
+        socket: PathBuf,
+        /// What was wrong with it.
+        what: String,
+    },
+    /// Nothing came.
+    #[error("the agent on {} did not answer within {PATIENCE:?}; its log may say why", socket.display())]
+    Silent {
+        /// The socket.
+        socket: PathBuf,
+    },
+}
+
+/// The agent behind a control socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// The agent behind `socket`; connects at each request.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            socket: socket.into(),
+        }
+    }
+
+    /// The socket's path.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// `GET /v1/status`
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.request(Method::GET, "/v1/status", &()).await
+    }
+
+    /// `GET /v1/counters`
+    pub async fn counters(&self) -> Result<Counters, ClientError> {
+        self.request(Method::GET, "/v1/counters", &()).await
+    }
+
+    /// `GET /v1/queues`
+    pub async fn queues(&self) -> Result<Queues, ClientError> {
+        self.request(Method::GET, "/v1/queues", &()).await
+    }
+
+    /// `POST /v1/mode`
+    pub async fn set_mode(&self, mode: Mode) -> Result<ModeChanged, ClientError> {
+        self.request(Method::POST, "/v1/mode", &SetMode { mode })
+            .await
+    }
+
+    /// `POST /v1/keys/rotate`
+    pub async fn rotate_keys(&self, force: bool) -> Result<KeysRotated, ClientError> {
+        self.request(Method::POST, "/v1/keys/rotate", &RotateKeys { force })
+            .await
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let (status, bytes) = timeout(PATIENCE, self.exchange(method, path, body))
+            .await
+            .map_err(|_| ClientError::Silent {
+                socket: self.socket.clone(),
+            })??;
+        if status != StatusCode::OK {
+            let words = match serde_json::from_slice::<Failed>(&bytes) {
+                Ok(failed) => printable(&failed.error),
+                Err(_) => return Err(self.unexpected(format!("HTTP status {status}"))),
+            };
+            return Err(if status == StatusCode::FORBIDDEN {
+                ClientError::Forbidden(words)
+            } else {
+                ClientError::Agent(words)
+            });
+        }
+        let value: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|e| self.unexpected(e.to_string()))?;
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(VERSION) => {}
+            version => {
+                let spoken = version.map_or("no version".to_owned(), |v| format!("version {v}"));
+                return Err(self.unexpected(format!(
+                    "it speaks {spoken} of the protocol, and this command {VERSION}"
+                )));
+            }
+        }
+        serde_json::from_value(value).map_err(|e| self.unexpected(e.to_string()))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let stream =
+            UnixStream::connect(&self.socket)
+                .await
+                .map_err(|source| match source.kind() {
+                    io::ErrorKind::PermissionDenied => ClientError::Denied {
+                        socket: self.socket.clone(),
+                    },
+                    _ => ClientError::Absent {
+                        socket: self.socket.clone(),
+                        source,
+                    },
+                })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| self.unexpected(e.to_string()))?;
+        let connection = tokio::spawn(connection);
+        let body = if method == Method::GET {
+            Bytes::new()
+        } else {
+            serde_json::to_vec(body)
+                .map_err(|e| self.unexpected(e.to_string()))?
+                .into()
+        };
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(hyper::header::HOST, "netmoat")
+            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|e| self.unexpected(e.to_string()))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| self.unexpected(e.to_string()))?;
+        let status = response.status();
+        let bytes = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|e| self.unexpected(e.to_string()))?
+            .to_bytes();
+        connection.abort();
+        Ok((status, bytes))
+    }
+
+    fn unexpected(&self, what: String) -> ClientError {
+        ClientError::Protocol {
+            socket: self.socket.clone(),
+            what: printable(&what),
+        }
+    }
+}
+
+/// Whoever holds the socket must not write to the operator's terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

@@ -1,0 +1,7 @@
+//! The control socket: HTTP and JSON over a Unix socket (`curl --unix-socket` works), its verbs and
+//! types ([`protocol`]), the agent's side ([`server`]) and the command line's ([`client`]).
+
+pub mod bind;
+pub mod client;
+pub mod protocol;
+pub mod server;

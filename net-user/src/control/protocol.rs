@@ -1,0 +1,402 @@
+//! What travels over the control socket, and the requests that the server hands to the agent's one task.
+//!
+//! The JSON is an interface: a field is added, never renamed or given another meaning. [`VERSION`] changes
+//! only when that cannot be kept.
+
+use net_common::verdict::{Action, COUNTERS, Reason};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::config::{Mode, SynMode, XdpMode};
+
+/// Version of the types below, in every answer.
+pub const VERSION: u32 = 1;
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
+
+/// A request to the task that owns the maps.
+#[derive(Debug)]
+pub enum Request {
+    /// `GET /v1/status`
+    Status(Reply<Status>),
+    /// `GET /v1/counters`
+    Counters(Reply<Counters>),
+    /// `GET /v1/queues`
+    Queues(Reply<Queues>),
+    /// `POST /v1/mode`
+    SetMode(Mode, Reply<ModeChanged>),
+    /// `POST /v1/keys/rotate`
+    RotateKeys {
+        /// Rotate even if that breaks handshakes that are pending.
+        force: bool,
+        /// Where the answer goes.
+        reply: Reply<KeysRotated>,
+    },
+}
+
+/// Why the agent did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// It could, but will not now; says why and what to do. Status 409.
+    #[error("{0}")]
+    Refused(String),
+    /// It failed. Status 500.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Body of `POST /v1/mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetMode {
+    /// The mode wanted.
+    pub mode: Mode,
+}
+
+/// Body of `POST /v1/keys/rotate`; an empty body means the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKeys {
+    /// Rotate even if that breaks handshakes that are pending.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Body of every answer that is no success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Plain words, with the remedy.
+    pub error: String,
+}
+
+/// Health at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The agent's version.
+    pub netmoat_version: String,
+    /// The agent's process id.
+    pub pid: u32,
+    /// Since when the agent runs, seconds.
+    pub uptime_s: u64,
+    /// Whether verdicts are carried out.
+    pub mode: Mode,
+    /// Whether all that is configured is in force.
+    pub health: Health,
+    /// What is wrong, in plain words with the remedy; empty when health is ok.
+    pub problems: Vec<String>,
+    /// The interfaces attached to.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Listeners that get cookies when they need them.
+    pub listeners_protected: u32,
+    /// Listeners that the kernel answers alone, by policy or because cookies do not fit them.
+    pub listeners_left_to_kernel: u32,
+    /// Whether a cookie was sent in this or the previous epoch.
+    pub cookies_active: bool,
+    /// Age of the cookie key in use, seconds.
+    pub keys_age_s: u64,
+}
+
+/// Whether all that is configured is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// It is.
+    Ok,
+    /// Something is not; `problems` says what.
+    Degraded,
+}
+
+/// One attached interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// How XDP is attached: native or generic.
+    pub xdp_mode: XdpMode,
+    /// Id of the XDP program, as bpftool shows it.
+    pub xdp_program_id: u32,
+    /// Id of the TC program.
+    pub tc_program_id: u32,
+    /// Its MTU, octets.
+    pub mtu: u32,
+}
+
+/// Packets by reason since the programs were loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Verdicts that were carried out.
+    pub enforced: Vec<Counter>,
+    /// Verdicts of observe mode: what would have been done; the packets passed.
+    pub observed: Vec<Counter>,
+}
+
+/// Packets that met one fate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// The reason's number; `netmoat explain` knows it.
+    pub code: u32,
+    /// The reason's name.
+    pub name: String,
+    /// `pass`, `drop`, `reply` or `note`.
+    pub action: String,
+    /// How many.
+    pub packets: u64,
+}
+
+impl Counters {
+    /// From the counter map's cells, summed over the CPUs: one a reason as enforced, then one a reason as
+    /// observed. Missing cells count as zero.
+    pub fn from_cells(cells: &[u64]) -> Self {
+        debug_assert_eq!(cells.len(), COUNTERS as usize);
+        let section = |offset: usize| {
+            Reason::ALL
+                .iter()
+                .enumerate()
+                .map(|(i, &reason)| {
+                    Counter::new(reason, cells.get(offset + i).copied().unwrap_or(0))
+                })
+                .collect()
+        };
+        Self {
+            version: VERSION,
+            enforced: section(0),
+            observed: section(Reason::ALL.len()),
+        }
+    }
+}
+
+impl Counter {
+    /// The count of one reason.
+    pub fn new(reason: Reason, packets: u64) -> Self {
+        Self {
+            code: reason as u32,
+            name: reason.name().to_owned(),
+            action: action_name(reason.action()).to_owned(),
+            packets,
+        }
+    }
+}
+
+/// An action's name in JSON and tables.
+pub const fn action_name(action: Action) -> &'static str {
+    match action {
+        Action::Pass => "pass",
+        Action::Drop => "drop",
+        Action::Reply => "reply",
+        Action::Note => "note",
+    }
+}
+
+/// The queues of every listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queues {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Every TCP listener of this network namespace.
+    pub listeners: Vec<ListenerQueues>,
+}
+
+/// One listener: its queues, and what the data path did for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerQueues {
+    /// The local address as bound; `0.0.0.0` or `::` for all.
+    pub address: String,
+    /// The local port.
+    pub port: u16,
+    /// 4 or 6.
+    pub family: u8,
+    /// The policy for this port.
+    pub mode: SynMode,
+    /// Whether it gets cookies when it needs them.
+    pub protected: bool,
+    /// Why it does not.
+    pub why_not: Option<String>,
+    /// Whether SYNs to it are answered with cookies at present.
+    pub cookies_now: bool,
+    /// Handshakes that wait for the client's ACK.
+    pub syn_queue: u32,
+    /// Their limit.
+    pub syn_queue_limit: u32,
+    /// Connections that wait for accept().
+    pub accept_queue: u32,
+    /// Their limit (the listen backlog).
+    pub accept_queue_limit: u32,
+    /// Whether the accept queue is full: the application does not keep up.
+    pub accept_full: bool,
+    /// SYNs left to the kernel inside the budget.
+    pub syns_passed: u64,
+    /// SYN cookies sent.
+    pub cookies_sent: u64,
+    /// ACKs that proved a cookie.
+    pub cookies_proven: u64,
+    /// ACKs that proved none.
+    pub cookies_failed: u64,
+    /// Proven ACKs turned into connections.
+    pub handshakes: u64,
+    /// Proven ACKs for which the kernel refused one.
+    pub handshakes_refused: u64,
+    /// SYNs not answered because the accept queue was full.
+    pub accept_full_drops: u64,
+    /// SYNs not answered because their prefix had its share of SYN-ACKs.
+    pub syn_ack_limited: u64,
+}
+
+/// Answer to `POST /v1/mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeChanged {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The mode until now.
+    pub before: Mode,
+    /// The mode from now on.
+    pub mode: Mode,
+}
+
+/// Answer to `POST /v1/keys/rotate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysRotated {
+    /// [`VERSION`].
+    pub version: u32,
+    /// How long the key before was in use, seconds. It is honoured until the next rotation.
+    pub previous_key_age_s: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_json_of_status_is_stable() {
+        let status = Status {
+            version: VERSION,
+            netmoat_version: "0.1.0".to_owned(),
+            pid: 7,
+            uptime_s: 61,
+            mode: Mode::Enforce,
+            health: Health::Degraded,
+            problems: vec!["eth0 is gone".to_owned()],
+            interfaces: vec![InterfaceStatus {
+                name: "eth0".to_owned(),
+                ifindex: 2,
+                xdp_mode: XdpMode::Native,
+                xdp_program_id: 31,
+                tc_program_id: 32,
+                mtu: 1500,
+            }],
+            listeners_protected: 3,
+            listeners_left_to_kernel: 1,
+            cookies_active: false,
+            keys_age_s: 60,
+        };
+        let expected = json!({
+            "version": 1, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
+            "health": "degraded", "problems": ["eth0 is gone"],
+            "interfaces": [{ "name": "eth0", "ifindex": 2, "xdp_mode": "native", "xdp_program_id": 31,
+                             "tc_program_id": 32, "mtu": 1500 }],
+            "listeners_protected": 3, "listeners_left_to_kernel": 1, "cookies_active": false,
+            "keys_age_s": 60
+        });
+        assert_eq!(serde_json::to_value(&status).unwrap(), expected);
+        assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);
+    }
+
+    #[test]
+    fn the_json_of_queues_is_stable() {
+        let queues = Queues {
+            version: VERSION,
+            listeners: vec![ListenerQueues {
+                address: "0.0.0.0".to_owned(),
+                port: 443,
+                family: 4,
+                mode: SynMode::Auto,
+                protected: true,
+                why_not: None,
+                cookies_now: true,
+                syn_queue: 1,
+                syn_queue_limit: 511,
+                accept_queue: 2,
+                accept_queue_limit: 511,
+                accept_full: false,
+                syns_passed: 3,
+                cookies_sent: 4,
+                cookies_proven: 5,
+                cookies_failed: 6,
+                handshakes: 7,
+                handshakes_refused: 8,
+                accept_full_drops: 9,
+                syn_ack_limited: 10,
+            }],
+        };
+        let expected = json!({
+            "version": 1,
+            "listeners": [{
+                "address": "0.0.0.0", "port": 443, "family": 4, "mode": "auto", "protected": true,
+                "why_not": null, "cookies_now": true, "syn_queue": 1, "syn_queue_limit": 511,
+                "accept_queue": 2, "accept_queue_limit": 511, "accept_full": false, "syns_passed": 3,
+                "cookies_sent": 4, "cookies_proven": 5, "cookies_failed": 6, "handshakes": 7,
+                "handshakes_refused": 8, "accept_full_drops": 9, "syn_ack_limited": 10
+            }]
+        });
+        assert_eq!(serde_json::to_value(&queues).unwrap(), expected);
+        assert_eq!(serde_json::from_value::<Queues>(expected).unwrap(), queues);
+    }
+
+    #[test]
+    fn the_json_of_requests_and_short_answers_is_stable() {
+        let text = |value: serde_json::Value| value.to_string();
+        assert_eq!(
+            text(json!(SetMode {
+                mode: Mode::Observe
+            })),
+            r#"{"mode":"observe"}"#
+        );
+        assert_eq!(text(json!(RotateKeys { force: true })), r#"{"force":true}"#);
+        assert_eq!(
+            serde_json::from_str::<RotateKeys>("{}").unwrap(),
+            RotateKeys { force: false }
+        );
+        assert!(serde_json::from_str::<RotateKeys>(r#"{"forc":true}"#).is_err());
+        assert_eq!(
+            json!(ModeChanged {
+                version: VERSION,
+                before: Mode::Enforce,
+                mode: Mode::Observe
+            }),
+            json!({ "version": 1, "before": "enforce", "mode": "observe" })
+        );
+        assert_eq!(
+            json!(KeysRotated {
+                version: VERSION,
+                previous_key_age_s: 5
+            }),
+            json!({ "version": 1, "previous_key_age_s": 5 })
+        );
+    }
+
+    #[test]
+    fn counters_stand_by_reason_first_enforced_then_observed() {
+        let cells: Vec<u64> = (0..u64::from(COUNTERS)).collect();
+        let counters = Counters::from_cells(&cells);
+        assert_eq!(counters.enforced.len(), Reason::ALL.len());
+        assert_eq!(counters.observed.len(), Reason::ALL.len());
+        let drop = &counters.enforced[Reason::TcpFlags as usize];
+        assert_eq!(
+            serde_json::to_value(drop).unwrap(),
+            json!({ "code": 16, "name": "tcp_flags", "action": "drop", "packets": 16 })
+        );
+        let observed = &counters.observed[Reason::CookieSent as usize];
+        assert_eq!(observed.packets, u64::from(Reason::COUNT) + 14);
+        assert_eq!((observed.code, observed.action.as_str()), (14, "reply"));
+    }
+}

@@ -1,0 +1,265 @@
+//! The agent's side of the control socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::net::unix::UCred;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+pub use super::bind::{BindError, BoundSocket};
+use super::protocol::{Failed, Reply, Request, RequestError, RotateKeys, SetMode, VERSION};
+
+/// Connections at one time, of which [`RESERVED`] are for those who may write: readers cannot lock root
+/// out of its own agent.
+const CONNECTIONS: usize = 64;
+const RESERVED: usize = 16;
+/// A connection carries one request and lives no longer than this.
+const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// How long the agent may take to answer; shorter, so that the client is told.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// How long connections may go on after the shutdown was asked for.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
+/// Requests are some 30 octets.
+const MAX_BODY: usize = 4096;
+
+/// Serves the control socket until `shutdown` becomes true (or its sender is gone), then removes it.
+pub async fn serve(
+    socket: BoundSocket,
+    requests: mpsc::Sender<Request>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let own_uid = nix::unistd::geteuid().as_raw();
+    let router = router(requests);
+    let readers = Arc::new(Semaphore::new(CONNECTIONS - RESERVED));
+    let writers = Arc::new(Semaphore::new(RESERVED));
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            // Its guard is dropped inside, as it is not Send.
+            () = async { drop(shutdown.wait_for(|stop| *stop).await) } => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = socket.listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors or memory: accept() would fail at once again and again.
+                    tracing::warn!("control socket: cannot accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        let Ok(peer) = stream.peer_cred() else {
+            continue;
+        };
+        let peer = Peer {
+            uid: peer.uid(),
+            own_uid,
+            credentials: peer,
+        };
+        let mut permit = Arc::clone(&readers).try_acquire_owned();
+        if permit.is_err() && peer.may_write() {
+            permit = Arc::clone(&writers).try_acquire_owned();
+        }
+        match permit {
+            Ok(permit) => {
+                let router = router.clone();
+                connections.spawn(async move {
+                    converse(stream, router, peer).await;
+                    drop(permit);
+                });
+            }
+            Err(_) => turn_away(&stream),
+        }
+    }
+    // No new connections, and the file is gone before the last ones end.
+    drop(socket);
+    let _ = timeout(SHUTDOWN_TIME, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
+}
+
+/// Who is at the other end (SO_PEERCRED).
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    uid: u32,
+    own_uid: u32,
+    credentials: UCred,
+}
+
+impl Peer {
+    /// Whoever could connect may read: the file's mode decides. Writing is for root and the agent's user.
+    fn may_write(&self) -> bool {
+        self.uid == 0 || self.uid == self.own_uid
+    }
+
+    fn require_write(&self) -> Result<(), Answer> {
+        if self.may_write() {
+            return Ok(());
+        }
+        let own = self.own_uid;
+        let allowed = if own == 0 {
+            "root".to_owned()
+        } else {
+            format!("root or uid {own}")
+        };
+        Err(Answer(
+            StatusCode::FORBIDDEN,
+            format!(
+                "only {allowed} may change the agent, and you are uid {}; run it with sudo",
+                self.uid
+            ),
+        ))
+    }
+}
+
+/// One connection, one request.
+async fn converse(stream: UnixStream, router: Router, peer: Peer) {
+    let service = TowerToHyperService::new(router.layer(Extension(peer)));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(CONNECTION_TIME)
+        .keep_alive(false)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(CONNECTION_TIME, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("control connection of uid {}: {error}", peer.uid),
+        Err(_) => tracing::debug!(
+            "control connection of uid {} cut after {CONNECTION_TIME:?}",
+            peer.uid
+        ),
+    }
+}
+
+/// Best effort: the answer fits any socket buffer.
+fn turn_away(stream: &UnixStream) {
+    let body =
+        format!(r#"{{"version":{VERSION},"error":"too many control connections; try again"}}"#);
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.try_write(answer.as_bytes());
+}
+
+fn router(requests: mpsc::Sender<Request>) -> Router {
+    Router::new()
+        .route("/v1/status", get(async |State(agent): State<Agent>| agent.ask(Request::Status).await))
+        .route("/v1/counters", get(async |State(agent): State<Agent>| agent.ask(Request::Counters).await))
+        .route("/v1/queues", get(async |State(agent): State<Agent>| agent.ask(Request::Queues).await))
+        .route("/v1/mode", post(set_mode))
+        .route("/v1/keys/rotate", post(rotate_keys))
+        .fallback(async || Answer(StatusCode::NOT_FOUND, "no such path; netmoat knows /v1/status, /v1/counters, /v1/queues, /v1/mode and /v1/keys/rotate".to_owned()))
+        .method_not_allowed_fallback(async || Answer(StatusCode::METHOD_NOT_ALLOWED, "GET reads; POST changes /v1/mode and /v1/keys/rotate".to_owned()))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(Agent(requests))
+}
+
+async fn set_mode(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<Peer>,
+    body: Bytes,
+) -> Result<Response, Answer> {
+    peer.require_write()?;
+    let SetMode { mode } = read(&body)?;
+    tracing::info!(
+        "mode {mode:?} asked for by uid {} (pid {:?})",
+        peer.uid,
+        peer.credentials.pid()
+    );
+    agent.ask(|reply| Request::SetMode(mode, reply)).await
+}
+
+async fn rotate_keys(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<Peer>,
+    body: Bytes,
+) -> Result<Response, Answer> {
+    peer.require_write()?;
+    let RotateKeys { force } = if body.is_empty() {
+        RotateKeys::default()
+    } else {
+        read(&body)?
+    };
+    tracing::info!(
+        "key rotation asked for by uid {} (pid {:?})",
+        peer.uid,
+        peer.credentials.pid()
+    );
+    agent
+        .ask(|reply| Request::RotateKeys { force, reply })
+        .await
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Answer> {
+    serde_json::from_slice(body).map_err(|error| {
+        Answer(
+            StatusCode::BAD_REQUEST,
+            format!("the request's JSON does not fit: {error}"),
+        )
+    })
+}
+
+/// The task that owns the maps, as the handlers see it.
+#[derive(Clone)]
+struct Agent(mpsc::Sender<Request>);
+
+impl Agent {
+    async fn ask<T: Serialize>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<Response, Answer> {
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            self.0.send(request(reply)).await.ok()?;
+            answer.await.ok()
+        };
+        match timeout(ANSWER_TIME, exchange).await {
+            Ok(Some(Ok(value))) => Ok(axum::Json(value).into_response()),
+            Ok(Some(Err(RequestError::Refused(why)))) => Err(Answer(StatusCode::CONFLICT, why)),
+            Ok(Some(Err(RequestError::Failed(why)))) => {
+                Err(Answer(StatusCode::INTERNAL_SERVER_ERROR, why))
+            }
+            Ok(None) => Err(Answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the agent is stopping".to_owned(),
+            )),
+            Err(_) => Err(Answer(
+                StatusCode::GATEWAY_TIMEOUT,
+                format!("the agent did not answer within {ANSWER_TIME:?}; its log may say why"),
+            )),
+        }
+    }
+}
+
+/// An answer that is no success.
+struct Answer(StatusCode, String);
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        (
+            self.0,
+            axum::Json(Failed {
+                version: VERSION,
+                error: self.1,
+            }),
+        )
+            .into_response()
+    }
+}

@@ -1,0 +1,182 @@
+//! From the embedded object to programs in the kernel.
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    programs::{BtfTracePoint, ProgramError, SchedClassifier, Xdp},
+};
+use btf_rs::{Btf as BtfTypes, Type};
+use net_common::abi::{ABI_VERSION, SockOffsets};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+
+use super::kfunc;
+
+/// Name of the XDP program; how another agent's is recognized (15 octets are kept by the kernel).
+pub const XDP_PROGRAM: &str = "netmoat_xdp";
+/// Name of the TC program.
+pub const TC_PROGRAM: &str = "netmoat_tc";
+/// Name of the tracepoint program.
+pub const SOCK_PROGRAM: &str = "netmoat_sock";
+/// The kernel's own types.
+pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// The eBPF object, built from net-ebpf by build.rs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netmoat-bpf"));
+
+/// What the verifier said of a program.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// Program name.
+    pub name: &'static str,
+    /// Instructions that the verifier processed (limit: 1,000,000).
+    pub instructions: u32,
+    /// Instructions of the translated program.
+    pub size: u32,
+}
+
+/// Loads every program and map; nothing is attached to an interface yet.
+///
+/// # Errors
+/// The kernel lacks BTF or the kfunc, or its verifier refuses a program (the log is in the error).
+pub fn load() -> Result<Ebpf> {
+    let btf = Btf::from_sys_fs().with_context(|| {
+        format!("{VMLINUX_BTF} cannot be read: netmoat needs a kernel with CONFIG_DEBUG_INFO_BTF")
+    })?;
+    check_abi(OBJECT)?;
+    let object = kfunc::resolve(OBJECT, &btf)?;
+    let offsets = sock_offsets()?;
+    let mut ebpf = EbpfLoader::new()
+        .btf(Some(&btf))
+        .override_global("SOCK_OFFSETS", &offsets, true)
+        .load(&object)
+        .context("the eBPF object cannot be loaded")?;
+    program::<Xdp>(&mut ebpf, XDP_PROGRAM)?
+        .load()
+        .map_err(|e| refused(XDP_PROGRAM, e))?;
+    program::<SchedClassifier>(&mut ebpf, TC_PROGRAM)?
+        .load()
+        .map_err(|e| refused(TC_PROGRAM, e))?;
+    program::<BtfTracePoint>(&mut ebpf, SOCK_PROGRAM)?
+        .load("inet_sock_set_state", &btf)
+        .map_err(|e| refused(SOCK_PROGRAM, e))?;
+    Ok(ebpf)
+}
+
+/// The loaded program of a name, as its type.
+///
+/// # Errors
+/// The object has no such program, or it is of another type.
+pub fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T>
+where
+    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| anyhow!("the object has no program {name}"))?;
+    program
+        .try_into()
+        .map_err(|e| anyhow!("{name} is of another type: {e}"))
+}
+
+/// How much work the verifier had with each program.
+///
+/// # Errors
+/// A program is not loaded, or the kernel does not tell (before 5.16).
+pub fn verified(ebpf: &Ebpf) -> Result<Vec<Verified>> {
+    [XDP_PROGRAM, TC_PROGRAM, SOCK_PROGRAM]
+        .into_iter()
+        .map(|name| {
+            let info = ebpf
+                .program(name)
+                .ok_or_else(|| anyhow!("no program {name}"))?
+                .info()?;
+            Ok(Verified {
+                name,
+                instructions: info
+                    .verified_instruction_count()
+                    .context("the kernel does not tell")?,
+                size: info.size_translated().unwrap_or_default() / 8,
+            })
+        })
+        .collect()
+}
+
+fn refused(name: &str, error: ProgramError) -> anyhow::Error {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            if io_error.kind() == std::io::ErrorKind::PermissionDenied
+                && verifier_log.to_string().is_empty()
+            {
+                anyhow!(
+                    "no permission to load {name} ({io_error}): run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+                )
+            } else {
+                anyhow!(
+                    "the kernel's verifier refuses {name} ({io_error}); please report this log:\n{verifier_log}"
+                )
+            }
+        }
+        other => anyhow!("{name} cannot be loaded: {other}"),
+    }
+}
+
+/// The object carries the version of `net_common::abi` that it was built with.
+fn check_abi(object: &[u8]) -> Result<()> {
+    let file = object::File::parse(object).context("the embedded eBPF object is no ELF file")?;
+    let symbol = file
+        .symbol_by_name("ABI")
+        .context("the eBPF object names no ABI version")?;
+    let section = file.section_by_index(symbol.section_index().context("ABI has no section")?)?;
+    let bytes = section
+        .data_range(symbol.address(), 4)?
+        .and_then(|b| b.try_into().ok())
+        .context("the eBPF object's ABI version is cut off")?;
+    let found = u32::from_le_bytes(bytes);
+    ensure!(
+        found == ABI_VERSION,
+        "the eBPF object has ABI {found}, the agent {ABI_VERSION}: build both together"
+    );
+    Ok(())
+}
+
+/// Where this kernel has the fields of `struct sock_common`.
+fn sock_offsets() -> Result<SockOffsets> {
+    let btf = BtfTypes::from_file(VMLINUX_BTF)
+        .with_context(|| format!("{VMLINUX_BTF} cannot be parsed"))?;
+    let Some(Type::Struct(sock)) = btf
+        .resolve_types_by_name("sock_common")?
+        .into_iter()
+        .find(|t| matches!(t, Type::Struct(_)))
+    else {
+        bail!("{VMLINUX_BTF} has no struct sock_common");
+    };
+    let find = |name: &str| {
+        field_offset(&btf, &sock, name, 0)
+            .and_then(|bits| u32::try_from(bits / 8).ok())
+            .with_context(|| format!("this kernel's struct sock_common has no {name}"))
+    };
+    Ok(SockOffsets {
+        daddr: find("skc_daddr")?,
+        num: find("skc_num")?,
+        family: find("skc_family")?,
+        v6_daddr: find("skc_v6_daddr")?,
+    })
+}
+
+/// Offset in bits of a member, looked for in unnamed members too.
+fn field_offset(btf: &BtfTypes, parent: &btf_rs::Struct, name: &str, base: u32) -> Option<u32> {
+    parent.members.iter().find_map(|member| {
+        let at = base + member.bit_offset();
+        match btf.resolve_name(member).ok()?.as_str() {
+            n if n == name => Some(at),
+            "" => match btf.resolve_chained_type(member).ok()? {
+                Type::Struct(inner) | Type::Union(inner) => field_offset(btf, &inner, name, at),
+                _ => None,
+            },
+            _ => None,
+        }
+    })
+}

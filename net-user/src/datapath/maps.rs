@@ -1,0 +1,249 @@
+//! The agent's hands on the maps. One task owns a [`Maps`]; all others send it requests.
+
+use std::collections::HashMap as StdHashMap;
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+};
+use net_common::{
+    abi::{
+        CookieKeys, Listener, ListenerKey, ListenerStats, PortState, SOCKET_FILTER_BLOCKS, Settings,
+    },
+    spread::filter_place,
+    units::{Version, addr_words},
+    verdict::COUNTERS,
+};
+
+/// Every map that the agent reads or writes.
+pub struct Maps {
+    settings: Array<MapData, Settings>,
+    keys: Array<MapData, CookieKeys>,
+    listeners: HashMap<MapData, ListenerKey, Listener>,
+    ports: Array<MapData, PortState>,
+    activity: Array<MapData, u32>,
+    filter: Array<MapData, u64>,
+    counters: PerCpuArray<MapData, u64>,
+    stats: PerCpuArray<MapData, ListenerStats>,
+    /// What stands in `LISTENERS`, so that only changes are written.
+    written: StdHashMap<ListenerKey, Listener>,
+}
+
+fn take<T>(ebpf: &mut Ebpf, name: &str) -> Result<T>
+where
+    T: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| anyhow!("the object has no map {name}"))?;
+    T::try_from(map).with_context(|| format!("map {name} is of another type"))
+}
+
+impl Maps {
+    /// Takes the maps out of the loaded object.
+    ///
+    /// # Errors
+    /// The object and the agent disagree about a map.
+    pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            settings: take(ebpf, "SETTINGS")?,
+            keys: take(ebpf, "COOKIE_KEYS")?,
+            listeners: take(ebpf, "LISTENERS")?,
+            ports: take(ebpf, "PORTS")?,
+            activity: take(ebpf, "ACTIVITY")?,
+            filter: take(ebpf, "SOCKET_FILTER")?,
+            counters: take(ebpf, "COUNTERS")?,
+            stats: take(ebpf, "LISTENER_STATS")?,
+            written: StdHashMap::new(),
+        })
+    }
+
+    /// The ring buffer of listener events.
+    ///
+    /// # Errors
+    /// It was taken before.
+    pub fn listener_events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>> {
+        take(ebpf, "LISTENER_EVENTS")
+    }
+
+    /// Writes the settings.
+    ///
+    /// # Errors
+    /// The kernel refuses, which it never should for an array.
+    pub fn set_settings(&mut self, settings: &Settings) -> Result<()> {
+        self.settings
+            .set(0, settings, 0)
+            .context("SETTINGS cannot be written")
+    }
+
+    /// Writes the cookie keys.
+    ///
+    /// # Errors
+    /// As [`Self::set_settings`].
+    pub fn set_keys(&mut self, keys: &CookieKeys) -> Result<()> {
+        self.keys
+            .set(0, keys, 0)
+            .context("COOKIE_KEYS cannot be written")
+    }
+
+    /// Makes `LISTENERS` hold exactly `wanted`: first what is new or changed, then what is gone.
+    ///
+    /// # Errors
+    /// The map is full (named with its size); what was written stays.
+    pub fn set_listeners(&mut self, wanted: &StdHashMap<ListenerKey, Listener>) -> Result<()> {
+        for (key, value) in wanted {
+            if self.written.get(key) != Some(value) {
+                self.listeners.insert(key, value, 0).with_context(|| {
+                    format!(
+                        "LISTENERS takes no entry for port {} (it has {})",
+                        key.port,
+                        self.written.len()
+                    )
+                })?;
+                self.written.insert(*key, *value);
+            }
+        }
+        let gone: Vec<_> = self
+            .written
+            .keys()
+            .filter(|k| !wanted.contains_key(k))
+            .copied()
+            .collect();
+        for key in gone {
+            self.listeners
+                .remove(&key)
+                .context("LISTENERS: an entry cannot be removed")?;
+            self.written.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// What the data path remembers of a port.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn port(&self, port: u16) -> Result<PortState> {
+        self.ports
+            .get(&u32::from(port), 0)
+            .context("PORTS cannot be read")
+    }
+
+    /// Highest epoch in which any cookie was sent, plus one; 0 for never.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn last_epoch(&self) -> Result<u32> {
+        self.activity.get(&0, 0).context("ACTIVITY cannot be read")
+    }
+
+    /// Packets by reason, all CPUs together: [`net_common::verdict::Reason::COUNT`] cells that were enforced, then as many that
+    /// were observed.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn counters(&self) -> Result<Vec<u64>> {
+        (0..COUNTERS)
+            .map(|i| {
+                Ok(self
+                    .counters
+                    .get(&i, 0)
+                    .context("COUNTERS cannot be read")?
+                    .iter()
+                    .sum())
+            })
+            .collect()
+    }
+
+    /// Packets of the listener in a slot, all CPUs together.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn listener_stats(&self, slot: u32) -> Result<ListenerStats> {
+        let mut sum = ListenerStats::default();
+        for s in self
+            .stats
+            .get(&slot, 0)
+            .context("LISTENER_STATS cannot be read")?
+            .iter()
+        {
+            sum.syns_passed += s.syns_passed;
+            sum.cookies_sent += s.cookies_sent;
+            sum.cookies_proven += s.cookies_proven;
+            sum.cookies_failed += s.cookies_failed;
+            sum.handshakes += s.handshakes;
+            sum.handshakes_refused += s.handshakes_refused;
+            sum.accept_full += s.accept_full;
+            sum.syn_ack_limited += s.syn_ack_limited;
+        }
+        Ok(sum)
+    }
+
+    /// Zeroes a slot before it is given to another listener.
+    ///
+    /// # Errors
+    /// The kernel refuses the write.
+    pub fn clear_listener_stats(&mut self, slot: u32) -> Result<()> {
+        let cpus = aya::util::nr_cpus().map_err(|(what, e)| anyhow!("{what}: {e}"))?;
+        let zeros = aya::maps::PerCpuValues::try_from(vec![ListenerStats::default(); cpus])?;
+        self.stats
+            .set(slot, zeros, 0)
+            .context("LISTENER_STATS cannot be written")
+    }
+
+    /// Empties the half of the filter that is not read.
+    ///
+    /// # Errors
+    /// The kernel refuses a write.
+    pub fn clear_filter_half(&mut self, half: u32) -> Result<()> {
+        for block in 0..SOCKET_FILTER_BLOCKS {
+            self.filter
+                .set(half * SOCKET_FILTER_BLOCKS + block, 0, 0)
+                .context("SOCKET_FILTER cannot be written")?;
+        }
+        Ok(())
+    }
+
+    /// Adds a source to a half of the filter; true when it was not in it.
+    ///
+    /// The read and the write are two calls, so a bit that the data path sets in the same word in between is
+    /// lost. `filter::rebuild` deals with that; it never writes to the half that is read.
+    ///
+    /// # Errors
+    /// The kernel refuses a read or write.
+    pub fn add_to_filter(&mut self, half: u32, addr: std::net::IpAddr, seed: u64) -> Result<bool> {
+        let version = if addr.is_ipv4() {
+            Version::V4
+        } else {
+            Version::V6
+        };
+        let (block, bits) = filter_place(version, &addr_words(addr), seed);
+        let index = half * SOCKET_FILTER_BLOCKS + block;
+        let word = self
+            .filter
+            .get(&index, 0)
+            .context("SOCKET_FILTER cannot be read")?;
+        if word & bits == bits {
+            return Ok(false);
+        }
+        self.filter
+            .set(index, word | bits, 0)
+            .context("SOCKET_FILTER cannot be written")?;
+        Ok(true)
+    }
+
+    /// Share of bits set in a half of the filter, 0 to 1.
+    ///
+    /// # Errors
+    /// The kernel refuses a read.
+    pub fn filter_fill(&self, half: u32) -> Result<f64> {
+        let mut ones = 0;
+        for block in 0..SOCKET_FILTER_BLOCKS {
+            ones += self
+                .filter
+                .get(&(half * SOCKET_FILTER_BLOCKS + block), 0)?
+                .count_ones();
+        }
+        Ok(f64::from(ones) / (f64::from(SOCKET_FILTER_BLOCKS) * 64.0))
+    }
+}

@@ -1,0 +1,506 @@
+//! What must hold of the host before anything is attached. Every check reads, nothing is changed, and
+//! none stops the others.
+
+use super::load::XDP_PROGRAM;
+use crate::config::{Config, SynMode};
+use crate::host::links::{self, Address, Link, Links, XdpMode};
+use crate::host::nft::{Effect, Obstacle, Ruleset, Scope};
+use crate::host::sock_diag::Diag;
+use crate::host::sysctl::TcpSettings;
+use anyhow::{Context as _, Result, bail};
+use aya::Btf;
+use aya_obj::btf::BtfKind;
+use procfs::process::Process;
+use procfs::sys::kernel::Version;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::ErrorKind;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// First release with `bpf_sk_assign_tcp_reqsk`.
+const OLDEST_KERNEL: Version = Version {
+    major: 6,
+    minor: 9,
+    patch: 0,
+};
+const KFUNC: &str = "bpf_sk_assign_tcp_reqsk";
+/// A ruleset with large sets takes nft seconds to print.
+const NFT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bits of `CapEff` (`linux/capability.h`).
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_PERFMON: u64 = 1 << 38;
+const CAP_BPF: u64 = 1 << 39;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// The agent works, with a loss that the finding names.
+    Warning,
+    /// The agent refuses to start.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// The outcome of one check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// What was found, and its consequence.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    /// A lack of privilege or of kernel support: exit code 4 instead of 1.
+    pub permission: bool,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.severity, self.what)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, "\n  remedy: {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Every finding, in the order of the checks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Preflight {
+    /// The findings.
+    pub findings: Vec<Finding>,
+}
+
+impl fmt::Display for Preflight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            writeln!(f, "{finding}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Preflight {
+    /// The findings for which the agent refuses to start.
+    pub fn errors(&self) -> impl Iterator<Item = &Finding> {
+        self.findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+    }
+
+    fn ok(&mut self, what: impl Into<String>) {
+        self.add(Severity::Ok, what, None);
+    }
+
+    fn warning(&mut self, what: impl Into<String>, remedy: &str) {
+        self.add(Severity::Warning, what, Some(remedy));
+    }
+
+    fn error(&mut self, what: impl Into<String>, remedy: &str) {
+        self.add(Severity::Error, what, Some(remedy));
+    }
+
+    fn unsupported(&mut self, what: impl Into<String>, remedy: &str) {
+        let (what, remedy) = (what.into(), Some(remedy.to_owned()));
+        self.findings.push(Finding {
+            severity: Severity::Error,
+            what,
+            remedy,
+            permission: true,
+        });
+    }
+
+    fn add(&mut self, severity: Severity, what: impl Into<String>, remedy: Option<&str>) {
+        let remedy = remedy.map(str::to_owned);
+        self.findings.push(Finding {
+            severity,
+            what: what.into(),
+            remedy,
+            permission: false,
+        });
+    }
+}
+
+/// Checks the host against `config`, in the calling thread's network namespace.
+pub async fn check(config: &Config) -> Preflight {
+    let mut report = Preflight::default();
+    privileges(&mut report);
+    kernel(&mut report);
+    let network = match network().await {
+        Ok(network) => network,
+        Err(error) => {
+            report.error(format!("{error:#}"), "check the privileges of this process");
+            return report;
+        }
+    };
+    interfaces(&mut report, config, &network.links);
+    let settings = sysctls(&mut report);
+    netfilter(&mut report, config, &network, settings.as_ref()).await;
+    report
+}
+
+fn privileges(report: &mut Preflight) {
+    let effective = match Process::myself().and_then(|process| process.status()) {
+        Ok(status) => status.capeff,
+        Err(error) => {
+            return report.warning(
+                format!("the capabilities of this process cannot be read: {error}"),
+                "mount /proc",
+            );
+        }
+    };
+    // CAP_SYS_ADMIN stands in for CAP_BPF and CAP_PERFMON (`bpf_token_capable`, `perfmon_capable`).
+    let wanted = [
+        ("CAP_BPF", CAP_BPF | CAP_SYS_ADMIN),
+        ("CAP_NET_ADMIN", CAP_NET_ADMIN),
+        ("CAP_PERFMON", CAP_PERFMON | CAP_SYS_ADMIN),
+    ];
+    let missing: Vec<_> = wanted
+        .iter()
+        .filter(|(_, any)| effective & any == 0)
+        .map(|(name, _)| *name)
+        .collect();
+    if missing.is_empty() {
+        report.ok("capabilities: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are effective");
+    } else {
+        report.unsupported(
+            format!("capabilities missing to load and attach programs: {}", missing.join(", ")),
+            "run netmoat with sudo, or as a systemd service with \
+             `AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON`, or grant them to the binary with \
+             `setcap cap_bpf,cap_net_admin,cap_perfmon+ep $(command -v netmoat)`",
+        );
+    }
+}
+
+fn kernel(report: &mut Preflight) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    match release.parse::<Version>() {
+        Ok(version) if version < OLDEST_KERNEL => report.unsupported(
+            format!("Linux {release} is too old: {KFUNC} came with 6.9"),
+            "boot a kernel of 6.9 or newer (Debian 12: linux-image-amd64 from bookworm-backports)",
+        ),
+        Ok(_) => report.ok(format!("kernel: Linux {release}")),
+        Err(error) => report.warning(
+            format!("the kernel release {release:?} cannot be read: {error}"),
+            "make sure that it is 6.9 or newer",
+        ),
+    }
+    let btf = match Btf::from_sys_fs() {
+        Ok(btf) => btf,
+        Err(error) => {
+            return report.unsupported(
+                format!("the kernel's types in /sys/kernel/btf/vmlinux cannot be read: {error}"),
+                "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, and mount /sys",
+            );
+        }
+    };
+    match btf.id_by_type_name_kind(KFUNC, BtfKind::Func) {
+        Ok(_) => report.ok(format!("kernel function {KFUNC} is there")),
+        Err(_) => report.unsupported(
+            format!(
+                "the kernel has no function {KFUNC}, which makes a connection of a proven cookie"
+            ),
+            "boot a kernel of 6.9 or newer built with CONFIG_SYN_COOKIES=y",
+        ),
+    }
+}
+
+struct Network {
+    links: Vec<Link>,
+    addresses: Vec<Address>,
+}
+
+async fn network() -> Result<Network> {
+    let handle = Links::open()?;
+    Ok(Network {
+        links: handle.links().await?,
+        addresses: handle.addresses().await?,
+    })
+}
+
+fn interfaces(report: &mut Preflight, config: &Config, links: &[Link]) {
+    for name in &config.interfaces {
+        let Some(link) = links.iter().find(|link| link.name == *name) else {
+            let known: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
+            report.error(
+                format!("{name}: no such interface; there are {}", known.join(", ")),
+                "name one of these with -i or in `interfaces` of the config",
+            );
+            continue;
+        };
+        let before = report.findings.len();
+        if !link.up {
+            report.warning(
+                format!("{name} is down"),
+                &format!("`ip link set {name} up`"),
+            );
+        }
+        xdp(report, link);
+        vlan(report, link, links);
+        if report.findings.len() == before {
+            report.ok(format!("{name}: up, MTU {}, no XDP program", link.mtu));
+        }
+    }
+}
+
+fn xdp(report: &mut Preflight, link: &Link) {
+    let Some(program) = link.xdp else { return };
+    let (name, id) = (&link.name, program.id);
+    let keyword = match program.mode {
+        XdpMode::Native => "xdpdrv",
+        XdpMode::Generic => "xdpgeneric",
+        XdpMode::Offload => "xdpoffload",
+        XdpMode::Multiple => "xdp",
+    };
+    let loaded = aya::programs::loaded_programs()
+        .flatten()
+        .find(|info| info.id() == id);
+    match loaded.as_ref().and_then(|info| info.name_as_str()) {
+        Some(XDP_PROGRAM) => report.error(
+            format!(
+                "{name}: a netmoat agent is already running on it (XDP program {id}, {XDP_PROGRAM})"
+            ),
+            "ask it with `netmoat status`, or stop it first (`systemctl stop netmoat`)",
+        ),
+        program => report.error(
+            format!(
+                "{name} has another XDP program: id {id}, {}",
+                program.unwrap_or("of unknown name")
+            ),
+            &format!(
+                "stop its owner (`bpftool prog show id {id}` names it), or take it off with \
+                 `ip link set {name} {keyword} off` unless it is held by a bpf_link"
+            ),
+        ),
+    }
+}
+
+/// A tag that the device has taken out is not in the frame that XDP sends back (R-SYN-15).
+fn vlan(report: &mut Preflight, link: &Link, links: &[Link]) {
+    let name = &link.name;
+    let Some(vlan) = links.iter().find(|other| other.is_vlan_of(link)) else {
+        return;
+    };
+    match links::strips_vlan_tags(name) {
+        Ok(false) => {}
+        Ok(true) => report.error(
+            format!("{name} strips VLAN tags in hardware and carries {}: answers would lose their tag", vlan.name),
+            &format!("`ethtool -K {name} rxvlan off`"),
+        ),
+        Err(error) => report.warning(
+            format!("whether {name} strips VLAN tags is unknown ({error:#}); answers on {} may lose theirs", vlan.name),
+            &format!("`ethtool -K {name} rxvlan off`"),
+        ),
+    }
+}
+
+fn sysctls(report: &mut Preflight) -> Option<TcpSettings> {
+    let settings = match TcpSettings::read() {
+        Ok(settings) => settings,
+        Err(error) => {
+            report.error(format!("{error:#}"), "mount /proc");
+            return None;
+        }
+    };
+    if settings.syncookies == 0 {
+        report.error(
+            "net.ipv4.tcp_syncookies is 0: the kernel takes no cookie, not even a proven one",
+            "`sysctl -w net.ipv4.tcp_syncookies=1`",
+        );
+    } else {
+        report.ok(format!(
+            "net.ipv4.tcp_syncookies is {}",
+            settings.syncookies
+        ));
+    }
+    if settings.conntrack_loose == Some(false) {
+        report.error(
+            "net.netfilter.nf_conntrack_tcp_loose is 0: connection tracking never sees the SYN of a \
+             cookie connection and would call it INVALID",
+            "`sysctl -w net.netfilter.nf_conntrack_tcp_loose=1`",
+        );
+    }
+    Some(settings)
+}
+
+async fn netfilter(
+    report: &mut Preflight,
+    config: &Config,
+    network: &Network,
+    settings: Option<&TcpSettings>,
+) {
+    let legacy = legacy_tables();
+    if !legacy.is_empty() {
+        report.warning(
+            format!("rules of legacy iptables (tables: {}) cannot be read by nft and were not checked", legacy.join(", ")),
+            "make sure that none drops NEW without SYN or redirects a protected port, or move them to \
+             iptables-nft",
+        );
+    }
+    let ruleset = match ruleset().await {
+        Ok(ruleset) => ruleset,
+        Err(error) => {
+            return report.warning(
+                format!("the netfilter rules were not checked: {error:#}"),
+                "make sure that none drops NEW without SYN or redirects a protected port",
+            );
+        }
+    };
+    let protected = |port: &u16| config.syn.for_port(*port).mode != SynMode::Off;
+    let listeners = Diag::open()
+        .and_then(|mut diag| diag.listeners())
+        .unwrap_or_default();
+    let scope = Scope {
+        interfaces: arriving_by(config, &network.links),
+        addresses: network.addresses.iter().map(|address| address.ip).collect(),
+        ports: listeners
+            .iter()
+            .map(|listener| listener.port)
+            .chain(config.syn.overrides.keys().copied())
+            .filter(protected)
+            .collect(),
+        any_port: config.syn.default.mode != SynMode::Off,
+    };
+    let obstacles = ruleset.obstacles(&scope);
+    let loose = settings.is_none_or(|settings| settings.conntrack_loose != Some(false));
+    let before = report.findings.len();
+    for obstacle in &obstacles {
+        netfilter_obstacle(report, obstacle, loose);
+    }
+    if report.findings.len() == before {
+        report.ok("netfilter: no rule in the way of cookie connections");
+    }
+}
+
+fn netfilter_obstacle(report: &mut Preflight, obstacle: &Obstacle, loose: bool) {
+    let Obstacle {
+        rule,
+        effect,
+        ports,
+        any_port,
+    } = obstacle;
+    let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+    let ports = match (any_port, ports.is_empty()) {
+        (true, _) => "every port".to_owned(),
+        (false, _) => format!("port {}", ports.join(", ")),
+    };
+    let exempt = format!(
+        "`nft delete rule {rule}`, or leave these ports to the kernel with `mode = \"off\"` in the config"
+    );
+    let (severity, what, remedy) = match effect {
+        Effect::DropsNewWithoutSyn => (
+            Severity::Error,
+            "drops new connections that do not begin with a SYN; netfilter never sees the SYN of a cookie connection",
+            exempt,
+        ),
+        Effect::AcceptsSynOnly => (
+            Severity::Error,
+            "accepts new connections by their SYN only; netfilter never sees the SYN of a cookie connection",
+            format!("let it accept `ct state new` without `tcp flags syn`, or {exempt}"),
+        ),
+        Effect::DropsInvalid if loose => return,
+        Effect::DropsInvalid => (
+            Severity::Error,
+            "drops INVALID, which every cookie connection is while nf_conntrack_tcp_loose is 0",
+            "`sysctl -w net.netfilter.nf_conntrack_tcp_loose=1`".to_owned(),
+        ),
+        Effect::Translates => (
+            Severity::Error,
+            "sends connections elsewhere, so that a cookie would be given for the wrong socket",
+            exempt,
+        ),
+        Effect::Synproxy => (
+            Severity::Warning,
+            "is a synproxy: SYNs that netmoat leaves to the kernel meet it, cookie connections do not",
+            exempt,
+        ),
+    };
+    report.add(
+        severity,
+        format!("netfilter rule `{rule}` on {ports} {what}"),
+        Some(&remedy),
+    );
+}
+
+/// The names that a packet may arrive by: the attached interfaces, and the bridges, bonds, VLANs and
+/// macvlans on top of them.
+fn arriving_by(config: &Config, links: &[Link]) -> Vec<String> {
+    let mut indexes: BTreeSet<u32> = links
+        .iter()
+        .filter(|link| config.interfaces.contains(&link.name))
+        .map(|link| link.index)
+        .collect();
+    loop {
+        let known = indexes.len();
+        for link in links {
+            let stacked = matches!(link.kind.as_deref(), Some("vlan" | "macvlan" | "ipvlan"));
+            if stacked && link.lower.is_some_and(|lower| indexes.contains(&lower)) {
+                indexes.insert(link.index);
+            }
+            if indexes.contains(&link.index) {
+                indexes.extend(link.controller);
+            }
+        }
+        if indexes.len() == known {
+            break;
+        }
+    }
+    links
+        .iter()
+        .filter(|link| indexes.contains(&link.index))
+        .map(|link| link.name.clone())
+        .collect()
+}
+
+async fn ruleset() -> Result<Ruleset> {
+    let nft = Command::new("nft")
+        .args(["-j", "list", "ruleset"])
+        .kill_on_drop(true)
+        .output();
+    let output = match tokio::time::timeout(NFT_TIMEOUT, nft).await {
+        Err(_) => bail!("nft did not print them within {} s", NFT_TIMEOUT.as_secs()),
+        Ok(Err(error)) if error.kind() == ErrorKind::NotFound => bail!("nft is not installed"),
+        Ok(output) => output.context("nft cannot be run")?,
+    };
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "nft: {}",
+            message.lines().next().unwrap_or("failed").escape_debug()
+        );
+    }
+    Ruleset::parse(&String::from_utf8_lossy(&output.stdout))
+        .context("the output of nft is not understood")
+}
+
+/// Tables of iptables-legacy and ip6tables-legacy (`net/netfilter/x_tables.c`).
+fn legacy_tables() -> Vec<String> {
+    let names = [("ip", "ip_tables_names"), ("ip6", "ip6_tables_names")];
+    let mut tables = Vec::new();
+    for (family, name) in names {
+        let text =
+            std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
+        tables.extend(text.lines().map(|table| format!("{family} {table}")));
+    }
+    tables
+}
+
+#[cfg(test)]
+mod tests;

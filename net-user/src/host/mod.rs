@@ -1,0 +1,51 @@
+//! Facts read from the kernel: sockets, links, addresses, sysctls, counters, netfilter rules.
+//!
+//! Everything here reads and nothing writes. What is namespaced belongs to the network namespace of
+//! the calling thread, or of the thread that opened the handle where there is one.
+
+pub mod links;
+pub mod netstat;
+pub mod nft;
+pub mod sock_diag;
+pub mod sysctl;
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A private network namespace for a test.
+
+    use nix::sched::{CloneFlags, unshare};
+    use std::process::Command;
+
+    /// Runs `test` on a thread of its own in a new network namespace with `lo` up. Needs root.
+    pub(crate) fn in_netns<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET).expect("unshare(CLONE_NEWNET): run as root");
+                run("ip", "link set lo up");
+                test()
+            });
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Runs a command in the calling thread's namespace.
+    pub(crate) fn run(command: &str, arguments: &str) {
+        let status = Command::new(command)
+            .args(arguments.split_whitespace())
+            .status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "{command} {arguments}"
+        );
+    }
+
+    /// A current-thread runtime: its I/O stays in the calling thread's namespace.
+    pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(future)
+    }
+}

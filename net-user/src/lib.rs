@@ -1,0 +1,12 @@
+//! The netmoat agent: policy, the facts of the host, the data path's life, the control socket and the
+//! command line. The binary `netmoat` is a thin shell around [`cli::main`].
+
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod datapath;
+pub mod filter;
+pub mod host;
+pub mod keys;
+pub mod listeners;

@@ -1,0 +1,287 @@
+//! Which listeners get cookies, and what the data path must know of each: from sock_diag, addresses,
+//! links, sysctls and policy to the entries of `LISTENERS`. No system calls here.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use net_common::{
+    abi::{Listener, ListenerKey, MAX_LISTENERS},
+    units::addr_words,
+};
+
+use crate::{
+    config::{ListenerPolicy, SynMode, SynPolicy},
+    host::{
+        links::Address,
+        sock_diag::ListenSocket,
+        sysctl::{TcpSettings, advertised},
+    },
+};
+
+/// An attached interface as the compilation sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its MTU for IPv4, octets.
+    pub mtu: u32,
+    /// Its MTU and hop limit for IPv6; None where IPv6 is off.
+    pub ipv6: Option<(u32, u8)>,
+}
+
+/// Everything that the entries follow from.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Interfaces with the program on them.
+    pub interfaces: Vec<Interface>,
+    /// MTU of every link of the namespace, by index.
+    pub mtus: HashMap<u32, u32>,
+    /// Own unicast addresses.
+    pub addresses: Vec<Address>,
+    /// TCP sysctls.
+    pub settings: TcpSettings,
+}
+
+/// A listening socket and what became of it.
+#[derive(Clone, Debug)]
+pub struct Classified {
+    /// As sock_diag told it.
+    pub socket: ListenSocket,
+    /// Its port's policy.
+    pub mode: SynMode,
+    /// Index of its statistics when it is protected.
+    pub slot: Option<u32>,
+    /// Why it gets no cookies.
+    pub why_not: Option<String>,
+}
+
+/// What the compilation gives.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    /// The entries of `LISTENERS`.
+    pub entries: HashMap<ListenerKey, Listener>,
+    /// Every listener of the namespace.
+    pub listeners: Vec<Classified>,
+    /// Slots that were given to a listener just now; their statistics are somebody else's.
+    pub fresh_slots: Vec<u32>,
+}
+
+/// What makes a listener the same one across two dumps: a reuseport group is one.
+type Identity = (u8, IpAddr, u16, u32);
+
+/// Statistics slots, kept by a listener as long as it lives.
+#[derive(Debug, Default)]
+pub struct Slots {
+    of: HashMap<Identity, u32>,
+    free: Vec<u32>,
+    next: u32,
+}
+
+impl Slots {
+    fn assign(&mut self, identity: Identity, fresh: &mut Vec<u32>) -> Option<u32> {
+        if let Some(&slot) = self.of.get(&identity) {
+            return Some(slot);
+        }
+        let slot = self.free.pop().or_else(|| {
+            let slot = self.next;
+            (slot < MAX_LISTENERS).then(|| {
+                self.next += 1;
+                slot
+            })
+        })?;
+        self.of.insert(identity, slot);
+        fresh.push(slot);
+        Some(slot)
+    }
+
+    fn retain(&mut self, live: &[ListenSocket]) {
+        let live: std::collections::HashSet<_> = live.iter().map(identity).collect();
+        let free = &mut self.free;
+        self.of.retain(|id, slot| {
+            let keep = live.contains(id);
+            if !keep {
+                free.push(*slot);
+            }
+            keep
+        });
+    }
+}
+
+fn identity(socket: &ListenSocket) -> Identity {
+    (socket.family, socket.address, socket.port, socket.ifindex)
+}
+
+/// Compiles the entries. A listener is fit unless its [`Classified::why_not`] says otherwise.
+pub fn compile(
+    sockets: Vec<ListenSocket>,
+    facts: &Facts,
+    policy: &SynPolicy,
+    slots: &mut Slots,
+) -> Compiled {
+    let mut out = Compiled::default();
+    slots.retain(&sockets);
+    out.listeners = sockets
+        .into_iter()
+        .map(|socket| {
+            let policy = policy.for_port(socket.port);
+            let why_not = unfit(&socket, facts, policy);
+            let slot = match why_not {
+                None => slots.assign(identity(&socket), &mut out.fresh_slots),
+                Some(_) => None,
+            };
+            let why_not = why_not.or_else(|| {
+                slot.is_none()
+                    .then(|| format!("more than {MAX_LISTENERS} listeners: no room for another"))
+            });
+            Classified {
+                socket,
+                mode: policy.mode,
+                slot,
+                why_not,
+            }
+        })
+        .collect();
+    let mut by_port: HashMap<u16, Vec<&Classified>> = HashMap::new();
+    for listener in &out.listeners {
+        by_port
+            .entry(listener.socket.port)
+            .or_default()
+            .push(listener);
+    }
+    for (&port, candidates) in &by_port {
+        for interface in &facts.interfaces {
+            for address in &facts.addresses {
+                if let Some(value) =
+                    entry(candidates, interface, address, facts, policy.for_port(port))
+                {
+                    let key = ListenerKey {
+                        addr: addr_words(address.ip),
+                        ifindex: interface.ifindex,
+                        port,
+                        family: if address.ip.is_ipv4() { 4 } else { 6 },
+                    };
+                    out.entries.insert(key, value);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Why cookies do not fit this listener.
+fn unfit(socket: &ListenSocket, facts: &Facts, policy: &ListenerPolicy) -> Option<String> {
+    if policy.mode == SynMode::Off {
+        return Some("off by configuration".into());
+    }
+    if facts.settings.syncookies == 0 {
+        return Some(
+            "net.ipv4.tcp_syncookies is 0, so the kernel takes no cookie; set it to 1".into(),
+        );
+    }
+    // R-SYN-7: bpf_sk_assign_tcp_reqsk refuses MPTCP listeners.
+    if socket.mptcp {
+        return Some(
+            "MPTCP listener (Go's default since 1.24): the kernel takes no cookie for it; GODEBUG=multipathtcp=0 changes that".into(),
+        );
+    }
+    // R-SYN-9: we cannot sign.
+    if socket.md5 {
+        return Some("has TCP-MD5 keys (BGP): only the kernel can sign the SYN-ACK".into());
+    }
+    if socket.address.is_loopback() {
+        return Some("listens on loopback only".into());
+    }
+    if socket.ifindex != 0 && !facts.interfaces.iter().any(|i| i.ifindex == socket.ifindex) {
+        return Some("bound to an interface where netmoat is not attached".into());
+    }
+    None
+}
+
+/// Whether the kernel could hand a SYN to `address` on `ifindex` to this socket; the rank tells how closely
+/// it is bound (Linux 6.12 `inet_lookup_listener`: the exact address first, then the wildcard).
+fn rank(socket: &ListenSocket, ifindex: u32, address: IpAddr) -> Option<u8> {
+    if socket.ifindex != 0 && socket.ifindex != ifindex {
+        return None;
+    }
+    if socket.address == address {
+        return Some(1);
+    }
+    if !socket.address.is_unspecified() {
+        return None;
+    }
+    let family = if address.is_ipv4() { 4 } else { 6 };
+    (socket.family == family || family == 4 && !socket.v6only).then_some(0)
+}
+
+/// The entry for one address, interface and port; None leaves its SYNs to the kernel.
+fn entry(
+    candidates: &[&Classified],
+    interface: &Interface,
+    address: &Address,
+    facts: &Facts,
+    policy: &ListenerPolicy,
+) -> Option<Listener> {
+    let ranked = |l: &&&Classified| rank(&l.socket, interface.ifindex, address.ip);
+    let best = candidates.iter().filter_map(|l| ranked(&l)).max()?;
+    let group: Vec<_> = candidates
+        .iter()
+        .filter(|l| ranked(l) == Some(best))
+        .collect();
+    // Which of several the kernel picks (reuseport, a device) XDP cannot know: one that is unfit keeps
+    // the others from cookies.
+    if group.iter().any(|l| l.why_not.is_some()) {
+        return None;
+    }
+    let first = group.first()?;
+    let v4 = address.ip.is_ipv4();
+    let own_link = facts
+        .mtus
+        .get(&address.ifindex)
+        .copied()
+        .filter(|_| address.ifindex != 1);
+    let link_mtu = own_link.map_or(interface.mtu, |mtu| mtu.min(interface.mtu));
+    let (mtu, headers, hop_limit) = if v4 {
+        (link_mtu, 40, facts.settings.ttl)
+    } else {
+        let (mtu, hop_limit) = interface.ipv6?;
+        (link_mtu.min(mtu), 60, hop_limit)
+    };
+    let mss = u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
+    let rcvbuf = group.iter().map(|l| l.socket.rcvbuf).min()?;
+    let (window, wscale) = advertised(&facts.settings, rcvbuf, mss);
+    let limit = group.iter().map(|l| l.socket.accept_limit).min()?;
+    let mut flags = 0;
+    let mut set = |on: bool, flag: u32| flags |= if on { flag } else { 0 };
+    set(policy.mode == SynMode::Always, Listener::ALWAYS);
+    // Of a reuseport group some member may still take it; the kernel asks the one it picks.
+    set(
+        group.iter().all(|l| l.socket.accept_queue_is_full()),
+        Listener::ACCEPT_FULL,
+    );
+    set(facts.settings.timestamps != 0, Listener::TIMESTAMPS);
+    set(facts.settings.sack, Listener::SACK);
+    set(facts.settings.window_scaling, Listener::WINDOW_SCALING);
+    set(facts.settings.accepts_ecn(), Listener::ECN);
+    let interval_ns = policy.budget.interval_ns();
+    Some(Listener {
+        interval_ns,
+        tolerance_ns: tolerance_ns(interval_ns, policy.burst, limit),
+        slot: first.slot?,
+        flags,
+        mss,
+        window,
+        wscale,
+        hop_limit,
+        reserved: [0; 2],
+    })
+}
+
+/// Coarsest step of the kernel's coarse clock (CONFIG_HZ=100), nanoseconds: a burst below it would let
+/// fewer events pass than the rate says.
+const CLOCK_STEP_NS: u64 = 10_000_000;
+
+/// GCRA tolerance of a budget: the configured burst, but no more than half of the SYN queue (which has
+/// the accept queue's limit, R-Q-2), so that a flood's first burst does not fill it.
+fn tolerance_ns(interval_ns: u64, burst: u32, limit: u32) -> u64 {
+    let burst = burst.min((limit / 2).max(1));
+    (interval_ns * u64::from(burst)).max(CLOCK_STEP_NS)
+}

@@ -1,0 +1,436 @@
+//! The control socket end to end: the real server before a fake agent, the real client and binary.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use net_common::verdict::COUNTERS;
+use net_user::config::Mode;
+use net_user::control::bind::BoundSocket;
+use net_user::control::client::{Client, ClientError};
+use net_user::control::protocol::{
+    Counters, Health, KeysRotated, ModeChanged, Queues, Request, RequestError, Status, VERSION,
+};
+use net_user::control::server::serve;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+const NOBODY: u32 = 65534;
+
+/// A server and a fake agent, in a directory of their own that any user may enter.
+struct Rig {
+    socket: PathBuf,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Rig {
+    fn start(mode: u32) -> Self {
+        let (requests, mut inbox) = mpsc::channel(8);
+        tokio::spawn(async move {
+            while let Some(request) = inbox.recv().await {
+                answer(request);
+            }
+        });
+        Self::with_agent(mode, requests)
+    }
+
+    fn with_agent(mode: u32, requests: mpsc::Sender<Request>) -> Self {
+        let dir = open_dir();
+        let socket = dir.path().join("control.sock");
+        let bound = BoundSocket::bind(&socket).unwrap();
+        std::fs::set_permissions(&socket, PermissionsExt::from_mode(mode)).unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(bound, requests, stopped));
+        Self {
+            socket,
+            stop,
+            server,
+            _dir: dir,
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+
+    async fn netmoat(&self, args: &[&str]) -> Output {
+        netmoat(&self.socket, args).await
+    }
+}
+
+fn open_dir() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    dir
+}
+
+fn answer(request: Request) {
+    match request {
+        Request::Status(reply) => {
+            let _ = reply.send(Ok(Status {
+                version: VERSION,
+                netmoat_version: "0.1.0".to_owned(),
+                pid: 1,
+                uptime_s: 5,
+                mode: Mode::Enforce,
+                health: Health::Degraded,
+                problems: vec!["eth1 is gone".to_owned()],
+                interfaces: vec![],
+                listeners_protected: 2,
+                listeners_left_to_kernel: 0,
+                cookies_active: false,
+                keys_age_s: 5,
+            }));
+        }
+        Request::Counters(reply) => {
+            let _ = reply.send(Ok(Counters::from_cells(&vec![1; COUNTERS as usize])));
+        }
+        Request::Queues(reply) => {
+            let _ = reply.send(Ok(Queues {
+                version: VERSION,
+                listeners: vec![],
+            }));
+        }
+        Request::SetMode(mode, reply) => {
+            let _ = reply.send(Ok(ModeChanged {
+                version: VERSION,
+                before: Mode::Enforce,
+                mode,
+            }));
+        }
+        Request::RotateKeys { force: true, reply } => {
+            let _ = reply.send(Ok(KeysRotated {
+                version: VERSION,
+                previous_key_age_s: 90,
+            }));
+        }
+        Request::RotateKeys {
+            force: false,
+            reply,
+        } => {
+            let _ = reply.send(Err(RequestError::Refused(
+                "the key is 90 s old; wait, or add --force".to_owned(),
+            )));
+        }
+    }
+}
+
+async fn netmoat(socket: &Path, args: &[&str]) -> Output {
+    tokio::process::Command::new(env!("CARGO_BIN_EXE_netmoat"))
+        .args(args)
+        .env("NETMOAT_SOCKET", socket)
+        .env_remove("JOURNAL_STREAM")
+        .output()
+        .await
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Sends raw octets and returns all that comes back.
+async fn raw(socket: &Path, request: &str) -> String {
+    let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+    // The server may have answered and closed before it read everything.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    answer
+}
+
+fn post(path: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: netmoat\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Runs `work` on a thread of another user and group. `None` unless we are root.
+fn as_user<T: Send + 'static>(
+    uid: u32,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<JoinHandle<T>> {
+    if !nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    Some(tokio::task::spawn_blocking(move || {
+        std::thread::spawn(move || {
+            let nothing = std::ptr::null::<u32>();
+            // SAFETY: a count of zero, so that the pointer is not followed. Unlike libc's functions, the
+            // bare system calls here change the credentials of this thread alone, which ends with `work`.
+            let groups = unsafe { nix::libc::syscall(nix::libc::SYS_setgroups, 0_usize, nothing) };
+            // SAFETY: takes three integers.
+            let group = unsafe { nix::libc::syscall(nix::libc::SYS_setresgid, uid, uid, uid) };
+            // SAFETY: takes three integers.
+            let user = unsafe { nix::libc::syscall(nix::libc::SYS_setresuid, uid, uid, uid) };
+            assert_eq!((groups, group, user), (0, 0, 0));
+            work()
+        })
+        .join()
+        .unwrap()
+    }))
+}
+
+/// Runs a client's exchange in the calling thread, hence with its credentials.
+fn exchange<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+#[tokio::test]
+async fn read_verbs_answer_in_json_and_in_words() {
+    let rig = Rig::start(0o660);
+    for verb in ["counters", "queues"] {
+        let out = rig.netmoat(&[verb, "-o", "json"]).await;
+        assert_eq!(out.status.code(), Some(0), "{out:?}");
+        let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(json["version"], 1);
+    }
+    let out = rig.netmoat(&["counters"]).await;
+    assert!(text(&out.stdout).contains("tcp_flags"), "{out:?}");
+    assert!(
+        !text(&out.stdout).contains('\u{1b}'),
+        "no colours into a pipe: {out:?}"
+    );
+    let out = rig.netmoat(&["queues"]).await;
+    assert!(text(&out.stdout).contains("No TCP listener"), "{out:?}");
+}
+
+#[tokio::test]
+async fn a_degraded_agent_makes_status_exit_with_3() {
+    let rig = Rig::start(0o660);
+    for args in [&["status"][..], &["-o", "json", "status"]] {
+        let out = rig.netmoat(args).await;
+        assert_eq!(out.status.code(), Some(3), "{out:?}");
+        assert!(text(&out.stdout).contains("eth1 is gone"), "{out:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_agents_own_user_may_change_it() {
+    let rig = Rig::start(0o660);
+    let out = rig.netmoat(&["mode", "observe"]).await;
+    assert_eq!(
+        (
+            out.status.code(),
+            text(&out.stdout).contains("Now in observe mode")
+        ),
+        (Some(0), true),
+        "{out:?}"
+    );
+    let out = rig.netmoat(&["mode", "enforce"]).await;
+    assert!(
+        text(&out.stdout).contains("Already in enforce mode"),
+        "{out:?}"
+    );
+    let out = rig.netmoat(&["key", "rotate"]).await;
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    assert_eq!(
+        text(&out.stderr),
+        "netmoat: the key is 90 s old; wait, or add --force\n"
+    );
+    let out = rig.netmoat(&["key", "rotate", "--force"]).await;
+    assert_eq!(
+        (
+            out.status.code(),
+            text(&out.stdout).contains("in use for 1m30s")
+        ),
+        (Some(0), true),
+        "{out:?}"
+    );
+}
+
+#[tokio::test]
+async fn another_user_may_read_and_not_write() {
+    let rig = Rig::start(0o666);
+    let client = rig.client();
+    let Some(thread) = as_user(NOBODY, move || {
+        exchange(async {
+            (
+                client.status().await,
+                client.set_mode(Mode::Observe).await,
+                client.rotate_keys(true).await,
+            )
+        })
+    }) else {
+        return;
+    };
+    let (status, mode, keys) = thread.await.unwrap();
+    assert!(status.is_ok(), "{status:?}");
+    for denied in [mode.map(drop), keys.map(drop)] {
+        match denied {
+            Err(ClientError::Forbidden(words)) => {
+                assert_eq!(
+                    words,
+                    "only root may change the agent, and you are uid 65534; run it with sudo"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_user_outside_the_group_is_told_what_to_do() {
+    let rig = Rig::start(0o660);
+    let client = rig.client();
+    let Some(thread) = as_user(NOBODY, move || exchange(client.status())) else {
+        return;
+    };
+    let error = thread.await.unwrap().unwrap_err();
+    assert!(matches!(error, ClientError::Denied { .. }), "{error:?}");
+    assert!(
+        error
+            .to_string()
+            .contains("run it with sudo, or join group `netmoat`"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn without_an_agent_the_command_says_how_to_start_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    for _ in ["absent", "stale"] {
+        let out = netmoat(&socket, &["status"]).await;
+        assert_eq!(out.status.code(), Some(1), "{out:?}");
+        let words = text(&out.stderr);
+        assert!(words.contains(socket.to_str().unwrap()), "{words}");
+        assert!(
+            words.contains("is the agent running? start it with `netmoat run`"),
+            "{words}"
+        );
+        drop(UnixListener::bind(&socket));
+    }
+}
+
+#[tokio::test]
+async fn wrong_requests_are_answered_in_plain_words() {
+    let rig = Rig::start(0o660);
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: netmoat\r\n\r\n");
+    for (request, status, words) in [
+        (get("/"), "404", "no such path"),
+        (get("/v1/mode"), "405", "GET reads; POST changes"),
+        (post("/v1/status", ""), "405", "GET reads; POST changes"),
+        (
+            post("/v1/mode", ""),
+            "400",
+            "the request's JSON does not fit",
+        ),
+        (
+            post("/v1/mode", r#"{"mode":"off"}"#),
+            "400",
+            "unknown variant `off`",
+        ),
+        (
+            post("/v1/mode", r#"{"mode":"observe","x":1}"#),
+            "400",
+            "unknown field `x`",
+        ),
+        (post("/v1/mode", &" ".repeat(5000)), "413", ""),
+        ("nonsense\r\n\r\n".to_owned(), "400", ""),
+    ] {
+        let answer = raw(&rig.socket, &request).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{request}\n{answer}"
+        );
+        assert!(answer.contains(words), "{request}\n{answer}");
+    }
+    let answer = raw(&rig.socket, &post("/v1/keys/rotate", "")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 409"),
+        "an empty body is the default: {answer}"
+    );
+}
+
+#[tokio::test]
+async fn readers_cannot_lock_root_out() {
+    let rig = Rig::start(0o666);
+    let socket = rig.socket.clone();
+    // 48 silent connections take all the places of readers; the next reader is turned away.
+    let Some(thread) = as_user(NOBODY, move || {
+        let held: Vec<_> = (0..48)
+            .map(|_| UnixStream::connect(&socket).unwrap())
+            .collect();
+        let mut next = UnixStream::connect(&socket).unwrap();
+        let _ = next.write_all(b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n");
+        let mut answer = Vec::new();
+        let _ = next.read_to_end(&mut answer);
+        (held, answer)
+    }) else {
+        return;
+    };
+    let (held, answer) = thread.await.unwrap();
+    assert!(
+        text(&answer).starts_with("HTTP/1.1 503"),
+        "{}",
+        text(&answer)
+    );
+    assert!(rig.client().counters().await.is_ok(), "root still gets in");
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_says_nothing_is_cut() {
+    // On the paused clock, which runs ahead as soon as everybody waits.
+    let rig = Rig::start(0o660);
+    let mut silent = tokio::net::UnixStream::connect(&rig.socket).await.unwrap();
+    let start = tokio::time::Instant::now();
+    let mut answer = Vec::new();
+    let _ = silent.read_to_end(&mut answer).await;
+    let lived = start.elapsed();
+    assert!(
+        lived >= Duration::from_secs(10) && lived < Duration::from_secs(11),
+        "{lived:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_does_not_answer_is_reported() {
+    let (requests, mut inbox) = mpsc::channel(8);
+    let rig = Rig::with_agent(0o660, requests);
+    let mut held = Vec::new();
+    tokio::spawn(async move {
+        while let Some(request) = inbox.recv().await {
+            held.push(request);
+        }
+    });
+    let answer = raw(&rig.socket, "GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 504") && answer.contains("did not answer within 5s"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_stopping_agent_says_so() {
+    let (requests, inbox) = mpsc::channel(8);
+    drop(inbox);
+    let rig = Rig::with_agent(0o660, requests);
+    let error = rig.client().queues().await.unwrap_err();
+    assert_eq!(error.to_string(), "the agent is stopping");
+}
+
+#[tokio::test]
+async fn shutdown_waits_for_no_silent_client() {
+    let rig = Rig::start(0o660);
+    let _silent = tokio::net::UnixStream::connect(&rig.socket).await.unwrap();
+    assert!(rig.client().counters().await.is_ok());
+    rig.stop.send(true).unwrap();
+    tokio::time::timeout(Duration::from_secs(5), rig.server)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!rig.socket.exists());
+}

@@ -1,0 +1,171 @@
+//! Debian packages: which are missing, and the commands that install them.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process;
+
+/// A program that the demo, the tests or the benchmarks start.
+pub struct HostTool {
+    program: &'static str,
+    package: &'static str,
+    reason: &'static str,
+}
+
+const fn tool(program: &'static str, package: &'static str, reason: &'static str) -> HostTool {
+    HostTool {
+        program,
+        package,
+        reason,
+    }
+}
+
+pub const HOST_TOOLS: [HostTool; 12] = [
+    tool("ip", "iproute2", "namespaces, veth pairs, `ss`"),
+    tool(
+        "nginx",
+        "nginx-light",
+        "the real server of the demo and the handshake tests",
+    ),
+    tool(
+        "nft",
+        "nftables",
+        "synproxy to compare with, rules that lose packets",
+    ),
+    tool("hping3", "hping3", "SYN floods as attackers send them"),
+    tool("nmap", "nmap", "scans with every flag combination"),
+    tool(
+        "mausezahn",
+        "netsniff-ng",
+        "mausezahn and trafgen: raw and tagged frames",
+    ),
+    tool(
+        "scapy",
+        "python3-scapy",
+        "hand-made packets from a foreign implementation",
+    ),
+    tool("ethtool", "ethtool", "offloads of a veth pair"),
+    tool("arping", "iputils-arping", "ARP requests"),
+    tool("curl", "curl", "the real client"),
+    tool("tcpdump", "tcpdump", "captures when a test fails"),
+    tool(
+        "bpftool",
+        "bpftool",
+        "foreign programs on an interface, state of maps",
+    ),
+];
+
+pub fn missing_host_tools() -> Vec<&'static HostTool> {
+    HOST_TOOLS
+        .iter()
+        .filter(|tool| process::find_program(tool.program).is_none())
+        .collect()
+}
+
+impl HostTool {
+    pub fn package(&self) -> &'static str {
+        self.package
+    }
+
+    pub fn describe(&self) -> String {
+        format!("{} ({})", self.package, self.reason)
+    }
+}
+
+/// Those of `packages` that dpkg does not know as installed.
+pub fn missing_packages<'a>(packages: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let packages: Vec<_> = packages.collect();
+    let mut dpkg = Command::new("dpkg-query");
+    dpkg.args(["--show", "--showformat", "${db:Status-Status} ${Package}\n"])
+        .args(&packages);
+    // It fails when it has never heard of one, but lists the others.
+    let Ok(output) = dpkg.output() else {
+        return packages;
+    };
+    let listed = String::from_utf8_lossy(&output.stdout);
+    let installed = |package: &&str| {
+        listed
+            .lines()
+            .any(|line| line.strip_prefix("installed ") == Some(*package))
+    };
+    packages
+        .into_iter()
+        .filter(|package| !installed(package))
+        .collect()
+}
+
+/// Whether this system installs packages with apt.
+pub fn has_apt() -> bool {
+    process::find_program("apt-get").is_some()
+}
+
+/// Whether apt could install all of them, nothing removed for it.
+pub fn apt_can_install(packages: &[&str]) -> bool {
+    process::output_of(apt_install(packages).arg("--simulate")).is_some()
+}
+
+fn apt_install(packages: &[&str]) -> Command {
+    let mut apt = Command::new("apt-get");
+    // --no-remove: rustc-web conflicts with Debian's rustc and rustup; whoever has one decides.
+    apt.args([
+        "install",
+        "--yes",
+        "--quiet",
+        "--no-install-recommends",
+        "--no-remove",
+    ])
+    .args(packages);
+    apt.env("DEBIAN_FRONTEND", "noninteractive");
+    apt
+}
+
+pub fn apt_update() -> Command {
+    let mut apt = Command::new("apt-get");
+    apt.arg("update");
+    apt
+}
+
+/// The commands, to be run as root in this order, that install `packages`. nginx is to lie there
+/// for the demo and the tests to start it in their namespaces; its service is kept from starting,
+/// now and at boot. A mask under /run is gone with the next boot should we be interrupted.
+pub fn install_commands(packages: &[&str]) -> Vec<Command> {
+    let install = apt_install(packages);
+    if !packages.contains(&"nginx-light") {
+        return vec![install];
+    }
+    let command = |words: &[&str]| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        command
+    };
+    if std::path::Path::new("/run/systemd/system").is_dir() {
+        vec![
+            command(&["systemctl", "mask", "--runtime", "nginx.service"]),
+            install,
+            command(&["systemctl", "unmask", "--runtime", "nginx.service"]),
+            command(&["systemctl", "disable", "nginx.service"]),
+        ]
+    } else {
+        vec![
+            install,
+            command(&["service", "nginx", "stop"]),
+            command(&["update-rc.d", "nginx", "disable"]),
+        ]
+    }
+}
+
+/// Runs them all as root.
+pub fn install(packages: &[&str]) -> Result<()> {
+    eprintln!(
+        "setup: installing {} (apt, may take minutes)",
+        packages.join(" ")
+    );
+    if packages.contains(&"nginx-light") {
+        eprintln!("setup: nginx's own service is kept from starting and disabled");
+    }
+    for mut command in install_commands(packages) {
+        process::run(&mut command).context("packages could not be installed")?;
+    }
+    Ok(())
+}
