@@ -48,19 +48,30 @@ pub struct Listener {
     pub slot: u32,
     /// The flags below.
     pub flags: u32,
+    /// First four octets of the link-layer address that this address is reached at, as they stand in a
+    /// frame. A frame for another one is not for us, whatever its IP address (LVS, VRRP, a flooding switch).
+    pub mac_front: u32,
     /// MSS to advertise, octets: what the link's MTU and the listener's TCP_MAXSEG allow.
     pub mss: u16,
     /// Window to advertise in the SYN-ACK, octets, unscaled (RFC 7323 section 2.2).
     pub window: u16,
+    /// Last two octets of the link-layer address.
+    pub mac_back: u16,
     /// Window scale to advertise, 0 to 14.
     pub wscale: u8,
     /// TTL or hop limit of the SYN-ACK.
     pub hop_limit: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u32,
 }
 
 impl Listener {
+    /// A link-layer address as [`Listener::mac_front`] and [`Listener::mac_back`].
+    pub const fn split_mac(mac: [u8; 6]) -> (u32, u16) {
+        let [a, b, c, d, e, f] = mac;
+        (u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]))
+    }
+
     /// Mode `always`: no SYN goes to the kernel untouched.
     pub const ALWAYS: u32 = 1;
     /// The accept queue is full: no cookie may be sent (R-SYN-14).
@@ -198,7 +209,7 @@ macro_rules! shared {
 
 shared! {
     ListenerKey = 24,
-    Listener = 32,
+    Listener = 40,
     PortState = 16,
     Settings = 32,
     CookieKeys = 40,

@@ -26,7 +26,7 @@ use crate::{
     verdict::count,
 };
 
-/// The fit listener that a segment is addressed to.
+/// The fit listener that a segment is addressed to, at the link layer too.
 #[inline(always)]
 pub fn listener<C: Context>(ctx: &C, tcp: &Tcp) -> Option<&'static Listener> {
     let key = ListenerKey {
@@ -37,7 +37,13 @@ pub fn listener<C: Context>(ctx: &C, tcp: &Tcp) -> Option<&'static Listener> {
     };
     // SAFETY: values are plain integers; a concurrent update by the agent can at worst mix two valid
     // settings of one listener for one packet.
-    unsafe { LISTENERS.get(&key) }
+    let listener = unsafe { LISTENERS.get(&key) }?;
+    let ethernet = View(ctx).header::<14>(0)?;
+    if ethernet.word::<0>() == listener.mac_front && ethernet.half::<4>() == listener.mac_back {
+        Some(listener)
+    } else {
+        None
+    }
 }
 
 /// Changes the statistics of the listener in `slot`.

@@ -532,7 +532,7 @@ impl Agent {
                     },
                     xdp_program_id: self.program_ids.0,
                     tc_program_id: self.program_ids.1,
-                    mtu: self.facts.mtus.get(&i.ifindex).copied().unwrap_or_default(),
+                    mtu: self.facts.links.get(&i.ifindex).map_or(0, |l| l.mtu),
                 })
                 .collect(),
             listeners_protected: protected as u32,
@@ -634,13 +634,14 @@ async fn read_facts(links: &Links, all: &[Link], wanted: &[(String, u32)]) -> Re
             interfaces.push(Interface {
                 ifindex: *ifindex,
                 mtu: link.mtu,
+                mac: link.mac,
                 ipv6,
             });
         }
     }
     Ok(Facts {
         interfaces,
-        mtus: all.iter().map(|l| (l.index, l.mtu)).collect(),
+        links: all.iter().map(|l| (l.index, l.clone())).collect(),
         addresses: links.addresses().await?,
         settings: TcpSettings::read()?,
     })

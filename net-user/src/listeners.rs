@@ -11,7 +11,7 @@ use net_common::{
 use crate::{
     config::{ListenerPolicy, SynMode, SynPolicy},
     host::{
-        links::Address,
+        links::{Address, Link},
         sock_diag::ListenSocket,
         sysctl::{TcpSettings, advertised},
     },
@@ -24,6 +24,8 @@ pub struct Interface {
     pub ifindex: u32,
     /// Its MTU for IPv4, octets.
     pub mtu: u32,
+    /// Its link-layer address; None where it is no Ethernet.
+    pub mac: Option<[u8; 6]>,
     /// Its MTU and hop limit for IPv6; None where IPv6 is off.
     pub ipv6: Option<(u32, u8)>,
 }
@@ -33,8 +35,8 @@ pub struct Interface {
 pub struct Facts {
     /// Interfaces with the program on them.
     pub interfaces: Vec<Interface>,
-    /// MTU of every link of the namespace, by index.
-    pub mtus: HashMap<u32, u32>,
+    /// Every link of the namespace, by index.
+    pub links: HashMap<u32, Link>,
     /// Own unicast addresses.
     pub addresses: Vec<Address>,
     /// TCP sysctls.
@@ -233,12 +235,13 @@ fn entry(
     }
     let first = group.first()?;
     let v4 = address.ip.is_ipv4();
-    let own_link = facts
-        .mtus
+    // A VLAN, macvlan or bridge on top of the interface has an MTU and a link-layer address of its own.
+    let upper = facts
+        .links
         .get(&address.ifindex)
-        .copied()
-        .filter(|_| address.ifindex != 1);
-    let link_mtu = own_link.map_or(interface.mtu, |mtu| mtu.min(interface.mtu));
+        .filter(|l| sits_on(l, interface, facts));
+    let link_mtu = upper.map_or(interface.mtu, |l| l.mtu.min(interface.mtu));
+    let (mac_front, mac_back) = Listener::split_mac(upper.and_then(|l| l.mac).or(interface.mac)?);
     let (mtu, headers, hop_limit) = if v4 {
         (link_mtu, 40, facts.settings.ttl)
     } else {
@@ -267,12 +270,23 @@ fn entry(
         tolerance_ns: tolerance_ns(interval_ns, policy.burst, limit),
         slot: first.slot?,
         flags,
+        mac_front,
         mss,
         window,
+        mac_back,
         wscale,
         hop_limit,
-        reserved: [0; 2],
+        reserved: 0,
     })
+}
+
+/// Whether `link` is an upper device of the attached interface: a VLAN or macvlan on it, the bridge or
+/// bond that it is a port of.
+fn sits_on(link: &Link, interface: &Interface, facts: &Facts) -> bool {
+    let stacked = matches!(link.kind.as_deref(), Some("vlan" | "macvlan"));
+    let port = facts.links.get(&interface.ifindex);
+    stacked && link.lower == Some(interface.ifindex)
+        || port.is_some_and(|p| p.controller == Some(link.index))
 }
 
 /// Coarsest step of the kernel's coarse clock (CONFIG_HZ=100), nanoseconds: a burst below it would let
