@@ -72,6 +72,8 @@ pub async fn run(config: Config) -> Result<()> {
     let mut agent = Agent::start(config).await?;
     // SAFETY: the ring buffer keeps the one file descriptor it has until it is dropped, with `events`.
     let mut events = unsafe { AsyncFd::register(Maps::listener_events(&mut agent.ebpf)?)? };
+    #[cfg(feature = "trace")]
+    follow_trace(&mut agent.ebpf)?;
     let mut link_changes = links::changes()?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -122,6 +124,21 @@ fn ticker(every: Duration) -> tokio::time::Interval {
     let mut ticker = interval(every);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticker
+}
+
+/// Writes the programs' log lines into ours, in a debugging build.
+#[cfg(feature = "trace")]
+fn follow_trace(ebpf: &mut Ebpf) -> Result<()> {
+    let logger = aya_log::EbpfLogger::init(ebpf)?;
+    // SAFETY: the logger keeps the one file descriptor it has until it is dropped, with `logger`.
+    let mut logger = unsafe { AsyncFd::register(logger)? };
+    tokio::spawn(async move {
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    });
+    Ok(())
 }
 
 /// The events only wake us: sock_diag tells what is so.
