@@ -299,3 +299,6 @@ fn tolerance_ns(interval_ns: u64, burst: u32, limit: u32) -> u64 {
     let burst = burst.min((limit / 2).max(1));
     (interval_ns * u64::from(burst)).max(CLOCK_STEP_NS)
 }
+
+#[cfg(test)]
+mod tests;
