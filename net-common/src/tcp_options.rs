@@ -170,7 +170,7 @@ fn bound(index: usize) -> usize {
 fn octet(space: &[u8; SPACE], index: usize) -> u8 {
     // SAFETY: `bound` returns at most 63, and the array has 64 octets. An index would bring the
     // panic path in, which the verifier refuses.
-    unsafe { *space.as_ptr().add(bound(index)) }
+    *unsafe { space.get_unchecked(bound(index)) }
 }
 
 #[inline(always)]

@@ -24,13 +24,13 @@ use aya_ebpf::{
 
 /// Every frame that enters the interface.
 #[xdp(frags)]
-pub fn netmoat_xdp(ctx: XdpContext) -> xdp_action::Type {
+fn netmoat_xdp(ctx: XdpContext) -> xdp_action::Type {
     pipeline::run(&ctx)
 }
 
 /// Every packet behind XDP: turns the ACK that proves a cookie into a request socket.
 #[classifier]
-pub fn netmoat_tc(ctx: TcContext) -> i32 {
+fn netmoat_tc(ctx: TcContext) -> i32 {
     handshake::run(&ctx);
     // TCX_NEXT: whatever else is attached goes on.
     TC_ACT_UNSPEC
@@ -38,7 +38,7 @@ pub fn netmoat_tc(ctx: TcContext) -> i32 {
 
 /// Every change of a TCP socket's state, in all network namespaces.
 #[btf_tracepoint(function = "inet_sock_set_state")]
-pub fn netmoat_sock(ctx: BtfTracePointContext) -> i32 {
+fn netmoat_sock(ctx: BtfTracePointContext) -> i32 {
     listeners::on_state(&ctx);
     0
 }

@@ -81,8 +81,10 @@ fn any<C: Context>(frame: &View<'_, C>, at: usize, len: usize) -> Option<()> {
     for i in 0..WORDS {
         if i * 4 < len {
             let word = frame.header::<4>(at + i * 4)?.word::<0>();
-            // SAFETY: i < 10 and the space has 16 words, aligned as its map value is.
-            unsafe { space.add(i).write_volatile(word) };
+            // Inside: i < 10 and the space has 16 words, aligned as its map value is.
+            let to = space.wrapping_add(i);
+            // SAFETY: see above.
+            unsafe { to.write_volatile(word) };
         }
     }
     parse_options(C::SCRATCH, len as u32);

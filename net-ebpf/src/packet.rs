@@ -44,8 +44,9 @@ impl<const N: usize> Header for Octets<N> {
     #[inline(always)]
     fn octet<const O: usize>(self) -> u8 {
         const { assert!(O < N) };
+        let at = self.0.wrapping_add(O);
         // SAFETY: O < N, and N octets lie in the packet.
-        unsafe { *self.0.add(O) }
+        unsafe { *at }
     }
 
     #[inline(always)]
@@ -163,7 +164,7 @@ impl Context for TcContext {
     #[inline(always)]
     fn ifindex(&self) -> u32 {
         // SAFETY: the context is the one the program was called with.
-        unsafe { (*self.skb.skb).ingress_ifindex }
+        unsafe { (*self.skb.skb).ifindex }
     }
 }
 

@@ -37,7 +37,7 @@ pub fn listener<C: Context>(ctx: &C, tcp: &Tcp) -> Option<&'static Listener> {
     };
     // SAFETY: values are plain integers; a concurrent update by the agent can at worst mix two valid
     // settings of one listener for one packet.
-    let listener = unsafe { LISTENERS.get(&key) }?;
+    let listener = unsafe { LISTENERS.get(key) }?;
     let ethernet = View(ctx).header::<14>(0)?;
     if ethernet.word::<0>() == listener.mac_front && ethernet.half::<4>() == listener.mac_back {
         Some(listener)
@@ -177,7 +177,7 @@ fn answer(
     };
     // What stood between the headers (IP options, extension headers) and behind them goes.
     let len = tcp.packet.l3 + version.header_len() + words * 4;
-    if resize(ctx, len).is_none() || write(ctx, tcp.packet.l3, listener, &synack).is_none() {
+    if resize(ctx, tcp, len).is_none() || write(ctx, tcp.packet.l3, listener, &synack).is_none() {
         return Reason::ReplyImpossible;
     }
     // Before the answer leaves: its ACK must find the port watched.
@@ -202,14 +202,21 @@ fn mark(port: *mut PortState, epoch: u32) {
     }
 }
 
-/// Makes the frame `len` octets long.
+/// Makes the frame `len` octets long, all of them in its linear part, or leaves it as it is.
 #[inline(always)]
-fn resize(ctx: &XdpContext, len: usize) -> Option<()> {
+fn resize(ctx: &XdpContext, tcp: &Tcp, len: usize) -> Option<()> {
     let (start, end) = ctx.bounds();
-    if end - start == len {
+    let linear = end - start;
+    // The common SYN has its answer's length already; what is more of it would lie beyond the linear part.
+    if linear == len && tcp.packet.l4 + tcp.packet.l4_len == len {
         return Some(());
     }
-    let delta = len as i32 - ctx.total_len() as i32;
+    let total = ctx.total_len();
+    // Such a frame would grow where the answer is not written.
+    if linear < len && linear != total {
+        return None;
+    }
+    let delta = len as i32 - total as i32;
     // SAFETY: the context is the program's own; packet pointers are derived anew afterwards.
     let failed = unsafe { aya_ebpf::helpers::bpf_xdp_adjust_tail(ctx.ctx, delta) };
     if failed == 0 { Some(()) } else { None }

@@ -155,7 +155,7 @@ fn sock_offsets() -> Result<SockOffsets> {
     };
     let find = |name: &str| {
         field_offset(&btf, &sock, name, 0)
-            .and_then(|bits| u32::try_from(bits / 8).ok())
+            .map(|bits| bits / 8)
             .with_context(|| format!("this kernel's struct sock_common has no {name}"))
     };
     Ok(SockOffsets {

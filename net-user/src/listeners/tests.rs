@@ -39,8 +39,11 @@ fn link(index: u32, kind: Option<&str>, lower: Option<u32>, mtu: u32) -> Link {
 
 /// eth0 (2, attached) with 10.0.0.1 and 2001:db8::1, its VLAN (3) with 10.0.3.1, an address on lo (1).
 fn facts() -> Facts {
-    let address =
-        |ifindex, ip: &str| Address { ifindex, ip: ip.parse().unwrap(), prefix_len: 24 };
+    let address = |ifindex, ip: &str| Address {
+        ifindex,
+        ip: ip.parse().unwrap(),
+        prefix_len: 24,
+    };
     Facts {
         interfaces: vec![Interface {
             ifindex: 2,
@@ -48,10 +51,14 @@ fn facts() -> Facts {
             mac: Some([2, 0, 0, 0, 0, 2]),
             ipv6: Some((1400, 63)),
         }],
-        links: [link(1, None, None, 65536), link(2, None, None, 1500), link(3, Some("vlan"), Some(2), 1496)]
-            .into_iter()
-            .map(|l| (l.index, l))
-            .collect(),
+        links: [
+            link(1, None, None, 65536),
+            link(2, None, None, 1500),
+            link(3, Some("vlan"), Some(2), 1496),
+        ]
+        .into_iter()
+        .map(|l| (l.index, l))
+        .collect(),
         addresses: vec![
             address(2, "10.0.0.1"),
             address(2, "2001:db8::1"),
@@ -77,7 +84,11 @@ fn facts() -> Facts {
 
 fn policy(mode: SynMode) -> SynPolicy {
     SynPolicy {
-        default: ListenerPolicy { mode, budget: Rate::per_second(100).unwrap(), burst: 128 },
+        default: ListenerPolicy {
+            mode,
+            budget: Rate::per_second(100).unwrap(),
+            burst: 128,
+        },
         overrides: Default::default(),
         syn_ack_limit: Rate::per_second(1000).unwrap(),
         syn_ack_burst: 256,
@@ -86,13 +97,23 @@ fn policy(mode: SynMode) -> SynPolicy {
 }
 
 fn compiled(sockets: Vec<ListenSocket>, facts: &Facts) -> Compiled {
-    compile(sockets, facts, &policy(SynMode::Auto), &mut Slots::default())
+    compile(
+        sockets,
+        facts,
+        &policy(SynMode::Auto),
+        &mut Slots::default(),
+    )
 }
 
 fn at<'a>(c: &'a Compiled, ip: &str, port: u16) -> Option<&'a Listener> {
     let ip: IpAddr = ip.parse().unwrap();
     let family = if ip.is_ipv4() { 4 } else { 6 };
-    c.entries.get(&ListenerKey { addr: addr_words(ip), ifindex: 2, port, family })
+    c.entries.get(&ListenerKey {
+        addr: addr_words(ip),
+        ifindex: 2,
+        port,
+        family,
+    })
 }
 
 #[test]
@@ -103,9 +124,17 @@ fn a_dual_stack_wildcard_is_expanded_over_every_own_address() {
     }
     assert_eq!(c.entries.len(), 4);
     assert!(at(&c, "10.0.0.2", 80).is_none(), "R-GEN-1: not ours");
-    let v6only = ListenSocket { v6only: true, ..socket("::", 80) };
+    let v6only = ListenSocket {
+        v6only: true,
+        ..socket("::", 80)
+    };
     assert_eq!(compiled(vec![v6only], &facts()).entries.len(), 1);
-    assert_eq!(compiled(vec![socket("0.0.0.0", 80)], &facts()).entries.len(), 3);
+    assert_eq!(
+        compiled(vec![socket("0.0.0.0", 80)], &facts())
+            .entries
+            .len(),
+        3
+    );
 }
 
 #[test]
@@ -113,9 +142,17 @@ fn what_is_advertised_fits_the_link_and_the_family() {
     let c = compiled(vec![socket("::", 80)], &facts());
     assert_eq!(at(&c, "10.0.0.1", 80).unwrap().mss, 1460);
     assert_eq!(at(&c, "10.0.3.1", 80).unwrap().mss, 1456, "the VLAN's MTU");
-    assert_eq!(at(&c, "192.0.2.7", 80).unwrap().mss, 1460, "lo's MTU does not count");
+    assert_eq!(
+        at(&c, "192.0.2.7", 80).unwrap().mss,
+        1460,
+        "lo's MTU does not count"
+    );
     let v6 = at(&c, "2001:db8::1", 80).unwrap();
-    assert_eq!((v6.mss, v6.hop_limit), (1340, 63), "a router advertised an MTU of 1400");
+    assert_eq!(
+        (v6.mss, v6.hop_limit),
+        (1340, 63),
+        "a router advertised an MTU of 1400"
+    );
     let mac = |ip| at(&c, ip, 80).map(|l| (l.mac_front, l.mac_back)).unwrap();
     assert_eq!(mac("10.0.0.1"), Listener::split_mac([2, 0, 0, 0, 0, 2]));
     assert_eq!(mac("10.0.3.1"), Listener::split_mac([2, 0, 0, 0, 0, 3]));
@@ -124,15 +161,24 @@ fn what_is_advertised_fits_the_link_and_the_family() {
 
 #[test]
 fn the_exact_address_decides_over_the_wildcard() {
-    let mptcp = ListenSocket { mptcp: true, ..socket("10.0.0.1", 80) };
+    let mptcp = ListenSocket {
+        mptcp: true,
+        ..socket("10.0.0.1", 80)
+    };
     let c = compiled(vec![socket("0.0.0.0", 80), mptcp], &facts());
-    assert!(at(&c, "10.0.0.1", 80).is_none(), "R-SYN-7: the MPTCP listener has this address");
+    assert!(
+        at(&c, "10.0.0.1", 80).is_none(),
+        "R-SYN-7: the MPTCP listener has this address"
+    );
     assert!(at(&c, "10.0.3.1", 80).is_some());
 }
 
 #[test]
 fn one_unfit_member_keeps_a_reuseport_group_from_cookies() {
-    let md5 = ListenSocket { md5: true, ..socket("0.0.0.0", 179) };
+    let md5 = ListenSocket {
+        md5: true,
+        ..socket("0.0.0.0", 179)
+    };
     let c = compiled(vec![socket("0.0.0.0", 179), md5], &facts());
     assert!(c.entries.is_empty(), "R-SYN-9");
 }
@@ -140,39 +186,88 @@ fn one_unfit_member_keeps_a_reuseport_group_from_cookies() {
 #[test]
 fn every_unfit_listener_has_a_reason_in_words() {
     let table = [
-        (ListenSocket { mptcp: true, ..socket("::", 80) }, "MPTCP"),
-        (ListenSocket { md5: true, ..socket("::", 80) }, "MD5"),
+        (
+            ListenSocket {
+                mptcp: true,
+                ..socket("::", 80)
+            },
+            "MPTCP",
+        ),
+        (
+            ListenSocket {
+                md5: true,
+                ..socket("::", 80)
+            },
+            "MD5",
+        ),
         (socket("127.0.0.1", 80), "loopback"),
-        (ListenSocket { ifindex: 9, ..socket("::", 80) }, "interface"),
+        (
+            ListenSocket {
+                ifindex: 9,
+                ..socket("::", 80)
+            },
+            "interface",
+        ),
     ];
     for (socket, word) in table {
         let c = compiled(vec![socket], &facts());
         assert!(c.entries.is_empty());
-        assert!(c.listeners[0].why_not.as_deref().unwrap().contains(word), "{word}");
+        assert!(
+            c.listeners[0].why_not.as_deref().unwrap().contains(word),
+            "{word}"
+        );
         assert_eq!(c.listeners[0].slot, None);
     }
-    let off = compile(vec![socket("::", 80)], &facts(), &policy(SynMode::Off), &mut Slots::default());
+    let off = compile(
+        vec![socket("::", 80)],
+        &facts(),
+        &policy(SynMode::Off),
+        &mut Slots::default(),
+    );
     assert!(off.entries.is_empty());
     let mut no_cookies = facts();
     no_cookies.settings.syncookies = 0;
     let c = compiled(vec![socket("::", 80)], &no_cookies);
     assert!(c.entries.is_empty());
-    assert!(c.listeners[0].why_not.as_deref().unwrap().contains("tcp_syncookies"));
+    assert!(
+        c.listeners[0]
+            .why_not
+            .as_deref()
+            .unwrap()
+            .contains("tcp_syncookies")
+    );
 }
 
 #[test]
 fn a_full_accept_queue_is_marked_and_a_group_only_when_all_are_full() {
-    let full = ListenSocket { accept_queue: 512, ..socket("::", 80) };
-    let flags = |sockets| at(&compiled(sockets, &facts()), "10.0.0.1", 80).unwrap().flags;
+    let full = ListenSocket {
+        accept_queue: 512,
+        ..socket("::", 80)
+    };
+    let flags = |sockets| {
+        at(&compiled(sockets, &facts()), "10.0.0.1", 80)
+            .unwrap()
+            .flags
+    };
     assert_ne!(flags(vec![full.clone()]) & Listener::ACCEPT_FULL, 0);
     assert_eq!(flags(vec![socket("::", 80)]) & Listener::ACCEPT_FULL, 0);
-    assert_eq!(flags(vec![full.clone(), socket("::", 80)]) & Listener::ACCEPT_FULL, 0);
+    assert_eq!(
+        flags(vec![full.clone(), socket("::", 80)]) & Listener::ACCEPT_FULL,
+        0
+    );
 }
 
 #[test]
 fn a_burst_never_fills_more_than_half_the_syn_queue() {
-    let small = ListenSocket { accept_limit: 64, ..socket("::", 80) };
-    let tolerance = |s| at(&compiled(vec![s], &facts()), "10.0.0.1", 80).unwrap().tolerance_ns;
+    let small = ListenSocket {
+        accept_limit: 64,
+        ..socket("::", 80)
+    };
+    let tolerance = |s| {
+        at(&compiled(vec![s], &facts()), "10.0.0.1", 80)
+            .unwrap()
+            .tolerance_ns
+    };
     assert_eq!(tolerance(small), 32 * 10_000_000);
     assert_eq!(tolerance(socket("::", 80)), 128 * 10_000_000);
 }
@@ -182,14 +277,31 @@ fn a_slot_stays_with_its_listener_and_is_handed_on_when_it_is_gone() {
     let (facts, policy) = (facts(), policy(SynMode::Auto));
     let mut slots = Slots::default();
     let slot = |c: &Compiled, port| {
-        c.listeners.iter().find(|l| l.socket.port == port).and_then(|l| l.slot)
+        c.listeners
+            .iter()
+            .find(|l| l.socket.port == port)
+            .and_then(|l| l.slot)
     };
-    let first = compile(vec![socket("::", 80), socket("::", 81)], &facts, &policy, &mut slots);
+    let first = compile(
+        vec![socket("::", 80), socket("::", 81)],
+        &facts,
+        &policy,
+        &mut slots,
+    );
     assert_eq!(first.fresh_slots.len(), 2);
     let second = compile(vec![socket("::", 81)], &facts, &policy, &mut slots);
     assert_eq!(slot(&second, 81), slot(&first, 81));
     assert!(second.fresh_slots.is_empty());
-    let third = compile(vec![socket("::", 81), socket("::", 82)], &facts, &policy, &mut slots);
+    let third = compile(
+        vec![socket("::", 81), socket("::", 82)],
+        &facts,
+        &policy,
+        &mut slots,
+    );
     assert_eq!(slot(&third, 82), slot(&first, 80), "the free slot");
-    assert_eq!(third.fresh_slots.len(), 1, "whose statistics must be cleared");
+    assert_eq!(
+        third.fresh_slots.len(),
+        1,
+        "whose statistics must be cleared"
+    );
 }
