@@ -67,6 +67,9 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Whatever keeps the agent from protecting what it was told to, before anything is attached; or the
 /// loss of the control socket's or the maps' service later.
 pub async fn run(config: Config) -> Result<()> {
+    // First, so that a signal during the start ends it in order.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     refuse(preflight::check(&config).await)?;
     let socket = BoundSocket::bind(&config.socket)?;
     let mut agent = Agent::start(config).await?;
@@ -75,8 +78,6 @@ pub async fn run(config: Config) -> Result<()> {
     #[cfg(feature = "trace")]
     follow_trace(&mut agent.ebpf)?;
     let mut link_changes = links::changes()?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     let (requests, mut inbox) = mpsc::channel(64);
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(server::serve(socket, requests, stopped));

@@ -227,6 +227,9 @@ struct Network {
     addresses: Vec<Address>,
 }
 
+/// Index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`, Linux).
+const LOOPBACK: u32 = 1;
+
 async fn network() -> Result<Network> {
     let handle = Links::open()?;
     Ok(Network {
@@ -246,6 +249,12 @@ fn interfaces(report: &mut Preflight, config: &Config, links: &[Link]) {
             continue;
         };
         let before = report.findings.len();
+        if link.index == LOOPBACK {
+            report.error(
+                format!("{name} carries this host's own traffic, where 127.0.0.1 is an honest source (R-TCP-3)"),
+                "name the interfaces that face the network",
+            );
+        }
         if !link.up {
             report.warning(
                 format!("{name} is down"),
