@@ -152,6 +152,10 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
             }
             more_fragments |= offset & 1;
         }
+        // Segments left: the destination address is a stop on the way, and the segment not for us.
+        if protocol == IpProto::ROUTING && extension.octet::<3>() != 0 {
+            return Err(Reason::NoRule);
+        }
         protocol = IpProto(extension.octet::<0>());
         skipped += len;
         if skipped > payload_len {
@@ -218,3 +222,6 @@ impl<'a> Frame for Octets<'a> {
         len <= self.0.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

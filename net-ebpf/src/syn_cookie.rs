@@ -12,7 +12,7 @@ use net_common::{
         Version,
         tcp_flags::{CWR, ECE},
     },
-    verdict::{Reason, Verdict},
+    verdict::{Action, Reason, Verdict},
 };
 
 use crate::{
@@ -100,6 +100,11 @@ pub fn on_syn(ctx: &XdpContext, tcp: &Tcp) -> Verdict {
             Found::Nothing => return Reason::SynUnprotected.into(),
         }
     }
+    let observe = settings.flags & Settings::OBSERVE != 0;
+    if observe {
+        // Whatever is decided below, the SYN passes and the kernel makes a request socket of it.
+        socket::remember(version, &tcp.src, settings);
+    }
     if listener.flags & Listener::ACCEPT_FULL != 0 {
         stat(listener.slot, |s| s.accept_full += 1);
         return Reason::AcceptFull.into();
@@ -117,13 +122,17 @@ pub fn on_syn(ctx: &XdpContext, tcp: &Tcp) -> Verdict {
         stat(listener.slot, |s| s.syn_ack_limited += 1);
         return Reason::SynAckLimit.into();
     }
-    if settings.flags & Settings::OBSERVE != 0 {
+    if observe {
         return Verdict {
             reason: Reason::CookieSent,
             observed: true,
         };
     }
-    answer(ctx, tcp, listener, port, &options, now).into()
+    let reason = answer(ctx, tcp, listener, port, &options, now);
+    if reason.action() == Action::Pass {
+        socket::remember(version, &tcp.src, settings);
+    }
+    reason.into()
 }
 
 /// Rewrites the SYN into the SYN-ACK.

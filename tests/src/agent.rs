@@ -1,0 +1,271 @@
+//! The real agent in a namespace, and its command line.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Output},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use net_common::verdict::Reason;
+use net_user::control::protocol::{Counters, ListenerQueues, Queues, Status};
+use nix::{sys::signal::Signal, unistd::Pid};
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+
+use crate::{
+    netns::Namespace,
+    process::{self, Process, workspace_binary},
+    topology::Host,
+    wait,
+};
+
+/// Loading takes about a second optimised and several times that in a debug build on a busy machine.
+const START: Duration = Duration::from_secs(30);
+/// The agent may wait for the handshakes that are pending.
+const STOP: Duration = Duration::from_secs(10);
+
+/// `netmoat run` with a config and a control socket of its own; killed when dropped.
+pub struct Agent {
+    process: Process,
+    files: Files,
+}
+
+/// What an agent needs on disk.
+struct Files {
+    binary: PathBuf,
+    directory: TempDir,
+}
+
+impl Files {
+    fn config(&self) -> PathBuf {
+        self.directory.path().join("netmoat.toml")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("control.sock")
+    }
+}
+
+impl Agent {
+    /// Starts the agent on the host's interface and waits until it answers. `config` is TOML without
+    /// `interfaces` and `socket`, such as `[syn]\nmode = "always"`.
+    ///
+    /// # Errors
+    /// The agent ends or stays silent; its log is in the error.
+    pub fn start(host: &Host, config: &str) -> Result<Self> {
+        Self::start_on(&host.ns, &[&host.link.name], config)
+    }
+
+    /// As [`Self::start`], on interfaces of the caller's choice.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn start_on(namespace: &Namespace, interfaces: &[&str], config: &str) -> Result<Self> {
+        let mut agent = Self::launch(namespace, interfaces, config)?;
+        let answer = wait::until_some("the agent's first answer", START, || {
+            if let Some(status) = agent.process.ended() {
+                return Some(Err(status));
+            }
+            agent.status().ok().map(Ok)
+        });
+        match answer {
+            Ok(Ok(_)) => Ok(agent),
+            Ok(Err(status)) => {
+                let how = process::describe(status);
+                bail!(
+                    "the agent ended with {how} before it answered:\n{}",
+                    agent.log()
+                )
+            }
+            Err(error) => Err(error.context(format!("the agent's log:\n{}", agent.log()))),
+        }
+    }
+
+    /// Starts the agent and does not wait: for agents that are to refuse. See [`Self::refusal`].
+    ///
+    /// # Errors
+    /// The binary was not built.
+    pub fn launch(namespace: &Namespace, interfaces: &[&str], config: &str) -> Result<Self> {
+        let files = Files {
+            binary: workspace_binary("netmoat")?,
+            directory: tempfile::Builder::new().prefix("netmoat-lab-").tempdir()?,
+        };
+        let text = format!(
+            "interfaces = {interfaces:?}\nsocket = {:?}\n{config}\n",
+            files.socket()
+        );
+        fs::write(files.config(), text).context("the config cannot be written")?;
+        let mut command = Command::new(&files.binary);
+        command
+            .args(["--log-level", "debug", "run", "--config"])
+            .arg(files.config());
+        let process = Process::start(namespace, &mut command)?;
+        Ok(Self { process, files })
+    }
+
+    /// Waits for an agent that refuses to run; its exit code and log.
+    ///
+    /// # Errors
+    /// It runs on, or was killed.
+    pub fn refusal(mut self) -> Result<(i32, String)> {
+        let status = self.process.wait(START).with_context(|| self.log())?;
+        let code = status.code().with_context(|| process::describe(status))?;
+        Ok((code, self.log()))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    /// Its config file.
+    pub fn config(&self) -> PathBuf {
+        self.files.config()
+    }
+
+    /// Its control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.files.socket()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.process.printed()
+    }
+
+    /// `netmoat --socket … ARGS`.
+    ///
+    /// # Errors
+    /// The binary is gone.
+    pub fn netmoat(&self, args: &[&str]) -> Result<Output> {
+        netmoat(&self.files.binary, &self.socket(), args)
+    }
+
+    /// `netmoat status`.
+    ///
+    /// # Errors
+    /// The agent does not answer.
+    pub fn status(&self) -> Result<Status> {
+        self.json("status")
+    }
+
+    /// `netmoat counters`.
+    ///
+    /// # Errors
+    /// The agent does not answer.
+    pub fn counters(&self) -> Result<Counters> {
+        self.json("counters")
+    }
+
+    /// Packets that met `reason`, as enforced.
+    ///
+    /// # Errors
+    /// The agent does not answer.
+    pub fn packets(&self, reason: Reason) -> Result<u64> {
+        let counters = self.counters()?;
+        Ok(counters
+            .enforced
+            .iter()
+            .find(|c| c.code == reason as u32)
+            .map_or(0, |c| c.packets))
+    }
+
+    /// `netmoat queues`.
+    ///
+    /// # Errors
+    /// The agent does not answer.
+    pub fn queues(&self) -> Result<Queues> {
+        self.json("queues")
+    }
+
+    /// The first listener on a port, if the agent knows one.
+    ///
+    /// # Errors
+    /// The agent does not answer.
+    pub fn listener(&self, port: u16) -> Result<Option<ListenerQueues>> {
+        Ok(self
+            .queues()?
+            .listeners
+            .into_iter()
+            .find(|listener| listener.port == port))
+    }
+
+    /// Waits until the agent protects (or, with `false`, knows and leaves alone) every listener on a port.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub fn await_listener(&self, port: u16, protected: bool) -> Result<()> {
+        let what = format!(
+            "port {port} to be {}protected",
+            if protected { "" } else { "un" }
+        );
+        wait::until(&what, Duration::from_secs(5), || {
+            self.queues().is_ok_and(|queues| {
+                let mut on_port = queues
+                    .listeners
+                    .iter()
+                    .filter(|l| l.port == port)
+                    .peekable();
+                on_port.peek().is_some() && on_port.all(|l| l.protected == protected)
+            })
+        })
+    }
+
+    /// SIGTERM; waits for the orderly end.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.process.signal(Signal::SIGTERM)?;
+        self.process.wait(STOP).with_context(|| self.log())
+    }
+
+    /// SIGKILL: the agent has no chance to clean up.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait(STOP)
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
+    fn json<T: DeserializeOwned>(&self, verb: &str) -> Result<T> {
+        let output = self.netmoat(&["--output", "json", verb])?;
+        // 3 is an answer too: degraded.
+        ensure!(
+            matches!(output.status.code(), Some(0 | 3)),
+            "netmoat {verb}: {}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("netmoat {verb} printed other JSON"))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("=== agent {}\n{}", self.pid(), self.log());
+            if let Ok(output) = self.netmoat(&["counters"]) {
+                eprintln!("--- counters\n{}", String::from_utf8_lossy(&output.stdout));
+            }
+        }
+    }
+}
+
+fn netmoat(binary: &Path, socket: &Path, args: &[&str]) -> Result<Output> {
+    Command::new(binary)
+        .arg("--socket")
+        .arg(socket)
+        .args(args)
+        .output()
+        .with_context(|| format!("{} cannot be started", binary.display()))
+}

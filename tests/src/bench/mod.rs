@@ -1,0 +1,26 @@
+//! Benchmarks: `netmoat-lab bench …`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+mod contender;
+mod cost;
+mod report;
+mod syn;
+
+/// What to measure.
+#[derive(Debug, clap::Subcommand)]
+pub enum Bench {
+    Syn(syn::Args),
+}
+
+/// Measures and prints; the exit code tells whether the figures are good enough.
+///
+/// # Errors
+/// Not root, something is missing, or Ctrl-C was pressed.
+pub fn run(bench: &Bench) -> Result<ExitCode> {
+    match bench {
+        Bench::Syn(args) => syn::run(args),
+    }
+}

@@ -1,0 +1,19 @@
+//! The laboratory: network namespaces that clean up after themselves, the real agent in them, floods, and
+//! what the tests, the benchmarks and the demo build on that.
+//!
+//! Everything that is set up returns `anyhow::Result`. Tests `unwrap()` it instead of returning it: the
+//! state of namespaces and agents is printed when they are dropped by a panic.
+
+pub mod agent;
+pub mod bench;
+pub mod flood;
+pub mod frames;
+pub mod interrupt;
+pub mod lab;
+pub mod link;
+pub mod netns;
+pub mod process;
+pub mod prog_run;
+pub mod server;
+pub mod topology;
+pub mod wait;

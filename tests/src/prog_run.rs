@@ -1,0 +1,516 @@
+//! The loaded programs, run on single frames (`BPF_PROG_TEST_RUN`) in a network namespace of the test's
+//! own, so that their socket look-ups meet sockets that the test has opened.
+//!
+//! Without another device in its context the kernel runs a frame as one that came in on the loopback
+//! device of the caller's namespace (Linux 6.12 `bpf_prog_test_run_xdp`); hence interface 1 in the keys.
+
+use std::{
+    collections::HashMap,
+    io, mem,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, MapData},
+    programs::{
+        SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, links::LinkOrder,
+        tc::TcAttachOptions,
+    },
+};
+use etherparse::{TcpHeader, TcpOptionElement};
+use net_common::{
+    abi::{CookieKeys, Listener, ListenerKey, ListenerStats, PortState, Settings},
+    cookie,
+    units::addr_words,
+    verdict::{Action, Reason},
+};
+use net_user::datapath::{
+    load::{self, TC_PROGRAM, XDP_PROGRAM},
+    maps::Maps,
+};
+use nix::{
+    libc,
+    sys::socket::{
+        AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, sendto,
+        socket,
+    },
+    time::{ClockId, clock_gettime},
+};
+
+use crate::{
+    frames::{CLIENT_V4, CLIENT_V6, Envelope, SERVER_MAC, SERVER_V4, SERVER_V6, segment},
+    netns::Namespace,
+};
+
+/// The protected port.
+pub const PORT: u16 = 8080;
+/// Statistics slots of the listener, IPv4 and IPv6.
+pub const SLOTS: [u32; 2] = [1, 2];
+/// Keys that the test knows.
+pub const KEYS: [[u64; 2]; 2] = [[0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908], [7, 11]];
+/// An hour: longer than any test, so that no limit refills on its own.
+pub const HOUR: u64 = 3_600_000_000_000;
+
+const LOOPBACK: u32 = 1;
+/// The largest frame that a test run takes and a little more.
+const ROOM: usize = 4096;
+
+/// What came of one frame.
+#[derive(Debug)]
+pub struct Ran {
+    /// The one verdict that was counted.
+    pub reason: Reason,
+    /// Counted as what would have happened.
+    pub observed: bool,
+    /// Counted beside the verdict.
+    pub notes: Vec<Reason>,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+/// The programs, their maps, and a listener on [`PORT`] in the namespace of the calling thread.
+pub struct Lab {
+    ebpf: Ebpf,
+    maps: Maps,
+    ports: Array<MapData, PortState>,
+    settings: Settings,
+    /// Real listeners, IPv4 and IPv6.
+    pub sockets: Option<[TcpListener; 2]>,
+    /// What `LISTENERS` holds for them.
+    pub listeners: [Listener; 2],
+}
+
+/// Runs a test in a network namespace of its own with the addresses of [`crate::frames`] on its
+/// loopback device.
+pub fn in_namespace(test: impl FnOnce(&mut Lab) + Send) {
+    let namespace = Namespace::new("frames").expect("a network namespace");
+    let addresses = format!(
+        "addr add {SERVER_V4}/32 dev lo\naddr add {CLIENT_V4}/32 dev lo\n\
+         addr add {SERVER_V6}/128 dev lo nodad\naddr add {CLIENT_V6}/128 dev lo nodad\n"
+    );
+    namespace.ip(&addresses).expect("addresses");
+    namespace.run(|| test(&mut Lab::new()));
+}
+
+/// Sets a sysctl of the calling thread's namespace.
+pub fn sysctl(name: &str, value: &str) {
+    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+    std::fs::write(&path, value).unwrap_or_else(|e| panic!("{path}: {e}"));
+}
+
+/// Keeps outgoing packets that match an nftables expression from leaving the calling thread's host.
+pub fn never_send(what: &str) {
+    let rules = format!(
+        "table inet silence {{ chain out {{ type filter hook output priority 0; {what} drop; }}; }}"
+    );
+    let status = std::process::Command::new("nft")
+        .args(["--", &rules])
+        .status();
+    assert!(
+        status.expect("nftables is installed").success(),
+        "nft {rules}"
+    );
+}
+
+/// The cookie epoch of this moment.
+pub fn epoch() -> u32 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
+    cookie::epoch(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+/// Repeats what must happen within one epoch until it did.
+pub fn within_one_epoch<T>(mut what: impl FnMut(u32) -> T) -> T {
+    loop {
+        let before = epoch();
+        let result = what(before);
+        if epoch() == before {
+            return result;
+        }
+    }
+}
+
+impl Lab {
+    /// Programs loaded, the listener open and in mode `always`, no limit, nothing in the filter.
+    fn new() -> Self {
+        let mut ebpf = load::load().expect("the object loads");
+        let ports = {
+            let Some(aya::maps::Map::Array(data)) = ebpf.map("PORTS") else {
+                panic!("no array PORTS")
+            };
+            let fd = std::os::fd::AsFd::as_fd(&data.fd())
+                .try_clone_to_owned()
+                .expect("a descriptor");
+            let map = aya::maps::Map::Array(MapData::from_fd(fd).expect("a map"));
+            Array::try_from(map).expect("an array of PortState")
+        };
+        let maps = Maps::take(&mut ebpf).expect("the maps");
+        let (mac_front, mac_back) = Listener::split_mac(SERVER_MAC);
+        let listener = Listener {
+            interval_ns: HOUR,
+            tolerance_ns: 0,
+            slot: SLOTS[0],
+            flags: Listener::ALWAYS
+                | Listener::TIMESTAMPS
+                | Listener::SACK
+                | Listener::WINDOW_SCALING
+                | Listener::ECN,
+            mss: 1452,
+            window: 43_210,
+            wscale: 9,
+            hop_limit: 61,
+            mac_front,
+            mac_back,
+            reserved: 0,
+        };
+        let listeners = [
+            listener,
+            Listener {
+                slot: SLOTS[1],
+                mss: 1432,
+                hop_limit: 62,
+                ..listener
+            },
+        ];
+        let settings = Settings {
+            hash_seed: 0x1234_5678_9abc_def0,
+            flags: Settings::FILTER_COMPLETE,
+            ..Settings::default()
+        };
+        let mut lab = Self {
+            ebpf,
+            maps,
+            ports,
+            settings,
+            sockets: None,
+            listeners,
+        };
+        lab.set_settings(|_| {});
+        lab.set_keys(&CookieKeys {
+            keys: [KEYS[0], [0; 2]],
+            current: 0,
+            valid: 1,
+        });
+        lab.set_listeners(|_| {});
+        lab.open();
+        lab
+    }
+
+    /// Opens the real listeners.
+    pub fn open(&mut self) {
+        let open = |addr: IpAddr| TcpListener::bind((addr, PORT)).expect("a listener");
+        self.sockets = Some([open(SERVER_V4.into()), open(SERVER_V6.into())]);
+    }
+
+    /// Closes the real listeners; the data path is not told.
+    pub fn close(&mut self) {
+        self.sockets = None;
+    }
+
+    /// Changes the settings.
+    pub fn set_settings(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+        self.maps.set_settings(&self.settings).expect("SETTINGS");
+    }
+
+    /// Sets or clears flags of the settings.
+    pub fn set_flag(&mut self, flag: u32, on: bool) {
+        self.set_settings(|s| {
+            if on {
+                s.flags |= flag
+            } else {
+                s.flags &= !flag
+            }
+        });
+    }
+
+    /// Writes the keys.
+    pub fn set_keys(&mut self, keys: &CookieKeys) {
+        self.maps.set_keys(keys).expect("COOKIE_KEYS");
+    }
+
+    /// Changes both listeners' entries.
+    pub fn set_listeners(&mut self, change: impl Fn(&mut Listener)) {
+        self.listeners.iter_mut().for_each(change);
+        let keys = [SERVER_V4.into(), SERVER_V6.into()].map(|addr: IpAddr| ListenerKey {
+            addr: addr_words(addr),
+            ifindex: LOOPBACK,
+            port: PORT,
+            family: if addr.is_ipv4() { 4 } else { 6 },
+        });
+        let wanted: HashMap<_, _> = keys.into_iter().zip(self.listeners).collect();
+        self.maps.set_listeners(&wanted).expect("LISTENERS");
+    }
+
+    /// Takes both entries out.
+    pub fn forget_listeners(&mut self) {
+        self.maps.set_listeners(&HashMap::new()).expect("LISTENERS");
+    }
+
+    /// The listener's entry for the envelope's family.
+    pub fn listener(&self, envelope: &Envelope) -> Listener {
+        self.listeners[usize::from(envelope.is_v6())]
+    }
+
+    /// The listener's statistics for the envelope's family.
+    pub fn stats(&self, envelope: &Envelope) -> ListenerStats {
+        self.maps
+            .listener_stats(self.listener(envelope).slot)
+            .expect("LISTENER_STATS")
+    }
+
+    /// Has the port's cookies look as if the last was sent in `epoch`; None for never.
+    pub fn set_last_epoch(&mut self, epoch: Option<u32>) {
+        let mut state = self.maps.port(PORT).expect("PORTS");
+        state.last_epoch = epoch.map_or(0, |e| e.wrapping_add(1));
+        self.ports.set(PORT.into(), state, 0).expect("PORTS");
+    }
+
+    /// Runs a frame through XDP. What holds for every frame is asserted here: one verdict is counted,
+    /// exactly once; the return code is what that verdict says; a frame that is not answered is left
+    /// as it was.
+    pub fn run(&mut self, frame: &[u8]) -> Ran {
+        self.run_split(frame, frame.len())
+    }
+
+    /// As [`Self::run`], with the frame's linear part ending after `linear` octets (Linux 6.18).
+    pub fn run_split(&mut self, frame: &[u8], linear: usize) -> Ran {
+        let context = [0, linear as u32, 0, LOOPBACK, 0, 0]
+            .map(u32::to_ne_bytes)
+            .concat();
+        let mut out = vec![0; ROOM];
+        let before = self.maps.counters().expect("COUNTERS");
+        let xdp: &mut Xdp = load::program(&mut self.ebpf, XDP_PROGRAM).expect("the XDP program");
+        let result = xdp
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                ..Default::default()
+            })
+            .unwrap_or_else(|e| {
+                panic!("a test run of {} octets, {linear} linear: {e}", frame.len())
+            });
+        out.truncate(result.data_size_out as usize);
+        let after = self.maps.counters().expect("COUNTERS");
+
+        let moved = moved(&before, &after);
+        let (notes, verdicts): (Vec<_>, Vec<_>) = moved
+            .into_iter()
+            .partition(|(reason, ..)| reason.action() == Action::Note);
+        let &[(reason, enforced, observed)] = verdicts.as_slice() else {
+            panic!("one verdict a frame, not {verdicts:?}");
+        };
+        assert_eq!(enforced + observed, 1, "{reason:?} is counted once");
+        let (pass, drop, tx) = (2, 1, 3);
+        let action = match reason.action() {
+            _ if observed == 1 => pass,
+            Action::Pass | Action::Note => pass,
+            Action::Drop => drop,
+            Action::Reply => tx,
+        };
+        assert_eq!(result.return_value, action, "return code for {reason:?}");
+        if action != tx {
+            assert_eq!(out, frame, "{reason:?} leaves the frame alone");
+        }
+        let notes = notes.into_iter().map(|(reason, ..)| reason).collect();
+        Ran {
+            reason,
+            observed: observed == 1,
+            notes,
+            frame: out,
+        }
+    }
+
+    /// Runs a frame through XDP and wants this verdict, enforced.
+    #[track_caller]
+    pub fn expect(&mut self, what: &str, frame: &[u8], reason: Reason) -> Ran {
+        let ran = self.run(frame);
+        assert_eq!((ran.reason, ran.observed), (reason, false), "{what}");
+        ran
+    }
+
+    /// Runs a frame through TC. It goes on in any case; what is returned is what was counted.
+    pub fn run_tc(&mut self, frame: &[u8]) -> Vec<Reason> {
+        let before = self.maps.counters().expect("COUNTERS");
+        // skb->skb_iif, which the program reads as ingress_ifindex: word 9 of struct __sk_buff.
+        let mut context = [0u32; 48];
+        context[9] = LOOPBACK;
+        let context: Vec<u8> = context.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let mut out = vec![0; ROOM];
+        let tc: &mut SchedClassifier =
+            load::program(&mut self.ebpf, TC_PROGRAM).expect("the TC program");
+        let result = tc
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                ..Default::default()
+            })
+            .unwrap_or_else(|e| panic!("a test run of {} octets: {e}", frame.len()));
+        out.truncate(result.data_size_out as usize);
+        assert_eq!(
+            result.return_value,
+            u32::MAX,
+            "TC_ACT_UNSPEC: whatever else is attached goes on"
+        );
+        assert_eq!(out, frame, "TC leaves the frame alone");
+        let after = self.maps.counters().expect("COUNTERS");
+        let moved = moved(&before, &after);
+        assert!(
+            moved.iter().all(|m| m.0.action() == Action::Note),
+            "TC decides nothing: {moved:?}"
+        );
+        moved.into_iter().map(|(reason, ..)| reason).collect()
+    }
+
+    /// Attaches the TC program to the namespace's loopback device, for packets that really travel.
+    pub fn attach_tc(&mut self) {
+        let tc: &mut SchedClassifier =
+            load::program(&mut self.ebpf, TC_PROGRAM).expect("the TC program");
+        tc.attach_with_options(
+            "lo",
+            TcAttachType::Ingress,
+            TcAttachOptions::TcxOrder(LinkOrder::default()),
+        )
+        .expect("TC on lo");
+    }
+
+    /// What was counted under a reason so far, enforced.
+    pub fn count(&self, reason: Reason) -> u64 {
+        self.maps.counters().expect("COUNTERS")[reason as usize]
+    }
+}
+
+/// A reason and how often it was enforced and observed.
+type Counted = (Reason, u64, u64);
+
+fn moved(before: &[u64], after: &[u64]) -> Vec<Counted> {
+    let difference = |entry: u32| after[entry as usize] - before[entry as usize];
+    let all = Reason::ALL.iter();
+    all.map(|&r| {
+        (
+            r,
+            difference(r as u32),
+            difference(Reason::COUNT + r as u32),
+        )
+    })
+    .filter(|m| m.1 + m.2 > 0)
+    .collect()
+}
+
+/// A SYN to [`PORT`] with these options.
+pub fn syn(src_port: u16, isn: u32, options: &[TcpOptionElement]) -> TcpHeader {
+    let mut tcp = segment(src_port, PORT, isn, "S");
+    tcp.set_options(options).expect("40 octets of options");
+    tcp
+}
+
+/// A SYN as Linux sends it.
+pub fn linux_syn(src_port: u16, isn: u32) -> TcpHeader {
+    use TcpOptionElement as E;
+    let options = [
+        E::MaximumSegmentSize(1460),
+        E::SelectiveAcknowledgementPermitted,
+        E::Timestamp(0x0102_0304, 0),
+        E::Noop,
+        E::WindowScale(7),
+    ];
+    syn(src_port, isn, &options)
+}
+
+/// The ACK with which an honest client answers a SYN-ACK to its SYN: timestamps when both have them.
+pub fn ack(syn: &TcpHeader, synack: &TcpHeader) -> TcpHeader {
+    let mut tcp = segment(
+        syn.source_port,
+        syn.destination_port,
+        syn.sequence_number.wrapping_add(1),
+        "A",
+    );
+    tcp.acknowledgment_number = synack.sequence_number.wrapping_add(1);
+    if let Some(tsval) = timestamps(synack).map(|t| t.0) {
+        use TcpOptionElement as E;
+        tcp.set_options(&[E::Noop, E::Noop, E::Timestamp(0x0102_0309, tsval)])
+            .expect("12 octets");
+    }
+    tcp
+}
+
+/// TSval and TSecr of a segment.
+pub fn timestamps(tcp: &TcpHeader) -> Option<(u32, u32)> {
+    tcp.options_iterator().find_map(|o| match o {
+        Ok(TcpOptionElement::Timestamp(val, ecr)) => Some((val, ecr)),
+        _ => None,
+    })
+}
+
+/// Opens a connection from a given local address.
+pub fn connect_from(src: SocketAddr, dst: SocketAddr) -> TcpStream {
+    let family = if dst.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(src)).expect("the local address");
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(dst)).expect("a connection");
+    fd.into()
+}
+
+/// Sends a segment as the namespace's own host would, by way of its loopback device.
+pub fn send(envelope: &Envelope, tcp: &TcpHeader, data: &[u8]) {
+    let frame = envelope.tcp(tcp, data);
+    let (fd, at) = raw(envelope.src);
+    let to = SockaddrStorage::from(SocketAddr::new(envelope.dst, 0));
+    let sent = sendto(
+        at,
+        &frame[envelope.l4()..],
+        &to,
+        nix::sys::socket::MsgFlags::empty(),
+    );
+    assert_eq!(sent.expect("a raw send"), frame.len() - envelope.l4());
+    drop(fd);
+}
+
+/// A raw TCP socket on an address: sees every segment that arrives there.
+pub fn raw(addr: IpAddr) -> (std::os::fd::OwnedFd, i32) {
+    let family = if addr.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let fd = socket(
+        family,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::Tcp,
+    )
+    .expect("a raw socket");
+    bind(
+        fd.as_raw_fd(),
+        &SockaddrStorage::from(SocketAddr::new(addr, 0)),
+    )
+    .expect("the local address");
+    let at = fd.as_raw_fd();
+    (fd, at)
+}
+
+/// What the kernel keeps of a connection.
+pub fn tcp_info(stream: &TcpStream) -> libc::tcp_info {
+    // SAFETY: tcp_info is made of integers, for which zeros are valid.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the pointers are to a tcp_info and to its size.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    assert_eq!(result, 0, "TCP_INFO: {}", io::Error::last_os_error());
+    info
+}
