@@ -7,10 +7,13 @@
 mod lab_abi;
 
 use aya_ebpf::{
-    bindings::xdp_action::{self, XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX},
-    macros::{map, xdp},
+    bindings::{
+        TC_ACT_SHOT, TC_ACT_UNSPEC,
+        xdp_action::{self, XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX},
+    },
+    macros::{classifier, map, xdp},
     maps::{Array, PerCpuArray},
-    programs::XdpContext,
+    programs::{TcContext, XdpContext},
 };
 use lab_abi::{
     ACK_V4, ACK_V6, Flood, SINK_ENTRIES, SINK_OTHERS, SINK_RSTS, SINK_SYN_ACKS, SYN_V4, SYN_V6,
@@ -63,18 +66,35 @@ pub fn lab_flood(ctx: XdpContext) -> xdp_action::Type {
 /// Counts what comes back to the flood's sources and ends it here: nobody is there. All else passes.
 #[xdp]
 pub fn lab_sink(ctx: XdpContext) -> xdp_action::Type {
-    let Some(entry) = FLOOD.get(0).and_then(|flood| comes_back(&ctx, flood)) else {
-        return XDP_PASS;
+    if sink((ctx.data(), ctx.data_end())) {
+        XDP_DROP
+    } else {
+        XDP_PASS
+    }
+}
+
+/// As [`lab_sink`], for answers that the kernel made: as skbs they would have to be copied for XDP, at a
+/// cost that no NIC's driver has.
+#[classifier]
+pub fn lab_sink_tc(ctx: TcContext) -> i32 {
+    if sink((ctx.data(), ctx.data_end())) {
+        TC_ACT_SHOT
+    } else {
+        TC_ACT_UNSPEC
+    }
+}
+
+/// Counts a segment to the flood's sources; whether it ends here.
+#[inline(always)]
+fn sink(bounds: (usize, usize)) -> bool {
+    let Some(entry) = FLOOD.get(0).and_then(|flood| comes_back(bounds, flood)) else {
+        return false;
     };
     if let Some(count) = SINK.get_ptr_mut(entry) {
         // SAFETY: this CPU's own live map value.
         unsafe { *count += 1 };
     }
-    if entry == SINK_OTHERS {
-        XDP_PASS
-    } else {
-        XDP_DROP
-    }
+    entry != SINK_OTHERS
 }
 
 /// `N` octets of a frame, shown to be there.
@@ -104,9 +124,8 @@ macro_rules! put {
 /// Accesses of the wire's width at any alignment, as in `packet.rs`.
 impl<const N: usize> Octets<N> {
     #[inline(always)]
-    fn of(ctx: &XdpContext) -> Option<Self> {
-        let start = ctx.data();
-        if start + N > ctx.data_end() {
+    fn of((start, end): (usize, usize)) -> Option<Self> {
+        if start + N > end {
             return None;
         }
         Some(Self(start as *mut u8))
@@ -159,7 +178,7 @@ fn write<const N: usize, const SOURCE: usize, const TCP: usize>(
     flood: &Flood,
     n: u64,
 ) -> Option<()> {
-    let frame = Octets::<N>::of(ctx)?;
+    let frame = Octets::<N>::of((ctx.data(), ctx.data_end()))?;
     for i in 0..N / 8 {
         frame.put_long(i * 8, flood.frame[i]);
     }
@@ -229,18 +248,18 @@ fn fold(sum: u64) -> u16 {
 
 /// Under which entry of `SINK` a TCP segment to the flood's sources counts.
 #[inline(always)]
-fn comes_back(ctx: &XdpContext, flood: &Flood) -> Option<u32> {
-    let ethernet = Octets::<14>::of(ctx)?;
+fn comes_back(bounds: (usize, usize), flood: &Flood) -> Option<u32> {
+    let ethernet = Octets::<14>::of(bounds)?;
     let (flags, ours) = match EtherType(u16::from_be(ethernet.half::<12>())) {
         EtherType::IPV4 => {
-            let frame = Octets::<54>::of(ctx)?;
+            let frame = Octets::<54>::of(bounds)?;
             if frame.octet::<14>() != 0x45 || IpProto(frame.octet::<23>()) != IpProto::TCP {
                 return None;
             }
             (frame.octet::<47>(), flood.sends_from(0, frame.word::<30>()))
         }
         EtherType::IPV6 => {
-            let frame = Octets::<74>::of(ctx)?;
+            let frame = Octets::<74>::of(bounds)?;
             if IpProto(frame.octet::<20>()) != IpProto::TCP {
                 return None;
             }

@@ -88,10 +88,6 @@ pub fn on_syn(ctx: &XdpContext, tcp: &Tcp) -> Verdict {
     let Some(options) = options::read(ctx, tcp) else {
         return Reason::ParserLimit.into();
     };
-    if options.flags & Options::SIGNED != 0 {
-        socket::remember(version, &tcp.src, settings);
-        return Reason::SynSigned.into();
-    }
     if socket::may_hold(version, &tcp.src, settings) {
         count(Reason::SocketLookup);
         match socket::look_up(ctx.ctx.cast(), tcp) {
@@ -121,6 +117,11 @@ pub fn on_syn(ctx: &XdpContext, tcp: &Tcp) -> Verdict {
     ) {
         stat(listener.slot, |s| s.syn_ack_limited += 1);
         return Reason::SynAckLimit.into();
+    }
+    // The kernel alone can sign an answer. Behind the limit, so that the option is no way around it.
+    if options.flags & Options::SIGNED != 0 {
+        socket::remember(version, &tcp.src, settings);
+        return Reason::SynSigned.into();
     }
     if observe {
         return Verdict {
