@@ -81,8 +81,8 @@ reasons! {
     TcpHeader = 15, "tcp_header", Drop;
     /// TCP flags of no honest segment: none, SYN+FIN, SYN+RST, FIN without ACK (R-TCP-2).
     TcpFlags = 16, "tcp_flags", Drop;
-    /// Source address that no honest packet bears: equal to the destination, multicast, broadcast or
-    /// loopback (R-TCP-3).
+    /// Source address that no honest packet bears: equal to the destination, unspecified, multicast,
+    /// broadcast, loopback or IPv4-mapped (R-TCP-3).
     TcpSource = 17, "tcp_source", Drop;
     /// TCP port 0 (R-TCP-4).
     TcpPortZero = 18, "tcp_port_zero", Drop;

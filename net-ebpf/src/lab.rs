@@ -35,14 +35,14 @@ static SINK: PerCpuArray<u64> = PerCpuArray::with_max_entries(SINK_ENTRIES, 0);
 
 /// Passes. A veth hands over frames of `XDP_TX` and of redirects only to an end that has a program.
 #[xdp(frags)]
-pub fn lab_pass(_: XdpContext) -> xdp_action::Type {
+fn lab_pass(_: XdpContext) -> xdp_action::Type {
     XDP_PASS
 }
 
 /// Turns a page into the next frame of the flood. The harness runs it with `BPF_PROG_TEST_RUN` on live
 /// frames, whose pages come back as the receiver left them: so every octet is written.
 #[xdp]
-pub fn lab_flood(ctx: XdpContext) -> xdp_action::Type {
+fn lab_flood(ctx: XdpContext) -> xdp_action::Type {
     let (Some(flood), Some(generated)) = (FLOOD.get(0), GENERATED.get_ptr_mut(0)) else {
         return XDP_ABORTED;
     };
@@ -65,7 +65,7 @@ pub fn lab_flood(ctx: XdpContext) -> xdp_action::Type {
 
 /// Counts what comes back to the flood's sources and ends it here: nobody is there. All else passes.
 #[xdp]
-pub fn lab_sink(ctx: XdpContext) -> xdp_action::Type {
+fn lab_sink(ctx: XdpContext) -> xdp_action::Type {
     if sink((ctx.data(), ctx.data_end())) {
         XDP_DROP
     } else {
@@ -76,7 +76,7 @@ pub fn lab_sink(ctx: XdpContext) -> xdp_action::Type {
 /// As [`lab_sink`], for answers that the kernel made: as skbs they would have to be copied for XDP, at a
 /// cost that no NIC's driver has.
 #[classifier]
-pub fn lab_sink_tc(ctx: TcContext) -> i32 {
+fn lab_sink_tc(ctx: TcContext) -> i32 {
     if sink((ctx.data(), ctx.data_end())) {
         TC_ACT_SHOT
     } else {
@@ -135,7 +135,9 @@ impl<const N: usize> Octets<N> {
     fn octet<const O: usize>(&self) -> u8 {
         const { assert!(O < N) };
         // SAFETY: O < N, and N octets lie in the packet.
-        unsafe { *self.0.add(O) }
+        let at = unsafe { self.0.add(O) };
+        // SAFETY: as above.
+        unsafe { *at }
     }
 
     #[inline(always)]

@@ -345,6 +345,11 @@ pub fn on_ack(ctx: &XdpContext, tcp: &Tcp) -> Reason {
     let Some(listener) = listener(ctx, tcp) else {
         return Reason::TcpPass;
     };
+    // Options beyond the linear part cannot be read, so the ACK cannot be called false (R-GEN-2).
+    let (start, end) = ctx.bounds();
+    if end - start < tcp.packet.l4 + tcp.segment.header_len {
+        return Reason::ParserLimit;
+    }
     let sk = match socket::look_up(ctx.ctx.cast(), tcp) {
         Found::Listener(sk) => sk,
         Found::Connection => return Reason::AckOnSocket,

@@ -10,9 +10,9 @@ use etherparse::{
 };
 
 /// MAC address of the client.
-pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc1];
+pub const CLIENT_MAC: [u8; 6] = [0x02, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5];
 /// MAC address of the protected host.
-pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x5e];
+pub const SERVER_MAC: [u8; 6] = [0x06, 0x51, 0x52, 0x53, 0x54, 0x55];
 /// Addresses of the protected host.
 pub const SERVER_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// As [`SERVER_V4`].

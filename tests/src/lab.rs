@@ -13,7 +13,10 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunAttrs, TestRunOptions,
     maps::{Array, MapData, PerCpuArray},
-    programs::{ProgramError, Xdp, XdpMode},
+    programs::{
+        Program, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode, links::LinkOrder,
+        tc::TcAttachOptions,
+    },
 };
 use nix::{
     errno::Errno,
@@ -35,6 +38,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/la
 // SAFETY: repr(C), made of integers, and the size asserted beside it shows there is no padding.
 unsafe impl Pod for abi::Flood {}
 
+/// How late a paced flood may be and still make up for it: about as long as another task's turn.
+const LATE: Duration = Duration::from_millis(5);
 /// A link of the generator that is never up.
 const IDLE: &str = "lab-idle";
 /// Frames that the kernel makes of one batch. A veth ring has 256 places.
@@ -42,27 +47,24 @@ const BATCH: u32 = 64;
 /// Frames of one system call when nothing is paced: some tens of milliseconds.
 const STRETCH: u64 = 32 * 1024;
 
-fn load(programs: &[&str]) -> Result<Ebpf> {
-    let mut ebpf = EbpfLoader::new()
+/// The laboratory's object in the kernel; its programs are loaded as they are needed.
+fn load() -> Result<Ebpf> {
+    EbpfLoader::new()
         .load(OBJECT)
-        .context("the laboratory's object cannot be loaded")?;
-    for name in programs {
-        let program: &mut Xdp = ebpf
-            .program_mut(name)
-            .with_context(|| format!("the laboratory's object has no {name}"))?
-            .try_into()?;
-        program
-            .load()
-            .with_context(|| format!("{name} cannot be loaded"))?;
-    }
-    Ok(ebpf)
+        .context("the laboratory's object cannot be loaded")
 }
 
-fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    Ok(ebpf
+/// A program of the object.
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let program = ebpf
         .program_mut(name)
-        .with_context(|| format!("no {name}"))?
-        .try_into()?)
+        .with_context(|| format!("the laboratory has no {name}"))?;
+    program
+        .try_into()
+        .with_context(|| format!("{name} is of another type"))
 }
 
 /// `lab_pass` on links: makes them take frames that XDP sends. Detached when dropped.
@@ -74,7 +76,11 @@ impl Pass {
     /// # Errors
     /// Not root.
     pub fn load() -> Result<Self> {
-        Ok(Self(load(&["lab_pass"])?))
+        let mut ebpf = load()?;
+        program::<Xdp>(&mut ebpf, "lab_pass")?
+            .load()
+            .context("lab_pass cannot be loaded")?;
+        Ok(Self(ebpf))
     }
 
     /// Attaches it to one more link.
@@ -82,9 +88,9 @@ impl Pass {
     /// # Errors
     /// The link has an XDP program already.
     pub fn attach(&mut self, namespace: &Namespace, link: &Link) -> Result<()> {
-        let program = xdp(&mut self.0, "lab_pass")?;
+        let pass = program::<Xdp>(&mut self.0, "lab_pass")?;
         namespace
-            .run(|| program.attach_to_if_index(link.ifindex, XdpMode::Driver))
+            .run(|| pass.attach_to_if_index(link.ifindex, XdpMode::Driver))
             .with_context(|| {
                 format!(
                     "lab_pass cannot be attached to {} in {}",
@@ -114,7 +120,7 @@ impl Pass {
 pub enum Pace {
     /// As fast as the sending CPU can.
     FlatOut,
-    /// So many packets a second, in chunks of 64 or less; what the sender is late with is not made up for.
+    /// So many packets a second, in chunks of 64 or less; no burst makes up for more than [`LATE`].
     PerSecond(u32),
 }
 
@@ -126,6 +132,37 @@ impl Pace {
             // A millisecond's worth, as long as it fits a batch.
             Self::PerSecond(rate) => u64::from((rate / 1000).clamp(1, BATCH)),
         }
+    }
+}
+
+/// Where answers are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// At XDP. Takes everything, and a veth brings answers of XDP programs no other way.
+    Xdp,
+    /// At TC: sees only what the kernel sent, but costs it less.
+    Tc,
+}
+
+impl Counter {
+    fn attach(self, ebpf: &mut Ebpf, host: &Host) -> Result<()> {
+        let (door, ifindex, name) = (host.ns.door(), host.link.ifindex, &host.link.name);
+        match self {
+            Self::Xdp => {
+                let sink: &mut Xdp = program(ebpf, "lab_sink")?;
+                sink.load().context("lab_sink cannot be loaded")?;
+                door.run(|| sink.attach_to_if_index(ifindex, XdpMode::Driver))
+                    .map(drop)
+            }
+            Self::Tc => {
+                let sink: &mut SchedClassifier = program(ebpf, "lab_sink_tc")?;
+                sink.load().context("lab_sink_tc cannot be loaded")?;
+                let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+                door.run(|| sink.attach_with_options(name, TcAttachType::Ingress, order))
+                    .map(drop)
+            }
+        }
+        .with_context(|| format!("answers cannot be counted in {}", host.ns.name()))
     }
 }
 
@@ -164,34 +201,32 @@ struct Inner {
 }
 
 impl Generator {
-    /// Loads the programs and attaches the counter to the host's interface.
+    /// Loads the programs and attaches the counter to the host's interface. One a host.
     ///
     /// # Errors
     /// Not root, or the interface has an XDP program already.
     pub fn new(host: &Host) -> Result<Self> {
-        Self::on_cpu(host, None)
+        Self::with(host, Counter::Xdp, None)
     }
 
-    /// As [`Self::new`]; the generator will run on one CPU, and so will what its frames cause, as far as
-    /// veth pairs reach.
+    /// As [`Self::new`]; with a CPU the generator runs there alone, and so does what its frames cause, as far
+    /// as veth pairs reach.
     ///
     /// # Errors
     /// See there.
-    pub fn on_cpu(host: &Host, cpu: Option<usize>) -> Result<Self> {
-        let mut ebpf = load(&["lab_flood", "lab_sink"])?;
-        let sink = xdp(&mut ebpf, "lab_sink")?;
-        host.ns
-            .run(|| sink.attach_to_if_index(host.link.ifindex, XdpMode::Driver))
-            .with_context(|| format!("lab_sink cannot be attached in {}", host.ns.name()))?;
+    pub fn with(host: &Host, counter: Counter, cpu: Option<usize>) -> Result<Self> {
+        let mut ebpf = load()?;
         // The kernel keeps a direct call for every XDP program in use, and adds and removes one around each test
         // run of a program that is not (bpf_prog_change_xdp): tens of milliseconds. So it is in use, where no
         // packet ever comes.
         host.ns
             .ip(&format!("link add {IDLE} type veth peer name {IDLE}-peer"))?;
-        let flood = xdp(&mut ebpf, "lab_flood")?;
+        let flood: &mut Xdp = program(&mut ebpf, "lab_flood")?;
+        flood.load().context("lab_flood cannot be loaded")?;
         host.ns
             .run(|| flood.attach(IDLE, XdpMode::Driver))
             .with_context(|| format!("lab_flood cannot be attached in {}", host.ns.name()))?;
+        counter.attach(&mut ebpf, host)?;
         let mut take = |name| ebpf.take_map(name).ok_or_else(|| anyhow!("no map {name}"));
         Ok(Self(Arc::new(Inner {
             flood: Mutex::new(take("FLOOD")?.try_into()?),
@@ -293,7 +328,7 @@ impl Inner {
                     due += Duration::from_secs_f64(chunk as f64 / f64::from(rate));
                     let now = Instant::now();
                     thread::sleep(due.saturating_duration_since(now));
-                    due = due.max(now);
+                    due = due.max(now.checked_sub(LATE).unwrap_or(now));
                 }
             }
             Ok(Sent {
@@ -315,7 +350,7 @@ impl Inner {
             .map(u32::to_ne_bytes)
             .concat();
         let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = xdp(&mut ebpf, "lab_flood")?.test_run(TestRunOptions {
+        let sent = program::<Xdp>(&mut ebpf, "lab_flood")?.test_run(TestRunOptions {
             data_in: Some(frame.get(..len as usize).context("no flood was aimed")?),
             ctx_in: Some(&context),
             repeat: u32::try_from(packets)?,

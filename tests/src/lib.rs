@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod demo;
 pub mod flood;
 pub mod frames;
 pub mod interrupt;
@@ -14,6 +15,8 @@ pub mod link;
 pub mod netns;
 pub mod process;
 pub mod prog_run;
+pub mod rawtcp;
+pub mod scene;
 pub mod server;
 pub mod topology;
 pub mod wait;

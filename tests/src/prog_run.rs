@@ -218,9 +218,9 @@ impl Lab {
     pub fn set_flag(&mut self, flag: u32, on: bool) {
         self.set_settings(|s| {
             if on {
-                s.flags |= flag
+                s.flags |= flag;
             } else {
-                s.flags &= !flag
+                s.flags &= !flag;
             }
         });
     }
@@ -265,6 +265,19 @@ impl Lab {
         let mut state = self.maps.port(PORT).expect("PORTS");
         state.last_epoch = epoch.map_or(0, |e| e.wrapping_add(1));
         self.ports.set(PORT.into(), state, 0).expect("PORTS");
+    }
+
+    /// Empties a half of the filter of sources that may hold a socket.
+    pub fn clear_filter(&mut self, half: u32) {
+        self.maps.clear_filter_half(half).expect("SOCKET_FILTER");
+    }
+
+    /// Adds a source to a half of the filter, as the agent does for sockets that it finds.
+    pub fn add_to_filter(&mut self, half: u32, source: IpAddr) {
+        let seed = self.settings.hash_seed;
+        self.maps
+            .add_to_filter(half, source, seed)
+            .expect("SOCKET_FILTER");
     }
 
     /// Runs a frame through XDP. What holds for every frame is asserted here: one verdict is counted,

@@ -464,6 +464,23 @@ fn false_acks_pass_in_observe_mode_and_are_counted() {
 }
 
 #[test]
+fn an_ack_whose_options_lie_beyond_the_linear_part_is_not_called_false_r_gen_2() {
+    in_namespace(|lab| {
+        for envelope in ENVELOPES {
+            let ack = handshake(lab, envelope, &linux_syn(40_000, 5));
+            let frame = envelope.tcp(&ack, &[1; 100]);
+            let end = envelope.l4() + ack.header_len();
+            for linear in [end - 12, end - 1] {
+                let ran = lab.run_split(&frame, linear);
+                assert_eq!(ran.reason, Reason::ParserLimit, "{}", envelope.name);
+            }
+            let ran = lab.run_split(&frame, end);
+            assert_eq!(ran.reason, Reason::CookieProven, "{}", envelope.name);
+        }
+    });
+}
+
+#[test]
 fn an_ack_of_an_open_connection_is_the_sockets() {
     in_namespace(|lab| {
         for envelope in Envelope::PLAIN {

@@ -5,7 +5,7 @@
 //! ACKs of whole handshakes travel over the namespace's loopback device.
 
 use std::{
-    io::Read as _,
+    io::{Read as _, Write as _},
     net::{IpAddr, TcpStream},
     time::Duration,
 };
@@ -15,10 +15,12 @@ use net_common::verdict::Reason;
 use net_tests::{
     frames::{ENVELOPES, Envelope, Extension, flags, read, segment},
     prog_run::{
-        Lab, PORT, ack, epoch, in_namespace, linux_syn, never_send, send, syn, sysctl, tcp_info,
+        Lab, PORT, ack, epoch, in_namespace, linux_syn, never_send, raw, send, syn, sysctl,
+        tcp_info, timestamps,
     },
     wait,
 };
+use nix::sys::socket::{MsgFlags, recv};
 
 /// Sends a SYN through XDP and returns the client's ACK to the answer.
 fn handshake(lab: &mut Lab, envelope: &Envelope, syn: &TcpHeader) -> TcpHeader {
@@ -161,8 +163,14 @@ fn on_loopback(lab: &mut Lab) -> [Envelope; 2] {
     })
 }
 
-/// Completes a handshake whose SYN the kernel has never seen; returns the accepted connection.
-fn complete(lab: &mut Lab, envelope: &Envelope, syn: &TcpHeader, data: &[u8]) -> TcpStream {
+/// Completes a handshake whose SYN the kernel has never seen; returns the accepted connection and the
+/// ACK that made it.
+fn complete(
+    lab: &mut Lab,
+    envelope: &Envelope,
+    syn: &TcpHeader,
+    data: &[u8],
+) -> (TcpStream, TcpHeader) {
     let ack = handshake(lab, envelope, syn);
     let made = lab.stats(envelope).handshakes;
     send(envelope, &ack, data);
@@ -177,7 +185,7 @@ fn complete(lab: &mut Lab, envelope: &Envelope, syn: &TcpHeader, data: &[u8]) ->
     // A repetition of the ACK, or the first data after it, is the connection's.
     assert_eq!(lab.run_tc(&envelope.tcp(&ack, &[])), []);
     lab.expect("repeated", &envelope.tcp(&ack, &[]), Reason::AckOnSocket);
-    stream
+    (stream, ack)
 }
 
 #[test]
@@ -185,7 +193,7 @@ fn a_proven_ack_becomes_a_connection_and_its_data_is_delivered() {
     in_namespace(|lab| {
         for envelope in on_loopback(lab) {
             for (port, data) in [(40_000, &b""[..]), (40_001, b"GET /")] {
-                let stream = complete(lab, &envelope, &linux_syn(port, 5), data);
+                let (stream, _) = complete(lab, &envelope, &linux_syn(port, 5), data);
                 let mut read = vec![0; data.len()];
                 (&stream).read_exact(&mut read).unwrap();
                 assert_eq!(read, data);
@@ -237,7 +245,7 @@ fn the_kernel_has_every_option_that_the_cookie_carried_c_13() {
                         port += 1;
                         let mut syn = syn(port, 0xffff_ff00, &options);
                         flags(&mut syn, if bits & 4 != 0 { "EC" } else { "" });
-                        let stream = complete(lab, &envelope, &syn, &[]);
+                        let (stream, _) = complete(lab, &envelope, &syn, &[]);
 
                         let info = tcp_info(&stream);
                         let what = format!("{} {options:?}, ECN {}", envelope.name, bits & 4 != 0);
@@ -293,5 +301,41 @@ fn a_refusal_of_the_kernels_is_counted_and_the_next_ack_may_succeed() {
             }
         }
         assert_eq!(lab.count(Reason::HandshakeRefused), 4);
+    });
+}
+
+#[test]
+fn the_connections_clock_goes_on_from_the_cookies_r_syn_12() {
+    in_namespace(|lab| {
+        for envelope in on_loopback(lab) {
+            let syn = linux_syn(40_000, 5);
+            let (_keep, client) = raw(envelope.src);
+            let (mut stream, ack) = complete(lab, &envelope, &syn, &[]);
+            let (client_clock, cookie) = timestamps(&ack).unwrap();
+            stream.write_all(b"hello").unwrap();
+            let reply = loop {
+                let mut packet = [0; 256];
+                let len = recv(client, &mut packet, MsgFlags::empty()).expect("a segment");
+                let header = if envelope.is_v6() { 0 } else { 20 };
+                let (tcp, data) =
+                    TcpHeader::from_slice(&packet[header..len]).expect("a TCP header");
+                if tcp.source_port == PORT && data == b"hello" {
+                    break tcp;
+                }
+            };
+            assert_eq!(
+                reply.sequence_number, ack.acknowledgment_number,
+                "{}",
+                envelope.name
+            );
+            let (clock, echo) = timestamps(&reply).unwrap();
+            assert_eq!(echo, client_clock);
+            // Milliseconds since the cookie was made (RFC 7323 section 5.4).
+            let passed = clock.wrapping_sub(cookie);
+            assert!(
+                passed < 60_000,
+                "{passed} ms after the cookie: PAWS would drop it"
+            );
+        }
     });
 }

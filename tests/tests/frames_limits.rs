@@ -111,7 +111,7 @@ fn mode_always_never_passes_a_syn_and_ends_when_the_mode_does() {
         for envelope in ENVELOPES {
             let frame = envelope.tcp(&linux_syn(1000, 5), &[]);
             lab.set_listeners(|l| {
-                (l.flags, l.tolerance_ns) = (l.flags & !Listener::ALWAYS, 1000 * HOUR)
+                (l.flags, l.tolerance_ns) = (l.flags & !Listener::ALWAYS, 1000 * HOUR);
             });
             lab.expect("auto", &frame, Reason::SynInBudget);
             lab.set_listeners(|l| l.flags |= Listener::ALWAYS);
@@ -136,7 +136,7 @@ fn a_source_that_passed_is_looked_up_from_then_on_r_syn_8() {
                     []
                 );
                 lab.set_listeners(|l| {
-                    (l.flags, l.tolerance_ns) = (l.flags & !Listener::ALWAYS, 1000 * HOUR)
+                    (l.flags, l.tolerance_ns) = (l.flags & !Listener::ALWAYS, 1000 * HOUR);
                 });
                 lab.expect("inside the budget", &syn(known), Reason::SynInBudget);
                 lab.set_listeners(|l| l.flags |= Listener::ALWAYS);
@@ -161,6 +161,33 @@ fn a_source_that_passed_is_looked_up_from_then_on_r_syn_8() {
 }
 
 #[test]
+fn the_filter_is_read_in_the_half_that_the_agent_names_r_syn_8() {
+    in_namespace(|lab| {
+        for envelope in Envelope::PLAIN {
+            let (known, stranger) = (source(&envelope, 1, 1), source(&envelope, 1, 2));
+            for half in [0, 1] {
+                lab.clear_filter(0);
+                lab.clear_filter(1);
+                lab.add_to_filter(half, known);
+                for (src, read, look_ups) in [
+                    (known, half, &[Reason::SocketLookup][..]),
+                    (known, half ^ 1, &[]),
+                    (stranger, half, &[]),
+                ] {
+                    lab.set_settings(|s| s.filter_half = read);
+                    let frame = envelope.from(src).tcp(&linux_syn(1000, 5), &[]);
+                    let ran = lab.expect("SYN", &frame, Reason::CookieSent);
+                    assert_eq!(
+                        ran.notes, look_ups,
+                        "{src} in half {half}, half {read} is read"
+                    );
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn nothing_is_answered_while_the_accept_queue_is_full_r_syn_14_c_14() {
     in_namespace(|lab| {
         for envelope in ENVELOPES {
@@ -177,7 +204,7 @@ fn nothing_is_answered_while_the_accept_queue_is_full_r_syn_14_c_14() {
             assert_eq!(lab.stats(envelope).accept_full, before + 2);
             // What a full queue does to the budget's SYNs is the kernel's to decide.
             lab.set_listeners(|l| {
-                (l.flags, l.tolerance_ns) = (l.flags & !Listener::ALWAYS, 1000 * HOUR)
+                (l.flags, l.tolerance_ns) = (l.flags & !Listener::ALWAYS, 1000 * HOUR);
             });
             lab.expect("inside the budget", &frame, Reason::SynInBudget);
             lab.set_listeners(|l| l.flags = (l.flags | Listener::ALWAYS) & !Listener::ACCEPT_FULL);
@@ -208,7 +235,7 @@ fn syn_acks_to_one_prefix_are_limited_and_to_others_are_not_r_syn_11_c_2_c_3_c_1
     in_namespace(|lab| {
         let burst = 9;
         lab.set_settings(|s| {
-            (s.syn_ack_interval_ns, s.syn_ack_tolerance_ns) = (HOUR, HOUR * burst)
+            (s.syn_ack_interval_ns, s.syn_ack_tolerance_ns) = (HOUR, HOUR * burst);
         });
         for envelope in Envelope::PLAIN {
             let syn = |prefix, host| {
@@ -242,6 +269,27 @@ fn syn_acks_to_one_prefix_are_limited_and_to_others_are_not_r_syn_11_c_2_c_3_c_1
                 .from(source(&envelope, 1, 3))
                 .tcp(&linux_syn(1000, 5), &[]);
             lab.expect("lifted", &frame, Reason::CookieSent);
+        }
+    });
+}
+
+#[test]
+fn signed_syns_have_no_share_of_their_own_r_syn_9() {
+    in_namespace(|lab| {
+        lab.set_settings(|s| (s.syn_ack_interval_ns, s.syn_ack_tolerance_ns) = (HOUR, HOUR));
+        for envelope in Envelope::PLAIN {
+            let frame = |prefix, signed: bool| {
+                let mut tcp = linux_syn(1000, 5);
+                if signed {
+                    tcp.set_options_raw(&[29, 4, 1, 1]).unwrap();
+                }
+                envelope.from(source(&envelope, prefix, 1)).tcp(&tcp, &[])
+            };
+            lab.expect("first", &frame(1, false), Reason::CookieSent);
+            lab.expect("second", &frame(1, true), Reason::SynSigned);
+            lab.expect("third", &frame(1, true), Reason::SynAckLimit);
+            lab.expect("fourth", &frame(1, false), Reason::SynAckLimit);
+            lab.expect("another prefix", &frame(2, true), Reason::SynSigned);
         }
     });
 }
@@ -347,9 +395,9 @@ fn a_source_whose_syn_passed_for_observation_is_looked_up_when_enforcement_begin
                     .tcp(&linux_syn(1000, 5), &[]);
                 lab.set_listeners(|l| {
                     if full {
-                        l.flags |= Listener::ACCEPT_FULL
+                        l.flags |= Listener::ACCEPT_FULL;
                     } else {
-                        l.flags &= !Listener::ACCEPT_FULL
+                        l.flags &= !Listener::ACCEPT_FULL;
                     }
                 });
                 lab.set_flag(Settings::OBSERVE, true);

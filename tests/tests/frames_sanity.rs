@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use etherparse::IpNumber;
 use net_common::{abi::Settings, verdict::Reason};
 use net_tests::{
     frames::{ENVELOPES, Envelope, segment},
@@ -70,6 +71,20 @@ fn a_header_in_the_padding_is_no_header_r_gen_4_c_28() {
 }
 
 #[test]
+fn a_segment_that_ends_in_its_header_is_dropped_r_tcp_1() {
+    in_namespace(|lab| {
+        for envelope in ENVELOPES {
+            let whole = segment(9, PORT + 1, 3, "S").to_bytes();
+            for len in 0..20 {
+                let frame = envelope.wrap(IpNumber::TCP, &whole[..len]);
+                let what = format!("{len} octets of TCP, {}", envelope.name);
+                dropped(lab, &what, &frame, Reason::TcpHeader);
+            }
+        }
+    });
+}
+
+#[test]
 fn flags_of_no_honest_segment_are_dropped_r_tcp_2_c_15() {
     in_namespace(|lab| {
         for envelope in ENVELOPES {
@@ -133,7 +148,9 @@ fn impossible_sources_are_dropped_r_tcp_3_c_16() {
                     ("::1", true),
                     ("2001:db8::2", false),
                     ("::2", false),
-                    ("::ffff:127.0.0.1", false),
+                    ("::", true),
+                    ("::ffff:127.0.0.1", true),
+                    ("::ffff:192.0.2.9", true),
                     ("fe80::1", false),
                 ]
             } else {
@@ -142,6 +159,7 @@ fn impossible_sources_are_dropped_r_tcp_3_c_16() {
                     ("224.0.0.1", true),
                     ("239.1.2.3", true),
                     ("255.255.255.255", true),
+                    ("0.0.0.0", true),
                     ("127.0.0.1", true),
                     ("127.255.255.254", true),
                     ("192.0.2.2", false),

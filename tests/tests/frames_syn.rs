@@ -248,9 +248,9 @@ fn what_the_host_forbids_is_not_agreed_to() {
             for (on, granted) in [(true, wish), (false, granted), (true, wish)] {
                 lab.set_listeners(|l| {
                     if on {
-                        l.flags |= flag
+                        l.flags |= flag;
                     } else {
-                        l.flags &= !flag
+                        l.flags &= !flag;
                     }
                 });
                 for envelope in Envelope::PLAIN {
@@ -430,16 +430,13 @@ fn cookies_differ_by_client_and_repeat_for_a_repeated_syn() {
 #[test]
 fn only_a_listener_of_ours_is_answered_for_r_gen_1_r_syn_8() {
     in_namespace(|lab| {
-        let table: &[(&str, &dyn Fn(Envelope) -> Envelope, u16)] = &[
-            ("another port", &|e| e, PORT + 1),
-            (
-                "the port with its octets swapped",
-                &|e| e,
-                PORT.swap_bytes(),
-            ),
+        type Change = fn(Envelope) -> Envelope;
+        let table: &[(&str, Change, u16)] = &[
+            ("another port", |e| e, PORT + 1),
+            ("the port with its octets swapped", |e| e, PORT.swap_bytes()),
             (
                 "a forwarded packet",
-                &|e| {
+                |e| {
                     if e.is_v6() {
                         e.to([0x2001, 0xdb8, 0, 0, 0, 0, 0, 2])
                     } else {
@@ -450,7 +447,7 @@ fn only_a_listener_of_ours_is_answered_for_r_gen_1_r_syn_8() {
             ),
             (
                 "another prefix",
-                &|e| {
+                |e| {
                     if e.is_v6() {
                         e.to([0x2001, 0xdb9, 0, 0, 0, 0, 0, 1])
                     } else {
@@ -483,9 +480,16 @@ fn a_frame_for_another_link_layer_address_is_not_for_us() {
             for (what, mac) in [
                 ("broadcast", [0xff; 6]),
                 ("multicast", [1, 0, 0x5e, 0, 0, 1]),
-                ("another host", [2, 0, 0, 0, 1, 0x5e]),
+                ("another host", CLIENT_MAC),
                 ("VRRP", [0, 0, 0x5e, 0, 1, 7]),
-                ("the last octet differs", [2, 0, 0, 0, 0, 0x5f]),
+                (
+                    "the last octet differs",
+                    [0x06, 0x51, 0x52, 0x53, 0x54, 0x54],
+                ),
+                (
+                    "the fourth octet differs",
+                    [0x06, 0x51, 0x52, 0x43, 0x54, 0x55],
+                ),
             ] {
                 frame[..6].copy_from_slice(&mac);
                 lab.expect(what, &frame, Reason::SynUnprotected);
@@ -509,9 +513,9 @@ fn a_listener_is_answered_for_while_it_is_known_and_no_longer() {
             (false, Reason::SynUnprotected),
         ] {
             if known {
-                lab.set_listeners(|_| {})
+                lab.set_listeners(|_| {});
             } else {
-                lab.forget_listeners()
+                lab.forget_listeners();
             }
             for (name, frame) in &frames {
                 lab.expect(name, frame, want);

@@ -29,9 +29,19 @@ pub fn run_lab(command: &str, args: &[OsString]) -> Result<()> {
         "it makes network namespaces and loads eBPF programs",
     )?;
     setup::ensure(setup::Scope::Everything)?;
+    // The laboratory starts the real agent, which `cargo run` alone would not build.
+    process::run(process::host_cargo().args([
+        "build",
+        "--release",
+        "--bin",
+        "netmoat",
+        "--bin",
+        "netmoat-lab",
+    ]))?;
     let mut cargo = process::host_cargo();
     cargo.args([
         "run",
+        "--quiet",
         "--release",
         "--package",
         "net-tests",

@@ -75,19 +75,23 @@ pub fn sanity(segment: &Segment) -> Option<Reason> {
 }
 
 /// Whether a source address is one that no TCP segment from a link bears (R-TCP-3): the destination's
-/// own, multicast, the limited broadcast, loopback.
+/// own, unspecified, multicast, the limited broadcast, loopback, IPv4-mapped.
+///
+/// Linux refuses an IPv4-mapped source where it answers a SYN (6.12 `tcp_v6_conn_request`), which an
+/// answer at XDP never reaches: `::ffff:127.0.0.1` would become a connection that the application takes
+/// for one from its own host.
 #[inline(always)]
 pub fn source_impossible(version: Version, src: &AddrWords, dst: &AddrWords) -> bool {
     match version {
         Version::V4 => {
             let s = u32::from_be(src[0]);
-            src[0] == dst[0] || s >> 28 == 0xe || s == u32::MAX || s >> 24 == 127
+            src[0] == dst[0] || s >> 28 == 0xe || s == u32::MAX || s >> 24 == 127 || s == 0
         }
         Version::V6 => {
-            let first = u32::from_be(src[0]);
+            let [first, _, third, last] = src.map(u32::from_be);
             (src[0] == dst[0] && src[1] == dst[1] && src[2] == dst[2] && src[3] == dst[3])
                 || first >> 24 == 0xff
-                || (src[0] | src[1] | src[2] == 0 && u32::from_be(src[3]) == 1)
+                || src[0] | src[1] == 0 && (third == 0xffff || third == 0 && last <= 1)
         }
     }
 }
@@ -206,6 +210,14 @@ mod tests {
             ("::2", "2001:db8::2", false),
             ("ff02::1", "2001:db8::2", true),
             ("fe80::1", "2001:db8::2", false),
+            ("0.0.0.0", "10.0.0.2", true),
+            ("0.0.0.1", "10.0.0.2", false),
+            ("::", "2001:db8::2", true),
+            ("::ffff:127.0.0.1", "2001:db8::2", true),
+            ("::ffff:10.0.0.1", "2001:db8::2", true),
+            ("::fffe:10.0.0.1", "2001:db8::2", false),
+            ("0:0:1:0:0:ffff:10.0.0.1", "2001:db8::2", false),
+            ("64:ff9b::10.0.0.1", "2001:db8::2", false),
         ];
         for (src, dst, want) in table {
             let src: core::net::IpAddr = src.parse().unwrap();

@@ -46,8 +46,8 @@ fn v4(options: usize, fragment: u16) -> Vec<u8> {
     ip
 }
 
-/// An IPv6 packet with a chain of headers, each its number and octets, the first of which is put right.
-fn v6(chain: &[(u8, Vec<u8>)]) -> Vec<u8> {
+/// An IPv6 packet with a chain of headers, the first octet of each put right.
+fn v6(chain: &[Extension]) -> Vec<u8> {
     let next = |i: usize| chain.get(i).map_or(6, |header| header.0);
     let len: usize = chain.iter().map(|header| header.1.len()).sum();
     let header = Ipv6Header {
@@ -68,22 +68,25 @@ fn v6(chain: &[(u8, Vec<u8>)]) -> Vec<u8> {
     ip
 }
 
+/// An extension header: its number and its octets.
+type Extension = (u8, Vec<u8>);
+
 /// Hop-by-hop options (0), a routing header (43) with no segments left, destination options (60) or a
 /// mobility header (135) of 8·(n+1) octets.
-fn extension(number: u8, n: u8) -> (u8, Vec<u8>) {
+fn extension(number: u8, n: u8) -> Extension {
     let mut octets = vec![0; 8 * (usize::from(n) + 1)];
     octets[1] = n;
     (number, octets)
 }
 
 /// AH with an integrity check value of 4·n octets.
-fn ah(n: u8) -> (u8, Vec<u8>) {
+fn ah(n: u8) -> Extension {
     let mut octets = vec![0xaa; 12 + 4 * usize::from(n)];
     octets[1] = n + 1;
     (51, octets)
 }
 
-fn fragment(offset: u16, more: bool) -> (u8, Vec<u8>) {
+fn fragment(offset: u16, more: bool) -> Extension {
     let [a, b] = (offset << 3 | u16::from(more)).to_be_bytes();
     // The reserved octet is no length.
     (44, vec![0, 255, a, b, 0, 0, 0, 9])
@@ -130,7 +133,7 @@ fn the_transport_header_is_found_behind_tags_options_and_extensions() {
                 "{tags_name}, {options} of options"
             );
         }
-        let table: &[(&str, &[(u8, Vec<u8>)])] = &[
+        let table: &[(&str, &[Extension])] = &[
             ("no extension", &[]),
             ("hop-by-hop options", &[extension(0, 0)]),
             ("hop-by-hop options of 2048 octets", &[extension(0, 255)]),
@@ -409,7 +412,7 @@ fn addresses_are_the_words_of_the_packet() {
 }
 
 prop_compose! {
-    fn chains()(kinds in vec((0usize..6, 0u8..5), 0..9)) -> Vec<(u8, Vec<u8>)> {
+    fn chains()(kinds in vec((0usize..6, 0u8..5), 0..9)) -> Vec<Extension> {
         kinds.into_iter().enumerate().map(|(i, (kind, n))| match kind {
             // Hop-by-hop options stand first or nowhere (RFC 8200 section 4.1); etherparse insists.
             0 if i == 0 => extension(0, n),

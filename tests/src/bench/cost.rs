@@ -51,7 +51,7 @@ pub fn measure(family: u8, cpu: usize, time: Duration) -> Result<Vec<Cost>> {
             what,
             ns,
             packets,
-        })
+        });
     };
 
     let stage = Stage::new(Contender::Kernel, family, cpu)?;

@@ -1,10 +1,10 @@
-//! The laboratory's command line: benchmarks, and later the demo.
+//! The laboratory's command line: benchmarks and the demo.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use net_tests::{bench, interrupt};
+use net_tests::{bench, demo, interrupt};
 
 /// Floods against the kernel and netmoat, in network namespaces of their own
 #[derive(Debug, Parser)]
@@ -19,11 +19,18 @@ enum Command {
     /// Measure the data path
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Watch a SYN flood kill a service, then netmoat hold it (root)
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
     match run(&Cli::parse().command) {
         Ok(code) => code,
+        Err(_) if interrupt::requested() => {
+            eprintln!("netmoat-lab: interrupted; everything is cleaned up");
+            // What a shell says of a program that SIGINT ended.
+            ExitCode::from(130)
+        }
         Err(error) => {
             eprintln!("netmoat-lab: {error:#}");
             ExitCode::FAILURE
@@ -35,5 +42,6 @@ fn run(command: &Command) -> Result<ExitCode> {
     interrupt::install()?;
     match command {
         Command::Bench(bench) => bench::run(bench),
+        Command::Demo(args) => demo::run(args),
     }
 }

@@ -1,0 +1,88 @@
+//! Which CPU does what. The flood and whatever it causes in the kernel have one of their own, as a network
+//! card's queue would give it; client and server have the rest.
+
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+
+/// The CPUs that we may use.
+#[derive(Clone, Copy)]
+pub struct Cpus {
+    /// The flood's, and what watches.
+    pub flood: usize,
+    /// Client's and server's: all others, or the same one where there is no other.
+    pub rest: CpuSet,
+    /// How many we may use.
+    pub count: usize,
+    all: CpuSet,
+}
+
+impl Cpus {
+    /// Looks at what this process may use.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn find() -> Result<Self> {
+        let all = sched_getaffinity(Pid::from_raw(0)).context("which CPUs may be used is unknown")?;
+        let usable: Vec<_> = (0..CpuSet::count())
+            .filter(|&cpu| all.is_set(cpu).unwrap_or(false))
+            .collect();
+        let flood = *usable.first().context("there is no CPU to use")?;
+        let mut rest = all;
+        if usable.len() > 1 {
+            rest.unset(flood)?;
+        }
+        Ok(Self {
+            flood,
+            rest,
+            count: usable.len(),
+            all,
+        })
+    }
+
+    /// Moves the calling thread to the flood's CPU.
+    ///
+    /// # Errors
+    /// The CPU went offline.
+    pub fn watch(&self) -> Result<()> {
+        let mut cpus = CpuSet::new();
+        cpus.set(self.flood)?;
+        pin(&cpus)
+    }
+
+    /// Runs `work` on a thread that uses client's and server's CPUs; processes and threads that it starts do
+    /// so too.
+    ///
+    /// # Errors
+    /// Those of `work`, or the CPUs went offline.
+    pub fn on_rest<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        on(&self.rest, work)
+    }
+
+    /// As [`Self::on_rest`], free to use any CPU.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn on_all<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        on(&self.all, work)
+    }
+}
+
+fn on<T: Send>(cpus: &CpuSet, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let there = scope.spawn(|| {
+            pin(cpus)?;
+            work()
+        });
+        there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Moves the calling thread.
+fn pin(cpus: &CpuSet) -> Result<()> {
+    sched_setaffinity(Pid::from_raw(0), cpus).context("a CPU that could be used is gone")
+}
