@@ -51,7 +51,7 @@ pub struct Listener {
     /// First four octets of the link-layer address that this address is reached at, as they stand in a
     /// frame. A frame for another one is not for us, whatever its IP address (LVS, VRRP, a flooding switch).
     pub mac_front: u32,
-    /// MSS to advertise, octets: what the link's MTU and the listener's TCP_MAXSEG allow.
+    /// MSS to advertise, octets: what the link's MTU allows (no interface tells a listener's TCP_MAXSEG).
     pub mss: u16,
     /// Window to advertise in the SYN-ACK, octets, unscaled (RFC 7323 section 2.2).
     pub window: u16,

@@ -110,7 +110,8 @@ fn ipv4<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
 fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
     let ip = frame.header::<40>(l3).ok_or(Reason::IpMalformed)?;
     let payload_len = ip.be16::<4>() as usize;
-    if ip.octet::<0>() >> 4 != 6 || !frame.holds(l3 + 40 + payload_len) {
+    // Length 0 is a jumbogram (RFC 2675) or one that the NIC has yet to cut up.
+    if ip.octet::<0>() >> 4 != 6 || payload_len == 0 || !frame.holds(l3 + 40 + payload_len) {
         return Err(Reason::IpMalformed);
     }
     let traffic_class = ip.octet::<0>() << 4 | ip.octet::<1>() >> 4;

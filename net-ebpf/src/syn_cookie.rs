@@ -26,9 +26,17 @@ use crate::{
     verdict::count,
 };
 
+/// Offset of the IP header behind Ethernet and one VLAN tag.
+const MAX_ANSWERED_L3: usize = 18;
+
 /// The fit listener that a segment is addressed to, at the link layer too.
 #[inline(always)]
 pub fn listener<C: Context>(ctx: &C, tcp: &Tcp) -> Option<&'static Listener> {
+    // Of two VLAN tags the kernel takes off one before TC, which then sees no IP packet, and
+    // `bpf_sk_assign_tcp_reqsk` takes none: what could not be completed must not be answered.
+    if tcp.packet.l3 > MAX_ANSWERED_L3 {
+        return None;
+    }
     let key = ListenerKey {
         addr: tcp.dst,
         ifindex: ctx.ifindex(),
@@ -102,7 +110,9 @@ pub fn on_syn(ctx: &XdpContext, tcp: &Tcp) -> Verdict {
         socket::remember(version, &tcp.src, settings);
     }
     if listener.flags & Listener::ACCEPT_FULL != 0 {
-        stat(listener.slot, |s| s.accept_full += 1);
+        if !observe {
+            stat(listener.slot, |s| s.accept_full += 1);
+        }
         return Reason::AcceptFull.into();
     }
     let Some(cell) = SYN_ACK_LIMIT.get_ptr_mut(syn_ack_cell(version, &tcp.src, settings.hash_seed))
@@ -115,7 +125,9 @@ pub fn on_syn(ctx: &XdpContext, tcp: &Tcp) -> Verdict {
         settings.syn_ack_interval_ns,
         settings.syn_ack_tolerance_ns,
     ) {
-        stat(listener.slot, |s| s.syn_ack_limited += 1);
+        if !observe {
+            stat(listener.slot, |s| s.syn_ack_limited += 1);
+        }
         return Reason::SynAckLimit.into();
     }
     // The kernel alone can sign an answer. Behind the limit, so that the option is no way around it.

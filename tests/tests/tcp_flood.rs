@@ -78,7 +78,7 @@ fn patient_read(stream: &mut TcpStream, heard: &mut Vec<u8>) {
     stream.read_to_end(heard).unwrap();
 }
 
-/// lab-notes 3: with `tcp_syncookies=2` the kernel keeps no request socket for a SYN inside the budget, so
+/// With `tcp_syncookies=2` the kernel keeps no request socket for a SYN inside the budget, so
 /// its ACK comes to a listener that knows nothing, while cookies of ours are out.
 #[test]
 fn the_kernels_own_cookies_complete_beside_ours() {

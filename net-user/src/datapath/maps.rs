@@ -87,36 +87,44 @@ impl Maps {
             .context("COOKIE_KEYS cannot be written")
     }
 
-    /// Makes `LISTENERS` hold exactly `wanted`: first what is new or changed, then what is gone.
+    /// Makes `LISTENERS` hold exactly `wanted`: first what is gone, then what is new or changed.
     ///
     /// # Errors
-    /// The map is full (named with its size); what was written stays.
+    /// The map is full or refuses; everything that could be written is, and the first error is told.
     pub fn set_listeners(&mut self, wanted: &StdHashMap<ListenerKey, Listener>) -> Result<()> {
-        for (key, value) in wanted {
-            if self.written.get(key) != Some(value) {
-                self.listeners.insert(key, value, 0).with_context(|| {
-                    format!(
-                        "LISTENERS takes no entry for port {} (it has {})",
-                        key.port,
-                        self.written.len()
-                    )
-                })?;
-                self.written.insert(*key, *value);
-            }
-        }
+        let mut first = Ok(());
         let gone: Vec<_> = self
             .written
             .keys()
-            .filter(|k| !wanted.contains_key(k))
+            .filter(|key| !wanted.contains_key(key))
             .copied()
             .collect();
         for key in gone {
-            self.listeners
-                .remove(&key)
-                .context("LISTENERS: an entry cannot be removed")?;
-            self.written.remove(&key);
+            match self.listeners.remove(&key) {
+                Ok(()) => drop(self.written.remove(&key)),
+                Err(error) => {
+                    first = first.and(Err(error).context("LISTENERS: an entry cannot be removed"));
+                }
+            }
         }
-        Ok(())
+        for (key, value) in wanted {
+            if self.written.get(key) == Some(value) {
+                continue;
+            }
+            match self.listeners.insert(key, value, 0) {
+                Ok(()) => drop(self.written.insert(*key, *value)),
+                Err(error) => {
+                    first = first.and(Err(error).with_context(|| {
+                        let held = self.written.len();
+                        format!(
+                            "LISTENERS holds {held} entries and takes none for port {}",
+                            key.port
+                        )
+                    }));
+                }
+            }
+        }
+        first
     }
 
     /// What the data path remembers of a port.
@@ -207,7 +215,7 @@ impl Maps {
     /// Adds a source to a half of the filter; true when it was not in it.
     ///
     /// The read and the write are two calls, so a bit that the data path sets in the same word in between is
-    /// lost. `filter::rebuild` deals with that; it never writes to the half that is read.
+    /// lost. [`crate::filter::Renewal`] deals with that; it never writes to the half that is read.
     ///
     /// # Errors
     /// The kernel refuses a read or write.

@@ -227,9 +227,6 @@ struct Network {
     addresses: Vec<Address>,
 }
 
-/// Index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`, Linux).
-const LOOPBACK: u32 = 1;
-
 async fn network() -> Result<Network> {
     let handle = Links::open()?;
     Ok(Network {
@@ -249,10 +246,28 @@ fn interfaces(report: &mut Preflight, config: &Config, links: &[Link]) {
             continue;
         };
         let before = report.findings.len();
-        if link.index == LOOPBACK {
+        if link.index == crate::listeners::LOOPBACK {
             report.error(
                 format!("{name} carries this host's own traffic, where 127.0.0.1 is an honest source (R-TCP-3)"),
                 "name the interfaces that face the network",
+            );
+        }
+        if link.mac.is_none() {
+            report.error(
+                format!("{name} is no Ethernet interface, and netmoat reads Ethernet frames"),
+                "name the Ethernet interface below it",
+            );
+        }
+        if link.kind.as_deref() == Some("bond") {
+            // The program of a bond runs in its ports' drivers, under the ports' indices.
+            let ports: Vec<_> = links
+                .iter()
+                .filter(|port| port.controller == Some(link.index))
+                .map(|port| port.name.as_str())
+                .collect();
+            report.error(
+                format!("{name} is a bond; XDP runs on its ports (R-GEN-6)"),
+                &format!("name the ports instead: {}", ports.join(", ")),
             );
         }
         if !link.up {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{flood::Flood, interrupt, lab::Pace};
 
-/// Who is compared with whom: what must be reached and what we aim for (issue 2).
+/// Who is compared with whom: what must be reached and what we aim for.
 const GOALS: [(Contender, f64, f64); 2] = [
     (Contender::Kernel, 2.5, 3.5),
     (Contender::Synproxy, 2.0, 3.0),

@@ -50,7 +50,13 @@ pub fn picture(results: &Results) -> String {
 pub fn full(results: &Results) -> String {
     draw(
         results,
-        &[Panel::Success, Panel::Connect, Panel::Segments, Panel::Queue, Panel::Cpu],
+        &[
+            Panel::Success,
+            Panel::Connect,
+            Panel::Segments,
+            Panel::Queue,
+            Panel::Cpu,
+        ],
     )
 }
 
@@ -79,7 +85,12 @@ fn draw(results: &Results, panels: &[Panel]) -> String {
     for (i, _) in results.acts.iter().enumerate() {
         for (second, class) in [(0, "mute"), (results.seconds, "mute end")] {
             let label = format!("{second} s");
-            text(&mut svg, (columns.at(i, second.into()), bottom), class, &label);
+            text(
+                &mut svg,
+                (columns.at(i, second.into()), bottom),
+                class,
+                &label,
+            );
         }
     }
     svg + "</svg>\n"
@@ -151,7 +162,7 @@ impl Panel {
             Self::Segments => vec![
                 series(
                     "SYNs of the attacker",
-                    "b",
+                    "b wide",
                     |s| Some(s.rates.syns_per_s),
                     |s| thousands(s.rates.syns_per_s),
                 ),
@@ -205,7 +216,9 @@ impl Panel {
             }
             Self::Queue => {
                 let most = seconds().map(|s| s.queues.syn.max(s.queues.limit));
-                thirds(most.max().unwrap_or(1).max(1).into(), |count| format!("{count:.0}"))
+                thirds(most.max().unwrap_or(1).max(1).into(), |count| {
+                    format!("{count:.0}")
+                })
             }
         }
     }
@@ -221,14 +234,15 @@ impl Panel {
 
     fn draw(self, svg: &mut String, results: &Results, columns: &Columns, top: f64) {
         let series = self.series();
-        let title = self.title();
-        text(svg, (LEFT, top + TITLE - 10.0), "strong", title);
-        // Next to the title, as wide as its letters are on average.
-        let mut x = LEFT + title.len() as f64 * 6.7 + 18.0;
+        let mut heading = format!("<tspan class=\"strong\">{}</tspan>", self.title());
         for one in &series {
-            text(svg, (x, top + TITLE - 10.0), one.class, one.name);
-            x += one.name.len() as f64 * 6.2 + 16.0;
+            let _ = write!(
+                heading,
+                "<tspan class=\"{}\" dx=\"16\">{}</tspan>",
+                one.class, one.name
+            );
         }
+        text(svg, (LEFT, top + TITLE - 10.0), "", &heading);
         let (floor, ceiling) = (top + PANEL - 12.0, top + TITLE);
         for (i, played) in results.acts.iter().enumerate() {
             let _ = writeln!(
@@ -311,11 +325,17 @@ fn round_up(value: f64) -> f64 {
     let power = 10f64.powf(value.log10().floor());
     let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|step| step * power);
     // A flood of a rate sends a frame more in one second than in another.
-    steps.into_iter().find(|&step| step * 1.02 >= value).unwrap_or(value)
+    steps
+        .into_iter()
+        .find(|&step| step * 1.02 >= value)
+        .unwrap_or(value)
 }
 
 fn text(svg: &mut String, (x, y): (f64, f64), class: &str, text: &str) {
-    let _ = writeln!(svg, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>");
+    let _ = writeln!(
+        svg,
+        "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>"
+    );
 }
 
 #[cfg(test)]
@@ -338,7 +358,14 @@ mod tests {
     #[test]
     fn connect_times_stand_by_their_logarithm() {
         let level = |ms| Panel::Connect.level(ms, (0.1, 1000.0));
-        for (ms, expected) in [(0.05, 0.0), (0.1, 0.0), (1.0, 0.25), (10.0, 0.5), (1000.0, 1.0), (9e3, 1.0)] {
+        for (ms, expected) in [
+            (0.05, 0.0),
+            (0.1, 0.0),
+            (1.0, 0.25),
+            (10.0, 0.5),
+            (1000.0, 1.0),
+            (9e3, 1.0),
+        ] {
             assert!((level(ms) - expected).abs() < 1e-9, "{ms}");
         }
     }

@@ -92,7 +92,9 @@ impl Load {
     /// Waits for the attempts under way and hands over all of them.
     pub fn finish(mut self) -> Vec<Attempt> {
         for worker in self.workers.drain(..) {
-            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
         self.ended(0)
     }

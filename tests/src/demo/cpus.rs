@@ -27,7 +27,8 @@ impl Cpus {
     /// # Errors
     /// The kernel does not say.
     pub fn find() -> Result<Self> {
-        let all = sched_getaffinity(Pid::from_raw(0)).context("which CPUs may be used is unknown")?;
+        let all =
+            sched_getaffinity(Pid::from_raw(0)).context("which CPUs may be used is unknown")?;
         let usable: Vec<_> = (0..CpuSet::count())
             .filter(|&cpu| all.is_set(cpu).unwrap_or(false))
             .collect();
@@ -78,7 +79,9 @@ fn on<T: Send>(cpus: &CpuSet, work: impl FnOnce() -> Result<T> + Send) -> Result
             pin(cpus)?;
             work()
         });
-        there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        there
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 

@@ -64,6 +64,8 @@ pub struct Seen {
     pub connect_p50_ms: Option<f64>,
     /// 99 of 100 connected faster.
     pub connect_p99_ms: Option<f64>,
+    /// 99 of 100 had the page sooner, counted from the first SYN.
+    pub page_p99_ms: Option<f64>,
 }
 
 /// A second of an act.
@@ -114,24 +116,31 @@ pub struct Criterion {
 impl Seen {
     /// Looks at attempts.
     pub fn of<'a>(attempts: impl Iterator<Item = &'a Attempt>) -> Self {
-        let (mut connects, mut pages) = (Vec::new(), 0u32);
+        let (mut connects, mut pages) = (Vec::new(), Vec::new());
         for attempt in attempts {
-            connects.push(attempt.connect.unwrap_or(Duration::MAX));
-            pages += u32::from(attempt.outcome == Outcome::Page);
+            connects.push(attempt.connect);
+            let page = attempt.outcome == Outcome::Page;
+            pages.push(page.then(|| attempt.ended - attempt.begun));
         }
-        connects.sort_unstable();
-        let quantile = |percent| {
-            let connect = connects.get(rank(connects.len(), percent)?)?;
-            (*connect < Duration::MAX).then(|| millis(*connect))
-        };
-        let attempts = u32::try_from(connects.len()).unwrap_or(u32::MAX);
+        let (all, got) = (pages.len(), pages.iter().flatten().count());
         Self {
-            attempts,
-            success: (attempts > 0).then(|| f64::from(pages) / f64::from(attempts)),
-            connect_p50_ms: quantile(50),
-            connect_p99_ms: quantile(99),
+            attempts: u32::try_from(all).unwrap_or(u32::MAX),
+            success: (all > 0).then(|| got as f64 / all as f64),
+            connect_p50_ms: percentile(&mut connects, 50),
+            connect_p99_ms: percentile(&mut connects, 99),
+            page_p99_ms: percentile(&mut pages, 99),
         }
     }
+}
+
+/// A percentile in milliseconds; `None` if it is that of a failure, slower than all others.
+fn percentile(times: &mut [Option<Duration>], percent: usize) -> Option<f64> {
+    times.sort_unstable_by_key(|time| time.unwrap_or(Duration::MAX));
+    times
+        .get(rank(times.len(), percent)?)
+        .copied()
+        .flatten()
+        .map(millis)
 }
 
 /// The index that a percentile has among `count` sorted values, by the nearest-rank method.
@@ -167,11 +176,13 @@ impl Played {
         for attempt in attempts {
             *outcomes.entry(attempt.outcome).or_default() += 1;
         }
-        let longest = rows.iter().fold(Queues::default(), |longest, (_, queues)| Queues {
-            syn: longest.syn.max(queues.syn),
-            accept: longest.accept.max(queues.accept),
-            limit: queues.limit,
-        });
+        let longest = rows
+            .iter()
+            .fold(Queues::default(), |longest, (_, queues)| Queues {
+                syn: longest.syn.max(queues.syn),
+                accept: longest.accept.max(queues.accept),
+                limit: queues.limit,
+            });
         Self {
             act,
             total: Total {
@@ -190,7 +201,9 @@ impl Played {
 
 /// The act of that kind, if it was played.
 pub fn find(acts: &[Played], which: Act) -> Option<&Total> {
-    acts.iter().find(|played| played.act == which).map(|played| &played.total)
+    acts.iter()
+        .find(|played| played.act == which)
+        .map(|played| &played.total)
 }
 
 /// Judges the acts.
@@ -228,7 +241,9 @@ pub fn judge(acts: &[Played], rate: u32) -> Vec<Criterion> {
         // One failure among all is less than 1.
         passed: with == Some(1.0),
     });
-    let ratio = p99(acts::NETMOAT).zip(p99(acts::IDLE)).map(|(flood, idle)| flood / idle);
+    let ratio = p99(acts::NETMOAT)
+        .zip(p99(acts::IDLE))
+        .map(|(flood, idle)| flood / idle);
     criteria.push(Criterion {
         what: format!("netmoat: p99 of connecting within {P99_RATIO} times that without a flood"),
         found: ratio.map_or("none".to_owned(), |ratio| format!("{ratio:.2} times")),
@@ -252,12 +267,19 @@ mod tests {
     use super::*;
 
     fn attempt(begun_ms: u64, connect_us: Option<u64>) -> Attempt {
-        let (begun, connect) = (Duration::from_millis(begun_ms), connect_us.map(Duration::from_micros));
+        let (begun, connect) = (
+            Duration::from_millis(begun_ms),
+            connect_us.map(Duration::from_micros),
+        );
         Attempt {
             begun,
             ended: begun + connect.unwrap_or(super::super::client::TIMEOUT),
             connect,
-            outcome: if connect.is_some() { Outcome::Page } else { Outcome::ConnectTimeout },
+            outcome: if connect.is_some() {
+                Outcome::Page
+            } else {
+                Outcome::ConnectTimeout
+            },
         }
     }
 
@@ -278,8 +300,18 @@ mod tests {
 
     #[test]
     fn attempts_that_did_not_connect_are_slower_than_all_others() {
-        let seen = Seen::of([attempt(0, Some(900)), attempt(1, None), attempt(2, Some(100))].iter());
-        assert_eq!((seen.attempts, seen.connect_p50_ms, seen.connect_p99_ms), (3, Some(0.9), None));
+        let seen = Seen::of(
+            [
+                attempt(0, Some(900)),
+                attempt(1, None),
+                attempt(2, Some(100)),
+            ]
+            .iter(),
+        );
+        assert_eq!(
+            (seen.attempts, seen.connect_p50_ms, seen.connect_p99_ms),
+            (3, Some(0.9), None)
+        );
         let success = seen.success.unwrap();
         assert!(0.66 < success && success < 0.67);
         let nothing = Seen::of([].iter());
@@ -295,7 +327,13 @@ mod tests {
         };
         let attempts = [attempt(0, success.then_some(connect_us))];
         let rows = [(rates, Queues::default())];
-        Played::new(act, &attempts, (rates, &rows), Vec::new(), Duration::from_secs(1))
+        Played::new(
+            act,
+            &attempts,
+            (rates, &rows),
+            Vec::new(),
+            Duration::from_secs(1),
+        )
     }
 
     #[test]
@@ -306,14 +344,35 @@ mod tests {
                 played(acts::KERNEL, kernel_survives, 100, 1000.0),
                 played(acts::NETMOAT, netmoat_holds, netmoat_us, sent),
             ];
-            judge(&acts, 1000).iter().map(|criterion| criterion.passed).collect()
+            judge(&acts, 1000)
+                .iter()
+                .map(|criterion| criterion.passed)
+                .collect()
         };
         assert_eq!(verdicts(false, true, 300, 1000.0), [true; 5]);
-        assert_eq!(verdicts(true, true, 300, 1000.0), [true, true, false, true, true]);
-        assert_eq!(verdicts(false, false, 300, 1000.0), [true, true, true, false, false]);
-        assert_eq!(verdicts(false, true, 301, 1000.0), [true, true, true, true, false]);
-        assert_eq!(verdicts(false, true, 300, 899.0), [true, false, true, true, true]);
-        assert_eq!(judge(&[], 1000).iter().filter(|criterion| criterion.passed).count(), 0);
+        assert_eq!(
+            verdicts(true, true, 300, 1000.0),
+            [true, true, false, true, true]
+        );
+        assert_eq!(
+            verdicts(false, false, 300, 1000.0),
+            [true, true, true, false, false]
+        );
+        assert_eq!(
+            verdicts(false, true, 301, 1000.0),
+            [true, true, true, true, false]
+        );
+        assert_eq!(
+            verdicts(false, true, 300, 899.0),
+            [true, false, true, true, true]
+        );
+        assert_eq!(
+            judge(&[], 1000)
+                .iter()
+                .filter(|criterion| criterion.passed)
+                .count(),
+            0
+        );
     }
 
     #[test]

@@ -41,12 +41,18 @@ impl Live {
     pub fn announce(&mut self, number: usize, of: usize, act: &Act) {
         self.say(&format!("\nAct {number} of {of}: {}", act.title.bold()));
         self.say(&HEADER.dimmed().to_string());
+        if self.redraws {
+            self.put("    preparing: half-open handshakes run out, servers start");
+        }
     }
 
     /// A second is over; the client's attempts that ended in it.
     pub fn second(&mut self, second: u32, row: &(Rates, Queues), ended: &[Attempt]) {
         let seen = Seen::of(ended.iter());
-        let handshakes = ended.iter().filter(|attempt| attempt.connect.is_some()).count();
+        let handshakes = ended
+            .iter()
+            .filter(|attempt| attempt.connect.is_some())
+            .count();
         self.row(&format!("{second:>10}"), handshakes as f64, &seen, row);
     }
 
@@ -54,13 +60,24 @@ impl Live {
     pub fn done(&mut self, played: &Played) {
         let total = &played.total;
         let row = (total.rates, total.longest);
-        self.row(&format!("{:>10}", "all".bold()), total.handshakes_per_s, &total.client, &row);
+        self.row(
+            &format!("{:>10}", "all".bold()),
+            total.handshakes_per_s,
+            &total.client,
+            &row,
+        );
         if self.redraws {
             self.put("\n");
         }
     }
 
-    fn row(&mut self, label: &str, handshakes: f64, seen: &Seen, (rates, queues): &(Rates, Queues)) {
+    fn row(
+        &mut self,
+        label: &str,
+        handshakes: f64,
+        seen: &Seen,
+        (rates, queues): &(Rates, Queues),
+    ) {
         let success = format!("{:>10}", percent(seen.success));
         let success = match seen.success {
             Some(share) if share < 1.0 => success.red().bold().to_string(),
@@ -80,7 +97,11 @@ impl Live {
             rates.softirq * 100.0,
         );
         // Back to the line's start, and clear it.
-        self.put(&if self.redraws { format!("\r\x1b[K{line}") } else { format!("{line}\n") });
+        self.put(&if self.redraws {
+            format!("\r\x1b[K{line}")
+        } else {
+            format!("{line}\n")
+        });
     }
 
     fn put(&mut self, text: &str) {

@@ -34,14 +34,20 @@ impl Machine {
     /// nginx is gone.
     pub fn describe(cpus: &Cpus) -> Result<Self> {
         let kernel = uname().context("uname fails")?;
-        let time = Command::new("date").args(["--utc", "+%Y-%m-%d %H:%M UTC"]).output()?;
+        let time = Command::new("date")
+            .args(["--utc", "+%Y-%m-%d %H:%M UTC"])
+            .output()?;
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+        let model = cpuinfo
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"));
         Ok(Self {
             time: String::from_utf8_lossy(&time.stdout).trim().to_owned(),
             kernel: kernel.release().to_string_lossy().into_owned(),
             cpu_model: model
-                .map_or("unknown", |model| model.trim_start_matches([' ', '\t', ':']))
+                .map_or("unknown", |model| {
+                    model.trim_start_matches([' ', '\t', ':'])
+                })
                 .to_owned(),
             cpus: cpus.count,
             flood_cpu: cpus.flood,

@@ -19,7 +19,7 @@ use self::{
     stage::Stage,
     watch::{Fates, Reading},
 };
-use crate::{interrupt, lab::Pace};
+use crate::{interrupt, lab::Pace, wait};
 
 mod acts;
 mod chart;
@@ -54,7 +54,11 @@ pub struct Args {
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(3..=120))]
     seconds: u32,
     /// Where the report goes
-    #[arg(long, value_name = "FILE", default_value = "target/netmoat/demo-report.html")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "target/netmoat/demo-report.html"
+    )]
     report: PathBuf,
     /// Also write the figures as JSON; `-` for standard output
     #[arg(long, value_name = "FILE")]
@@ -110,18 +114,37 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             write(path, &json)?;
         }
     }
-    let report = args.report.canonicalize().unwrap_or_else(|_| args.report.clone());
+    let report = args
+        .report
+        .canonicalize()
+        .unwrap_or_else(|_| args.report.clone());
     live.say(&format!("Report: {}", report.display()));
     let passed = args.no_gate || results.criteria.iter().all(|criterion| criterion.passed);
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
-/// Plays an act: flood and client begin together; the flood goes on until the client's last attempt has ended.
+/// Plays an act: the flood begins half a second before the client and goes on until the client's last attempt
+/// has ended.
 fn play(stage: &mut Stage, act: &Act, args: &Args, live: &mut Live) -> Result<Played> {
     let length = Duration::from_secs(args.seconds.into());
     let fates = Fates::read(stage)?;
     let pace = Pace::PerSecond(args.rate);
-    let flooding = act.flood.then(|| stage.generator.start(pace, length + OUTLAST));
+    let flooding = act
+        .flood
+        .then(|| stage.generator.start(pace, length + OUTLAST));
+    if act.flood {
+        // Its first SYNs fill the SYN queue and expire together, seconds later; client's retransmissions,
+        // whole seconds after its start, must not meet just that moment each time.
+        let half = stage.generator.generated()? + u64::from(args.rate / 2);
+        let generator = &stage.generator;
+        wait::until("the flood", Duration::from_secs(10), || {
+            generator.generated().is_ok_and(|sent| sent >= half)
+        })?;
+    }
     let start = Instant::now();
     let load = stage.load(start, length)?;
     let first = Reading::take(stage)?;
@@ -150,7 +173,8 @@ fn play(stage: &mut Stage, act: &Act, args: &Args, live: &mut Live) -> Result<Pl
 
 fn write(path: &Path, text: &str) -> Result<()> {
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+        fs::create_dir_all(directory)
+            .with_context(|| format!("{} cannot be made", directory.display()))?;
     }
     fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
 }

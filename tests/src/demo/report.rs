@@ -37,7 +37,8 @@ pub fn html(results: &Results) -> String {
 
 const READING: [&str; 6] = [
     "An <em>attempt</em> succeeds when the whole page came. Times to connect are those of the TCP handshake as \
-     <code>connect()</code> sees it, of all attempts: one that gave up counts as slower than all others.",
+     <code>connect()</code> sees it, of all attempts: one that gave up counts as slower than all others. <em>Page</em> is the time until the \
+     whole page was there.",
     "A point in the plot is what the attempts that <em>began</em> in that second came to. Workers that wait for \
      their timeout begin no other attempt; seconds in which none began have no point.",
     "<em>SYN-ACKs of the server</em> are those that came back to the flood's addresses. With cookies each SYN \
@@ -52,7 +53,11 @@ const READING: [&str; 6] = [
 
 fn method(results: &Results) -> Vec<String> {
     let machine = &results.machine;
-    let one_cpu = if machine.cpus == 1 { "There was only one CPU." } else { "" };
+    let one_cpu = if machine.cpus == 1 {
+        "There was only one CPU."
+    } else {
+        ""
+    };
     vec![
         format!(
             "Linux {}, {} of {}, {}, netmoat {} with its default configuration, XDP on veth in native mode.",
@@ -81,7 +86,7 @@ fn method(results: &Results) -> Vec<String> {
             TIMEOUT.as_secs()
         ),
         format!(
-            "Flood and client begin together; an act lasts {} s, and the flood goes on until the last attempt has \
+            "The flood begins half a second before the client; an act lasts {} s, and the flood goes on until the last attempt has \
              ended. Between the kernel's acts nginx starts afresh and half-open handshakes are gone.",
             results.seconds
         ),
@@ -95,11 +100,15 @@ fn cards(results: &Results) -> String {
             continue;
         };
         let seen = &total.client;
-        let class = if seen.success == Some(1.0) { "good" } else { "bad" };
+        let class = if seen.success == Some(1.0) {
+            "good"
+        } else {
+            "bad"
+        };
         let _ = writeln!(
             html,
             "<div class=\"card\"><div>{}</div><div class=\"figure {class}\">{}</div>\
-             <div class=\"mute\">of attempts succeed<br>p99 to connect {} ms, CPU {:.0} %</div></div>",
+             <div class=\"mute\">of attempts succeed<br>p99 to connect {}&nbsp;ms, CPU {:.0}&nbsp;%</div></div>",
             act.title,
             percent(seen.success),
             escape(&milliseconds(seen, seen.connect_p99_ms)),
@@ -111,7 +120,11 @@ fn cards(results: &Results) -> String {
 
 fn criteria(results: &Results) -> String {
     let rows = results.criteria.iter().map(|criterion| {
-        let (class, word) = if criterion.passed { ("good", "PASS") } else { ("bad", "FAIL") };
+        let (class, word) = if criterion.passed {
+            ("good", "PASS")
+        } else {
+            ("bad", "FAIL")
+        };
         let word = format!("<span class=\"{class}\">{word}</span>");
         vec![word, escape(&criterion.what), escape(&criterion.found)]
     });
@@ -136,7 +149,11 @@ fn fates(results: &Results) -> String {
                 escape(fate.meaning),
             ]
         });
-        html += &table("fates", &["packets", "counted by", "counter", "meaning"], rows);
+        html += &table(
+            "fates",
+            &["packets", "counted by", "counter", "meaning"],
+            rows,
+        );
     }
     html
 }
@@ -154,14 +171,22 @@ fn table(class: &str, header: &[&str], rows: impl Iterator<Item = Vec<String>>) 
 }
 
 fn paragraphs(texts: &[String]) -> String {
-    texts.iter().map(|text| format!("<p>{}</p>\n", escape(text))).collect()
+    texts
+        .iter()
+        .map(|text| format!("<p>{}</p>\n", escape(text)))
+        .collect()
 }
 
 fn list(items: &[String]) -> String {
-    let items: String = items.iter().map(|item| format!("<li>{item}</li>\n")).collect();
+    let items: String = items
+        .iter()
+        .map(|item| format!("<li>{item}</li>\n"))
+        .collect();
     format!("<ul>\n{items}</ul>\n")
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

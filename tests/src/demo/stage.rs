@@ -90,9 +90,12 @@ impl Stage {
         self.web = None;
         let diag = &mut self.diag;
         wait::until("the half-open connections to run out", DRAIN, || {
-            diag.syn_recv_by_port().is_ok_and(|ports| !ports.contains_key(&web::PORT))
+            diag.syn_recv_by_port()
+                .is_ok_and(|ports| !ports.contains_key(&web::PORT))
         })?;
-        self.server.ns.sysctl("net.ipv4.tcp_syncookies", &act.syncookies.to_string())?;
+        self.server
+            .ns
+            .sysctl("net.ipv4.tcp_syncookies", &act.syncookies.to_string())?;
         let server = &self.server;
         self.web = Some(self.cpus.on_rest(|| Web::start(server))?);
         if act.netmoat {
@@ -102,9 +105,13 @@ impl Stage {
             self.agent = Some(agent);
         }
         // Neighbours have found one another, and nginx has read the page.
-        let attempts = self.load(Instant::now(), Duration::from_millis(1))?.finish();
+        let attempts = self
+            .load(Instant::now(), Duration::from_millis(1))?
+            .finish();
         ensure!(
-            attempts.iter().any(|attempt| attempt.connect.is_some_and(|time| time < TIMEOUT)),
+            attempts
+                .iter()
+                .any(|attempt| attempt.connect.is_some_and(|time| time < TIMEOUT)),
             "the client does not reach nginx, without any flood"
         );
         Ok(())
@@ -117,7 +124,8 @@ impl Stage {
     pub fn load(&self, start: Instant, time: Duration) -> Result<Load> {
         let door = self.client.ns.door();
         let target = self.target();
-        self.cpus.on_rest(|| Ok(Load::start(&door, target, start, time)))
+        self.cpus
+            .on_rest(|| Ok(Load::start(&door, target, start, time)))
     }
 
     /// Ends the agent in an orderly manner.
@@ -126,7 +134,10 @@ impl Stage {
     /// It does not end.
     pub fn close(mut self) -> Result<()> {
         match self.agent.take() {
-            Some(mut agent) => agent.terminate().map(drop).context("the agent does not end"),
+            Some(mut agent) => agent
+                .terminate()
+                .map(drop)
+                .context("the agent does not end"),
             None => Ok(()),
         }
     }

@@ -44,10 +44,10 @@ pub const COLUMNS: [&str; 10] = [
     "success",
     "connect\np50, ms",
     "connect\np99, ms",
+    "page\np99, ms",
     "SYN-ACK\n/s",
     "SYN queue,\nlongest",
     "CPU",
-    "softirq",
 ];
 
 /// The rows of the table, in terminal and report.
@@ -61,10 +61,10 @@ pub fn rows(results: &Results) -> Vec<Vec<String>> {
             percent(seen.success),
             milliseconds(seen, seen.connect_p50_ms),
             milliseconds(seen, seen.connect_p99_ms),
+            milliseconds(seen, seen.page_p99_ms),
             thousands(total.rates.syn_acks_per_s),
             format!("{} of {}", total.longest.syn, total.longest.limit),
             format!("{:.0} %", total.rates.cpu * 100.0),
-            format!("{:.0} %", total.rates.softirq * 100.0),
         ]
     });
     rows.collect()
@@ -101,7 +101,10 @@ pub fn verdict(results: &Results) -> Vec<String> {
     });
     [
         got_through("The kernel alone, without SYN cookies:", acts::KERNEL),
-        got_through("The kernel alone, with its SYN cookies:", acts::KERNEL_COOKIES),
+        got_through(
+            "The kernel alone, with its SYN cookies:",
+            acts::KERNEL_COOKIES,
+        ),
         got_through("Behind netmoat:", acts::NETMOAT),
         caveat,
     ]
@@ -114,14 +117,23 @@ pub fn verdict(results: &Results) -> Vec<String> {
 pub fn closing(results: &Results) -> String {
     let mut text = String::from("\n");
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(COLUMNS).add_rows(rows(results));
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_header(COLUMNS)
+        .add_rows(rows(results));
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let _ = writeln!(text, "{table}\n");
     for played in results.acts.iter().filter(|played| played.act.flood) {
         let _ = writeln!(text, "{}: what became of packets", played.act.title.bold());
-        for Fate { by, name, meaning, packets } in &played.fates {
+        for Fate {
+            by,
+            name,
+            meaning,
+            packets,
+        } in &played.fates
+        {
             let _ = writeln!(text, "  {packets:>10}  {by:<8} {name:<27} {meaning}");
         }
     }
@@ -136,12 +148,20 @@ pub fn closing(results: &Results) -> String {
         } else {
             "FAIL".red().bold().to_string()
         };
-        let _ = writeln!(text, "{word}  {} (found: {})", criterion.what, criterion.found);
+        let _ = writeln!(
+            text,
+            "{word}  {} (found: {})",
+            criterion.what, criterion.found
+        );
     }
     text
 }
 
 /// A rate for people.
 pub fn thousands(rate: f64) -> String {
-    if rate < 9_950.0 { format!("{rate:.0}") } else { format!("{:.0}k", rate / 1e3) }
+    if rate < 9_950.0 {
+        format!("{rate:.0}")
+    } else {
+        format!("{:.0}k", rate / 1e3)
+    }
 }

@@ -83,13 +83,19 @@ impl Reading {
 
 impl Cpu {
     fn read() -> Result<Self> {
-        let time = KernelStats::current().context("/proc/stat cannot be read")?.total;
+        let time = KernelStats::current()
+            .context("/proc/stat cannot be read")?
+            .total;
         let idle = time.idle + time.iowait.unwrap_or(0);
         let softirq = time.softirq.unwrap_or(0);
         // Guests' time is part of the users'.
         let busy = time.user + time.nice + time.system + softirq;
         let total = idle + busy + time.irq.unwrap_or(0) + time.steal.unwrap_or(0);
-        Ok(Self { idle, softirq, total })
+        Ok(Self {
+            idle,
+            softirq,
+            total,
+        })
     }
 }
 
@@ -99,7 +105,10 @@ impl Cpu {
 /// It is gone.
 pub fn queues(stage: &mut Stage) -> Result<Queues> {
     let listeners = stage.diag.listeners()?;
-    let listener = listeners.iter().find(|l| l.port == web::PORT).context("nginx listens no more")?;
+    let listener = listeners
+        .iter()
+        .find(|l| l.port == web::PORT)
+        .context("nginx listens no more")?;
     let half_open = stage.diag.syn_recv_by_port()?;
     Ok(Queues {
         syn: half_open.get(&web::PORT).copied().unwrap_or(0),
@@ -132,14 +141,35 @@ const BY: [&str; 3] = [AGENT, KERNEL, LINKS];
 
 /// The kernel's counters of TCP handshakes.
 const HANDSHAKES: [(&str, &str); 8] = [
-    ("TcpExtTCPReqQFullDrop", "SYN dropped: the SYN queue was full"),
-    ("TcpExtTCPReqQFullDoCookies", "SYN queue full: a cookie of the kernel's own instead"),
-    ("TcpExtSyncookiesSent", "SYN answered with a cookie of the kernel's own"),
-    ("TcpExtSyncookiesRecv", "ACK that proved a cookie of the kernel's own"),
-    ("TcpExtSyncookiesFailed", "ACK that proved no cookie of the kernel's own"),
+    (
+        "TcpExtTCPReqQFullDrop",
+        "SYN dropped: the SYN queue was full",
+    ),
+    (
+        "TcpExtTCPReqQFullDoCookies",
+        "SYN queue full: a cookie of the kernel's own instead",
+    ),
+    (
+        "TcpExtSyncookiesSent",
+        "SYN answered with a cookie of the kernel's own",
+    ),
+    (
+        "TcpExtSyncookiesRecv",
+        "ACK that proved a cookie of the kernel's own",
+    ),
+    (
+        "TcpExtSyncookiesFailed",
+        "ACK that proved no cookie of the kernel's own",
+    ),
     ("TcpExtListenOverflows", "the accept queue was full"),
-    ("TcpExtListenDrops", "SYN or ACK dropped at the listener, for any reason"),
-    ("TcpExtTCPTimeouts", "timer ran out, such as that of a half-open connection"),
+    (
+        "TcpExtListenDrops",
+        "SYN or ACK dropped at the listener, for any reason",
+    ),
+    (
+        "TcpExtTCPTimeouts",
+        "timer ran out, such as that of a half-open connection",
+    ),
 ];
 
 /// What is nothing to tell: packets that have little to do with handshakes.
@@ -159,7 +189,9 @@ impl Fates {
         let mut fates = Self::default();
         if let Some(agent) = &stage.agent {
             for counter in agent.counters()?.enforced {
-                let reason = Reason::ALL.iter().find(|&&reason| reason as u32 == counter.code);
+                let reason = Reason::ALL
+                    .iter()
+                    .find(|&&reason| reason as u32 == counter.code);
                 if let Some(reason) = reason.filter(|reason| !USUAL.contains(reason)) {
                     fates.add(AGENT, counter.name, reason.describe(), counter.packets);
                 }
@@ -167,15 +199,33 @@ impl Fates {
         }
         let counters = stage.server.ns.run(netstat::counters)?;
         for (name, meaning) in HANDSHAKES {
-            fates.add(KERNEL, name.to_owned(), meaning, counters.get(name).copied().unwrap_or(0));
+            fates.add(
+                KERNEL,
+                name.to_owned(),
+                meaning,
+                counters.get(name).copied().unwrap_or(0),
+            );
         }
         let hosts = [&stage.server, &stage.client, &stage.attacker];
-        for ns in hosts.map(|host| &host.ns).into_iter().chain([stage.lan.bridge()]) {
+        for ns in hosts
+            .map(|host| &host.ns)
+            .into_iter()
+            .chain([stage.lan.bridge()])
+        {
             // Not /proc/net: that is the namespace of the process's first thread.
             let links = ns.run(|| InterfaceDeviceStatus::from_file("/proc/thread-self/net/dev"))?;
-            let dropped = links.0.values().map(|link| link.recv_drop + link.sent_drop).sum();
+            let dropped = links
+                .0
+                .values()
+                .map(|link| link.recv_drop + link.sent_drop)
+                .sum();
             let role = ns.name().rsplit('-').next().unwrap_or_default();
-            fates.add(LINKS, format!("{role}_dropped"), "frame dropped at an interface, or its ring full", dropped);
+            fates.add(
+                LINKS,
+                format!("{role}_dropped"),
+                "frame dropped at an interface, or its ring full",
+                dropped,
+            );
         }
         Ok(fates)
     }

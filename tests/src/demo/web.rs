@@ -40,8 +40,14 @@ impl Web {
         let config_file = path.join("nginx.conf");
         fs::write(&config_file, config)?;
         let mut command = Command::new("nginx");
-        command.arg("-p").arg(path).arg("-c").arg(&config_file).args(["-e", "stderr"]);
-        let process = Process::start(&host.ns, &mut command).context("apt-get install nginx-light")?;
+        command
+            .arg("-p")
+            .arg(path)
+            .arg("-c")
+            .arg(&config_file)
+            .args(["-e", "stderr"]);
+        let process =
+            Process::start(&host.ns, &mut command).context("apt-get install nginx-light")?;
         let mut web = Self {
             process,
             _directory: directory,
@@ -49,7 +55,9 @@ impl Web {
         let mut diag = host.ns.run(net_user::host::sock_diag::Diag::open)?;
         wait::until("nginx to listen", Duration::from_secs(10), || {
             web.process.ended().is_some()
-                || diag.listeners().is_ok_and(|all| all.iter().any(|l| l.port == PORT))
+                || diag
+                    .listeners()
+                    .is_ok_and(|all| all.iter().any(|l| l.port == PORT))
         })?;
         if web.process.ended().is_some() {
             bail!("nginx ended: {}", web.process.printed().trim_end());
@@ -65,7 +73,15 @@ pub fn page() -> String {
 
 /// What `nginx -v` says, such as `nginx/1.22.1`.
 pub fn version() -> Result<String> {
-    let output = Command::new("nginx").arg("-v").output().context("nginx cannot be started")?;
+    let output = Command::new("nginx")
+        .arg("-v")
+        .output()
+        .context("nginx cannot be started")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    Ok(said.trim().rsplit(' ').next().unwrap_or_default().to_owned())
+    Ok(said
+        .trim()
+        .rsplit(' ')
+        .next()
+        .unwrap_or_default()
+        .to_owned())
 }
