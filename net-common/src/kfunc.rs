@@ -25,10 +25,9 @@ pub struct TcpReqAttrs {
     pub sack_ok: u8,
     /// 1 when timestamps were agreed.
     pub tstamp_ok: u8,
-    /// 1 for timestamps in microseconds; always 0 here.
-    pub usec_ts_ok: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    /// `usec_ts_ok` (timestamps in microseconds) and three reserved octets, all zero: one word, because
+    /// three octets become a call of memset.
+    pub usec_ts_ok_and_reserved: u32,
 }
 
 const _: () = assert!(size_of::<TcpReqAttrs>() == 20);

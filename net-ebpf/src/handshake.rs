@@ -89,7 +89,6 @@ fn attrs(claim: &Claim, options: &Options, terms: Terms) -> TcpReqAttrs {
         wscale_ok: wscale_ok.into(),
         sack_ok: terms.sack.into(),
         tstamp_ok: terms.timestamps.into(),
-        usec_ts_ok: 0,
-        reserved: [0; 3],
+        usec_ts_ok_and_reserved: 0,
     }
 }
