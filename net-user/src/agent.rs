@@ -364,6 +364,17 @@ impl Agent {
             self.maps.clear_listener_stats(slot)?;
             self.cookies.remove(&slot);
         }
+        let complete = self.settings.flags & Settings::FILTER_COMPLETE != 0;
+        if !compiled.fresh_slots.is_empty() && (complete || self.renewal.is_some()) {
+            // SYNs to a listener that was not protected did not enter the filter (a scan of closed ports
+            // would fill it): look sockets up until a new half knows theirs.
+            self.settings.flags &= !Settings::FILTER_COMPLETE;
+            self.maps.set_settings(&self.settings)?;
+            self.renewal = Some(Renewal::start(
+                &mut self.maps,
+                self.settings.filter_half ^ 1,
+            )?);
+        }
         self.maps.set_listeners(&compiled.entries)?;
         self.compiled = compiled;
         Ok(())

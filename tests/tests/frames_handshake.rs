@@ -179,6 +179,13 @@ fn complete(
         listener.accept().ok()
     });
     let (stream, peer) = accepted.unwrap();
+    // A connection that the kernel has half made must fail the test, not hang it.
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    stream
+        .set_write_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
     assert_eq!((peer.ip(), peer.port()), (envelope.src, syn.source_port));
     assert_eq!(lab.stats(envelope).handshakes, made + 1);
     // A repetition of the ACK, or the first data after it, is the connection's.
