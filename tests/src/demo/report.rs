@@ -46,7 +46,8 @@ const READING: [&str; 6] = [
     "<em>SYN queue</em>: handshakes for which the kernel keeps state. netmoat's default leaves 100 handshakes a \
      second to the kernel and answers the rest with cookies, so some of the flood's SYNs wait there too.",
     "<em>CPU</em> is that of the whole machine and includes attacker, client and the bridge between them; \
-     compare acts, do not take it for the server's cost.",
+     compare acts, do not take it for the server's cost. Busy is exact; soft interrupts are sampled at \
+     clock ticks.",
     "After the flood netmoat sends no cookie any more; the SYN-ACKs that are left are the kernel's \
      repetitions for half-open handshakes.",
 ];

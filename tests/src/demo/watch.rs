@@ -18,14 +18,14 @@ pub struct Reading {
     sent: u64,
     sink: Sink,
     cpu: Cpu,
+    cpus: usize,
 }
 
-/// Clock ticks of all CPUs.
+/// Seconds of all CPUs together.
 #[derive(Clone, Copy)]
 struct Cpu {
-    idle: u64,
-    softirq: u64,
-    total: u64,
+    idle: f64,
+    softirq: f64,
 }
 
 /// Rates between two readings, and the queues at the second.
@@ -58,44 +58,40 @@ impl Reading {
     /// # Errors
     /// The kernel refuses.
     pub fn take(stage: &Stage) -> Result<Self> {
+        let (cpu, cpus) = Cpu::read()?;
         Ok(Self {
             at: Instant::now(),
             sent: stage.generator.generated()?,
             sink: stage.generator.sink()?,
-            cpu: Cpu::read()?,
+            cpu,
+            cpus,
         })
     }
 
     /// What went on since another reading.
     pub fn since(&self, before: &Self) -> Rates {
         let seconds = (self.at - before.at).as_secs_f64();
-        let ticks = (self.cpu.total - before.cpu.total).max(1) as f64;
-        // The kernel's account of idle time may go back a little.
-        let share = |now: u64, then: u64| now.saturating_sub(then) as f64 / ticks;
+        let share = |now: f64, then: f64| (now - then) / (seconds * self.cpus as f64);
         Rates {
             syns_per_s: (self.sent - before.sent) as f64 / seconds,
             syn_acks_per_s: (self.sink.syn_acks - before.sink.syn_acks) as f64 / seconds,
-            cpu: (1.0 - share(self.cpu.idle, before.cpu.idle)).max(0.0),
-            softirq: share(self.cpu.softirq, before.cpu.softirq),
+            cpu: (1.0 - share(self.cpu.idle, before.cpu.idle)).clamp(0.0, 1.0),
+            softirq: share(self.cpu.softirq, before.cpu.softirq).clamp(0.0, 1.0),
         }
     }
 }
 
 impl Cpu {
-    fn read() -> Result<Self> {
-        let time = KernelStats::current()
-            .context("/proc/stat cannot be read")?
-            .total;
-        let idle = time.idle + time.iowait.unwrap_or(0);
-        let softirq = time.softirq.unwrap_or(0);
-        // Guests' time is part of the users'.
-        let busy = time.user + time.nice + time.system + softirq;
-        let total = idle + busy + time.irq.unwrap_or(0) + time.steal.unwrap_or(0);
-        Ok(Self {
-            idle,
-            softirq,
-            total,
-        })
+    /// With how many CPUs these are. Idle time is exact (NO_HZ); all other time is counted by what a tick of
+    /// the clock meets, and what a generator does in step with the clock can hide from it.
+    fn read() -> Result<(Self, usize)> {
+        let stat = KernelStats::current().context("/proc/stat cannot be read")?;
+        let (time, second) = (stat.total, procfs::ticks_per_second() as f64);
+        let cpu = Self {
+            idle: (time.idle + time.iowait.unwrap_or(0)) as f64 / second,
+            softirq: time.softirq.unwrap_or(0) as f64 / second,
+        };
+        Ok((cpu, stat.cpu_time.len()))
     }
 }
 
