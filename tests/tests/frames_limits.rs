@@ -201,7 +201,11 @@ fn nothing_is_answered_while_the_accept_queue_is_full_r_syn_14_c_14() {
             let ran = lab.run(&frame);
             assert_eq!((ran.reason, ran.observed), (Reason::AcceptFull, true));
             lab.set_flag(Settings::OBSERVE, false);
-            assert_eq!(lab.stats(envelope).accept_full, before + 2);
+            assert_eq!(
+                lab.stats(envelope).accept_full,
+                before + 1,
+                "what passed was answered"
+            );
             // What a full queue does to the budget's SYNs is the kernel's to decide.
             lab.set_listeners(|l| {
                 (l.flags, l.tolerance_ns) = (l.flags & !Listener::ALWAYS, 1000 * HOUR);

@@ -9,7 +9,6 @@ use net_tests::{
 #[test]
 fn c_27_a_double_tagged_syn_passes_since_its_ack_could_not_be_completed() {
     prog_run::in_namespace(|lab| {
-        lab.open();
         for envelope in DOUBLE_TAGGED {
             let syn = envelope.tcp(&linux_syn(4000, 5), &[]);
             let ran = lab.expect(envelope.name, &syn, Reason::SynUnprotected);

@@ -193,7 +193,7 @@ fn a_foreign_xdp_program_is_named() {
         name: "lab0".into(),
         mtu: 1500,
         up: true,
-        mac: None,
+        mac: Some([2, 0, 0, 0, 0, 7]),
         kind: None,
         lower: None,
         controller: None,
