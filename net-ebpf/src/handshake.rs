@@ -16,7 +16,7 @@ use crate::{
     kfunc, limit,
     maps::{ACTIVITY, PORTS},
     packet::{View, forget_path},
-    pipeline,
+    pipeline, recent,
     socket::{self, Found},
     syn_cookie::{listener, outstanding, prove, stat},
     verdict::count,
@@ -53,7 +53,11 @@ fn complete(ctx: &TcContext, epoch: u32) -> Option<()> {
     }
     let listener = listener(ctx, &tcp)?;
     let (claim, options, terms) = prove(ctx, &tcp, listener, epoch)?;
-    // The first data segment and every repetition prove the cookie too; their socket exists by then.
+    // The first data segment and every repetition prove the cookie too. Their socket exists by then, unless they
+    // were received in one go with the ACK.
+    if recent::made(&tcp) {
+        return None;
+    }
     let Found::Listener(sk) = socket::look_up(ctx.skb.skb.cast(), &tcp) else {
         return None;
     };
@@ -70,6 +74,7 @@ fn complete(ctx: &TcContext, epoch: u32) -> Option<()> {
         count(Reason::HandshakeRefused);
         stat(listener.slot, |s| s.handshakes_refused += 1);
     } else {
+        recent::note_made(&tcp);
         count(Reason::HandshakeMade);
         stat(listener.slot, |s| s.handshakes += 1);
     }

@@ -11,6 +11,7 @@ mod maps;
 mod options;
 mod packet;
 mod pipeline;
+mod recent;
 mod socket;
 mod syn_cookie;
 mod trace;

@@ -14,6 +14,8 @@ use net_common::{
     verdict::COUNTERS as COUNTER_ENTRIES,
 };
 
+use crate::recent::{RECENT_ENTRIES, Recent};
+
 /// Version of `net_common::abi` that this object was built with; read by the agent before the load.
 #[unsafe(no_mangle)]
 static ABI: u32 = net_common::abi::ABI_VERSION;
@@ -57,6 +59,11 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_EN
 #[map]
 pub static LISTENER_STATS: PerCpuArray<ListenerStats> =
     PerCpuArray::with_max_entries(MAX_LISTENERS, 0);
+
+/// Cookies proven lately, by acknowledgment number; one that is overwritten is forgotten, and what arrived in
+/// one go with its ACK is lost. Written by the data path.
+#[map]
+pub static RECENT: PerCpuArray<Recent> = PerCpuArray::with_max_entries(RECENT_ENTRIES, 0);
 
 /// Listeners that come and go, for the agent. Full: the event is lost, the agent's polling finds it.
 #[map]

@@ -21,6 +21,7 @@ use crate::{
     options,
     packet::{Context, Octets, View, forget},
     pipeline::Tcp,
+    recent,
     socket::{self, Found},
     trace::trace,
     verdict::count,
@@ -369,8 +370,12 @@ pub fn on_ack(ctx: &XdpContext, tcp: &Tcp) -> Reason {
     };
     let reason = if prove(ctx, tcp, listener, epoch).is_some() {
         stat(listener.slot, |s| s.cookies_proven += 1);
+        recent::note_proven(tcp);
         Reason::CookieProven
+    } else if recent::follows(tcp) {
+        Reason::AckOnSocket
     } else if kernel_cookie(ctx, tcp, sk.cast()) {
+        recent::note_proven(tcp);
         Reason::KernelCookie
     } else {
         stat(listener.slot, |s| s.cookies_failed += 1);

@@ -44,6 +44,8 @@ const LATE: Duration = Duration::from_millis(5);
 const IDLE: &str = "lab-idle";
 /// Frames that the kernel makes of one batch. A veth ring has 256 places.
 const BATCH: u32 = 64;
+/// Frames of one system call at most when they are paced: whatever else is on the link waits behind them.
+const CHUNK: u32 = 32;
 /// Frames of one system call when nothing is paced: some tens of milliseconds.
 const STRETCH: u64 = 32 * 1024;
 
@@ -120,7 +122,7 @@ impl Pass {
 pub enum Pace {
     /// As fast as the sending CPU can.
     FlatOut,
-    /// So many packets a second, in chunks of 64 or less; no burst makes up for more than [`LATE`].
+    /// So many packets a second, in chunks of 32 or less; no burst makes up for more than [`LATE`].
     PerSecond(u32),
 }
 
@@ -129,8 +131,8 @@ impl Pace {
     fn chunk(self) -> u64 {
         match self {
             Self::FlatOut => STRETCH,
-            // A millisecond's worth, as long as it fits a batch.
-            Self::PerSecond(rate) => u64::from((rate / 1000).clamp(1, BATCH)),
+            // A millisecond's worth.
+            Self::PerSecond(rate) => u64::from((rate / 1000).clamp(1, CHUNK)),
         }
     }
 }

@@ -72,8 +72,8 @@ fn method(results: &Results) -> Vec<String> {
          real network the flood's cost of sending would not be the server's."
             .to_owned(),
         format!(
-            "The flood is paced smoothly, a chunk of at most 64 frames at a time, from random addresses of \
-             10.0.0.0/8; what the generator is late with it does not make up for. Generator and observer run on \
+            "The flood is paced smoothly, a chunk of at most 32 frames at a time, from random addresses of \
+             10.0.0.0/8; of what the generator is late with it makes up for 5 ms at most. Generator and observer run on \
              CPU {}, so that what the flood causes in the kernel stays there, as with a network card's queue; \
              client and nginx run on {}. {one_cpu}",
             machine.flood_cpu,
