@@ -1,13 +1,19 @@
-//! Which CPU does what. The flood and whatever it causes in the kernel have one of their own, as a network
-//! card's queue would give it; client and server have the rest.
+//! Which CPU does what, and how urgently. The flood and whatever it causes in the kernel have one of their own,
+//! as a network card's queue would give it; client and server have the rest. All of them come before what else
+//! runs on the machine, which would be measured too.
 
 use std::thread;
 
 use anyhow::{Context as _, Result};
 use nix::{
+    errno::Errno,
+    libc,
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
+
+/// Niceness of attacker, client and server.
+const URGENT: libc::c_int = -10;
 
 /// The CPUs that we may use.
 #[derive(Clone, Copy)]
@@ -45,14 +51,15 @@ impl Cpus {
         })
     }
 
-    /// Moves the calling thread to the flood's CPU.
+    /// Moves the calling thread to the flood's CPU, and before others. The threads that it starts follow.
     ///
     /// # Errors
     /// The CPU went offline.
     pub fn watch(&self) -> Result<()> {
         let mut cpus = CpuSet::new();
         cpus.set(self.flood)?;
-        pin(&cpus)
+        pin(&cpus)?;
+        renice(URGENT)
     }
 
     /// Runs `work` on a thread that uses client's and server's CPUs; processes and threads that it starts do
@@ -61,22 +68,27 @@ impl Cpus {
     /// # Errors
     /// Those of `work`, or the CPUs went offline.
     pub fn on_rest<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        on(&self.rest, work)
+        on(&self.rest, URGENT, work)
     }
 
-    /// As [`Self::on_rest`], free to use any CPU.
+    /// As [`Self::on_rest`], free to use any CPU, and no more urgent than others.
     ///
     /// # Errors
     /// See there.
     pub fn on_all<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        on(&self.all, work)
+        on(&self.all, 0, work)
     }
 }
 
-fn on<T: Send>(cpus: &CpuSet, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+fn on<T: Send>(
+    cpus: &CpuSet,
+    niceness: libc::c_int,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
     thread::scope(|scope| {
         let there = scope.spawn(|| {
             pin(cpus)?;
+            renice(niceness)?;
             work()
         });
         there
@@ -88,4 +100,12 @@ fn on<T: Send>(cpus: &CpuSet, work: impl FnOnce() -> Result<T> + Send) -> Result
 /// Moves the calling thread.
 fn pin(cpus: &CpuSet) -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), cpus).context("a CPU that could be used is gone")
+}
+
+/// Sets the niceness of the calling thread.
+fn renice(niceness: libc::c_int) -> Result<()> {
+    // SAFETY: takes integers; 0 is the calling thread (setpriority(2), NOTES).
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
+    Errno::result(result).context("a thread's priority cannot be set")?;
+    Ok(())
 }

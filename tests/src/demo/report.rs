@@ -69,7 +69,8 @@ fn method(results: &Results) -> Vec<String> {
             escape(&machine.netmoat),
         ),
         "Server, client and attacker are network namespaces on one bridge. All three share this machine: in a \
-         real network the flood's cost of sending would not be the server's."
+         real network the flood's cost of sending would not be the server's. They run at niceness -10, so that \
+         other work on the machine disturbs the figures less; netmoat's agent does not."
             .to_owned(),
         format!(
             "The flood is paced smoothly, a chunk of at most 32 frames at a time, from random addresses of \

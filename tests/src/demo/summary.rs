@@ -92,7 +92,9 @@ pub fn verdict(results: &Results) -> Vec<String> {
         let _ = write!(text, "; CPU {:.0} %.", total.rates.cpu * 100.0);
         Some(text)
     };
-    let busy = find(&results.acts, acts::IDLE).map_or(0.0, |idle| idle.rates.cpu);
+    let busy =
+        [acts::IDLE, acts::AFTER].map(|act| find(&results.acts, act).map_or(0.0, |t| t.rates.cpu));
+    let busy = busy[0].max(busy[1]);
     let caveat = (busy > BUSY).then(|| {
         format!(
             "Something else kept the machine busy (CPU {:.0} % without a flood): these figures say little.",
