@@ -5,7 +5,7 @@
 
 /// Version of everything in this module. The object carries it in the global `ABI`; the agent refuses
 /// to work with an object or a map of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Upper bound of listeners with statistics of their own ([`Listener::slot`] is below it).
 pub const MAX_LISTENERS: u32 = 4096;
@@ -15,6 +15,24 @@ pub const MAX_LISTENER_KEYS: u32 = 65_536;
 pub const SYN_ACK_CELLS: u32 = 16_384;
 /// 64-bit blocks of the filter of sources that may hold a socket; a power of two, 64 KiB.
 pub const SOCKET_FILTER_BLOCKS: u32 = 8_192;
+/// Entries of the `BINDINGS` map: own addresses, pinned and learned neighbours.
+pub const MAX_BINDINGS: u32 = 16_384;
+/// Link-layer addresses that one binding may have.
+pub const BINDING_MACS: usize = 8;
+/// Cells of the limits per link-layer address, a power of two; 128 KiB.
+pub const NEIGHBOR_CELLS: u32 = 16_384;
+/// Cells of what was asked for, a power of two; 64 KiB.
+pub const ASKED_CELLS: u32 = 4_096;
+/// Cells of the neighbours seen before, a power of two; 256 KiB.
+pub const SEEN_CELLS: u32 = 32_768;
+/// Cells of the limits per interface, a power of two. Interfaces whose indices agree in the low bits share.
+pub const INTERFACE_CELLS: u32 = 256;
+/// How long a request that left this host makes an answer solicited (R-ARP-8), nanoseconds.
+pub const ASKED_NS: u64 = 3_000_000_000;
+/// Age of the agent's heartbeat beyond which learned bindings are only observed, nanoseconds.
+pub const STALE_NS: u64 = 5_000_000_000;
+/// Octets of a frame that an event carries.
+pub const EVENT_FRAME: usize = 128;
 
 /// An IP address as four words in network byte order, exactly as they stand in a packet. IPv4 uses the
 /// first word and leaves the others 0; the family stands beside it wherever both can occur.
@@ -198,6 +216,173 @@ pub struct SockOffsets {
     pub v6_daddr: u32,
 }
 
+/// Key of `BINDINGS`: a neighbour's address as seen on one attached interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NeighborKey {
+    /// The neighbour's address.
+    pub addr: AddrWords,
+    /// The attached interface.
+    pub ifindex: u32,
+    /// VLAN id of the (inner) 802.1Q tag in the frame, 0 without one.
+    pub vlan: u16,
+    /// 4 or 6.
+    pub family: u16,
+}
+
+/// Value of `BINDINGS`: the link-layer addresses that an address may be at. The agent writes the whole of it,
+/// the data path the four times.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Binding {
+    /// [`crate::units::Mac`]s; 0 for an unused place.
+    pub macs: [u64; BINDING_MACS],
+    /// The flags below.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// GCRA of the share of frames that is reserved for this neighbour, nanoseconds.
+    pub share_tat_ns: u64,
+    /// GCRA of events: contradicting claims that nobody asked for.
+    pub claim_tat_ns: u64,
+    /// GCRA of events: contradicting claims that answer a request of ours. Apart from the others, so that
+    /// who floods claims does not hide a new holder that answers.
+    pub candidate_tat_ns: u64,
+    /// GCRA of events: answers of the recorded holder. Apart from all claims: a lost answer would look like
+    /// silence.
+    pub answer_tat_ns: u64,
+}
+
+impl Binding {
+    /// An address of our own; `macs` are ours.
+    pub const OWN: u32 = 1;
+    /// Claims are held to it. Without, its answers are only told to the agent, which is still learning.
+    pub const PROTECTED: u32 = 1 << 1;
+    /// Named by the operator: enforced even while the agent is stale.
+    pub const PINNED: u32 = 1 << 2;
+    /// May advertise itself as a router while the RA guard is on.
+    pub const ROUTER: u32 = 1 << 3;
+}
+
+/// A rate as GCRA has it; nanoseconds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// Time between events at the rate.
+    pub interval_ns: u64,
+    /// The burst.
+    pub tolerance_ns: u64,
+}
+
+/// The one value of `NEIGHBOR_SETTINGS`, written by the agent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NeighborSettings {
+    /// ARP and, apart from it, NDP frames of one source link-layer address.
+    pub mac: Limit,
+    /// ARP announcements of one source link-layer address (R-ARP-7).
+    pub announce: Limit,
+    /// Frames of neighbours seen before and answers to requests of ours, on one interface.
+    pub known: Limit,
+    /// Frames of all others on one interface.
+    pub unknown: Limit,
+    /// Router advertisements on one interface, but for protected routers.
+    pub router: Limit,
+    /// Share reserved for each protected neighbour.
+    pub share: Limit,
+    /// The flags below.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl NeighborSettings {
+    /// The ARP guard is on.
+    pub const ARP: u32 = 1;
+    /// Its drops are carried out, not only observed.
+    pub const ARP_ENFORCE: u32 = 1 << 1;
+    /// The NDP guard is on.
+    pub const NDP: u32 = 1 << 2;
+    /// Its drops are carried out, not only observed.
+    pub const NDP_ENFORCE: u32 = 1 << 3;
+    /// Only bindings with [`Binding::ROUTER`] may send router advertisements (RFC 7113).
+    pub const RA_GUARD: u32 = 1 << 4;
+    /// Drop ARP whose Ethernet source is not its sender (breaks VRRP, R-ARP-3).
+    pub const ARP_SRC_MAC: u32 = 1 << 5;
+    /// Drop ARP replies whose Ethernet destination is not their target.
+    pub const ARP_DST_MAC: u32 = 1 << 6;
+    /// Drop ARP with an unspecified, broadcast or multicast sender, or target of a reply.
+    pub const ARP_IP: u32 = 1 << 7;
+}
+
+/// Value of `ASKED`: when this host last asked for an address; nanoseconds of the coarse monotonic clock, 0 for
+/// never. Addresses that collide share, which passes more, never less.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// By any ARP request or neighbour solicitation.
+    pub asked_ns: u64,
+    /// By an ARP probe or for duplicate address detection: we want it for ourselves.
+    pub probed_ns: u64,
+}
+
+/// Value of `INTERFACE_LIMITS`: theoretical arrival times (GCRA) of what one interface has in common.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceLimits {
+    /// [`NeighborSettings::known`].
+    pub known_tat_ns: u64,
+    /// [`NeighborSettings::unknown`].
+    pub unknown_tat_ns: u64,
+    /// [`NeighborSettings::router`].
+    pub router_tat_ns: u64,
+    /// Events of neighbours not seen before.
+    pub station_tat_ns: u64,
+    /// Events of claims to own addresses.
+    pub own_tat_ns: u64,
+    /// Events of own probes and their answers.
+    pub probe_tat_ns: u64,
+    /// Events of routers that the RA guard refuses.
+    pub rogue_tat_ns: u64,
+    /// Zero.
+    pub reserved: u64,
+}
+
+/// What the guards tell the agent through the ring buffer `NEIGHBOR_EVENTS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighborEvent {
+    /// When, nanoseconds of the coarse monotonic clock.
+    pub time_ns: u64,
+    /// Claimed [`crate::units::Mac`]; 0 when the frame claims none that can be read.
+    pub mac: u64,
+    /// Ethernet source.
+    pub source: u64,
+    /// Which address, where.
+    pub key: NeighborKey,
+    /// [`crate::guard::neighbor::EventKind`].
+    pub kind: u32,
+    /// The flags below.
+    pub flags: u32,
+    /// [`crate::verdict::Reason`] of the frame so far; limits may still follow.
+    pub reason: u32,
+    /// Octets of the frame in `frame`.
+    pub len: u32,
+    /// The frame from its Ethernet header on, cut off after [`EVENT_FRAME`] octets.
+    pub frame: [u8; EVENT_FRAME],
+}
+
+impl NeighborEvent {
+    /// Answers a request that this host sent in the last 3 s.
+    pub const SOLICITED: u32 = 1;
+    /// Gratuitous ARP, unsolicited neighbour advertisement, router advertisement.
+    pub const ANNOUNCEMENT: u32 = 1 << 1;
+    /// An ARP reply or neighbour advertisement.
+    pub const REPLY: u32 = 1 << 2;
+    /// The frame was dropped.
+    pub const DROPPED: u32 = 1 << 3;
+}
+
 macro_rules! shared {
     ($($t:ty = $size:literal),+ $(,)?) => {$(
         const _: () = assert!(core::mem::size_of::<$t>() == $size);
@@ -216,4 +401,11 @@ shared! {
     ListenerStats = 64,
     ListenerEvent = 4,
     SockOffsets = 16,
+    NeighborKey = 24,
+    Binding = 104,
+    Limit = 16,
+    NeighborSettings = 104,
+    Asked = 16,
+    InterfaceLimits = 64,
+    NeighborEvent = 192,
 }

@@ -56,27 +56,63 @@ pub struct Packet {
     pub l4_len: usize,
     /// First fragment of several: the transport header is there, the rest is not.
     pub first_fragment: bool,
+    /// An IPv6 fragment header was passed, be it an atomic fragment's (RFC 6946).
+    pub fragment_header: bool,
+}
+
+/// What a frame carries behind its Ethernet header and tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Its type.
+    pub ether_type: EtherType,
+    /// Offset of its first octet.
+    pub l3: usize,
+    /// VLAN id of the innermost tag that has one; 0 without tags, and with priority tags alone.
+    pub vlan: u16,
 }
 
 /// Finds the transport header. Err is the reason to pass a packet that has none we could judge.
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F) -> Result<Packet, Reason> {
+    network(frame, payload(frame)?)
+}
+
+/// Looks behind the VLAN tags.
+#[inline(always)]
+pub fn payload<F: Frame>(frame: &F) -> Result<Payload, Reason> {
     let ethernet = frame.header::<14>(0).ok_or(Reason::UnknownEtherType)?;
     let mut ether_type = EtherType(ethernet.be16::<12>());
     let mut l3 = 14;
+    let mut vlan = 0;
     for _ in 0..MAX_VLAN_TAGS {
         if !ether_type.is_vlan() {
             break;
         }
         let tag = frame.header::<4>(l3).ok_or(Reason::ParserLimit)?;
         ether_type = EtherType(tag.be16::<2>());
+        let id = tag.be16::<0>() & 0x0fff;
+        if id != 0 {
+            vlan = id;
+        }
         l3 += 4;
     }
-    match ether_type {
-        EtherType::IPV4 => ipv4(frame, l3),
-        EtherType::IPV6 => ipv6(frame, l3),
+    if ether_type.is_vlan() {
+        return Err(Reason::ParserLimit);
+    }
+    Ok(Payload {
+        ether_type,
+        l3,
+        vlan,
+    })
+}
+
+/// Finds the transport header behind the tags.
+#[inline(always)]
+pub fn network<F: Frame>(frame: &F, payload: Payload) -> Result<Packet, Reason> {
+    match payload.ether_type {
+        EtherType::IPV4 => ipv4(frame, payload.l3),
+        EtherType::IPV6 => ipv6(frame, payload.l3),
         EtherType::ARP => Err(Reason::NoRule),
-        t if t.is_vlan() => Err(Reason::ParserLimit),
         _ => Err(Reason::UnknownEtherType),
     }
 }
@@ -103,6 +139,7 @@ fn ipv4<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
         l4: l3 + header_len,
         l4_len: total_len - header_len,
         first_fragment: fragment & 0x2000 != 0,
+        fragment_header: false,
     })
 }
 
@@ -117,7 +154,8 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
     let traffic_class = ip.octet::<0>() << 4 | ip.octet::<1>() >> 4;
     let mut protocol = IpProto(ip.octet::<6>());
     let mut skipped = 0;
-    let mut more_fragments = 0;
+    // Bit 0: more fragments; bit 1: a fragment header was there.
+    let mut fragment = 0;
     for _ in 0..=MAX_EXTENSIONS {
         skipped = frame.forget(skipped);
         let l4 = l3 + 40 + skipped;
@@ -135,7 +173,8 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
                     l3,
                     l4,
                     l4_len: payload_len - skipped,
-                    first_fragment: more_fragments != 0,
+                    first_fragment: fragment & 1 != 0,
+                    fragment_header: fragment != 0,
                 });
             }
         };
@@ -151,7 +190,7 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
             if offset & 0xfff8 != 0 {
                 return Err(Reason::Fragment);
             }
-            more_fragments |= offset & 1;
+            fragment |= offset & 1 | 2;
         }
         // Segments left: the destination address is a stop on the way, and the segment not for us.
         if protocol == IpProto::ROUTING && extension.octet::<3>() != 0 {

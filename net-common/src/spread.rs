@@ -3,8 +3,11 @@
 //! know the seed cannot aim at a cell.
 
 use crate::{
-    abi::{AddrWords, SOCKET_FILTER_BLOCKS, SYN_ACK_CELLS},
-    units::Version,
+    abi::{
+        ASKED_CELLS, AddrWords, INTERFACE_CELLS, NEIGHBOR_CELLS, NeighborKey, SEEN_CELLS,
+        SOCKET_FILTER_BLOCKS, SYN_ACK_CELLS,
+    },
+    units::{Mac, Version},
 };
 
 /// Murmur3's 64-bit finalizer: every input bit reaches every output bit.
@@ -43,6 +46,54 @@ pub fn filter_place(version: Version, addr: &AddrWords, seed: u64) -> (u32, u64)
     };
     let bits = 1 << (h & 63) | 1 << (h >> 6 & 63) | 1 << (h >> 12 & 63);
     ((h >> 32) as u32 & (SOCKET_FILTER_BLOCKS - 1), bits)
+}
+
+#[inline(always)]
+fn addr_hash(addr: &AddrWords, seed: u64) -> u64 {
+    mix(mix(pair(addr[0], addr[1]) ^ seed) ^ pair(addr[2], addr[3]))
+}
+
+/// What is limited per source link-layer address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MacClass {
+    /// ARP.
+    Arp,
+    /// ARP announcements, beside.
+    Announcement,
+    /// Neighbour discovery.
+    Ndp,
+}
+
+/// Cell of the limit for a source link-layer address on an interface, below [`NEIGHBOR_CELLS`].
+#[inline(always)]
+pub fn mac_cell(class: MacClass, mac: Mac, ifindex: u32, seed: u64) -> u32 {
+    let interface = u64::from(ifindex) << 2 | class as u64;
+    mix(mix(mac.0 ^ seed) ^ interface) as u32 & (NEIGHBOR_CELLS - 1)
+}
+
+/// Cell of when an address was asked for, below [`ASKED_CELLS`]. Without the interface: the answer may come by
+/// another port of a bond.
+#[inline(always)]
+pub fn asked_cell(addr: &AddrWords, seed: u64) -> u32 {
+    addr_hash(addr, seed) as u32 & (ASKED_CELLS - 1)
+}
+
+/// Where a neighbour stands among those seen before: its cell, below [`SEEN_CELLS`], and what stands in it when
+/// this very pair of address and link-layer address was seen there last. Never 0.
+#[inline(always)]
+pub fn seen_place(key: &NeighborKey, mac: Mac, seed: u64) -> (u32, u64) {
+    let place = pair(
+        key.ifindex,
+        u32::from(key.vlan) << 16 | u32::from(key.family),
+    );
+    let h = mix(addr_hash(&key.addr, seed) ^ place);
+    ((h >> 32) as u32 & (SEEN_CELLS - 1), mix(h ^ mac.0) | 1)
+}
+
+/// Cell of what an interface has in common, below [`INTERFACE_CELLS`].
+#[inline(always)]
+pub fn interface_cell(ifindex: u32) -> u32 {
+    ifindex & (INTERFACE_CELLS - 1)
 }
 
 #[cfg(test)]

@@ -101,6 +101,40 @@ pub mod tcp_flags {
     pub const CWR: u8 = 0x80;
 }
 
+/// A link-layer address: its six octets as they stand in a frame, in the low 48 bits. 0 for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mac(pub u64);
+
+impl Mac {
+    /// No address.
+    pub const NONE: Self = Self(0);
+
+    /// From its octets.
+    pub const fn new(octets: [u8; 6]) -> Self {
+        let [a, b, c, d, e, f] = octets;
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
+    /// Its octets.
+    pub const fn octets(self) -> [u8; 6] {
+        let [a, b, c, d, e, f, _, _] = self.0.to_le_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    /// Whether it names a group: multicast or broadcast.
+    #[inline(always)]
+    pub const fn is_group(self) -> bool {
+        self.0 & 1 != 0
+    }
+}
+
+impl core::fmt::Display for Mac {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let [a, b, c, d, e, g] = self.octets();
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
 /// A host-side address as the words the maps use.
 pub fn addr_words(addr: core::net::IpAddr) -> AddrWords {
     match addr {

@@ -47,7 +47,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Not TCP, or nothing that any rule concerns.
+    /// Nothing that any rule concerns, or the guard that would is off.
     NoRule = 0, "no_rule", Pass;
     /// EtherType that the parser does not know (R-GEN-2).
     UnknownEtherType = 1, "unknown_ethertype", Pass;
@@ -102,6 +102,52 @@ reasons! {
     SocketLookup = 24, "socket_lookup", Note;
     /// The answer could not be written (frame too small to grow); the SYN goes to the kernel.
     ReplyImpossible = 25, "reply_impossible", Pass;
+    /// ARP that agrees with all rules and concerns no protected neighbour.
+    ArpPass = 26, "arp_pass", Pass;
+    /// Neighbour discovery that agrees with all rules and concerns no protected neighbour.
+    NdPass = 27, "nd_pass", Pass;
+    /// ARP or neighbour discovery that agrees with a protected binding.
+    NeighborValid = 28, "neighbor_valid", Pass;
+    /// ARP that is cut short or not of Ethernet and IPv4 (R-ARP-1); the kernel discards it.
+    ArpMalformed = 29, "arp_malformed", Drop;
+    /// ARP whose sender is a multicast, broadcast or loopback address, or a link-layer group (R-ARP-2).
+    ArpSender = 30, "arp_sender", Drop;
+    /// ARP that fails one of the checks chosen with `validate` (R-ARP-2).
+    ArpValidate = 31, "arp_validate", Drop;
+    /// ARP whose Ethernet source is not its sender, as VRRP sends it too (R-ARP-3).
+    ArpSourceMac = 32, "arp_source_mac", Note;
+    /// ARP reply for a protected neighbour that nobody here asked for in the last 3 s (R-ARP-8).
+    ArpUnsolicited = 33, "arp_unsolicited", Drop;
+    /// ARP announcement beyond its source's share (R-ARP-7).
+    ArpAnnounceLimit = 34, "arp_announce_limit", Drop;
+    /// ARP beyond the share of its source or, from strangers, of the interface (R-ARP-9).
+    ArpLimit = 35, "arp_limit", Drop;
+    /// Claim to a protected neighbour's address from another link-layer address: held back until the agent has
+    /// asked the recorded holder (R-ARP-6, R-ND-6).
+    NeighborMismatch = 36, "neighbor_mismatch", Drop;
+    /// Someone else claims an address of ours (R-ARP-5, R-ND-5).
+    OwnAddressClaimed = 37, "own_address_claimed", Note;
+    /// Neighbour discovery that could have crossed a router: hop limit below 255 (R-ND-1).
+    NdHopLimit = 38, "nd_hop_limit", Drop;
+    /// Neighbour discovery of impossible code, length or options (R-ND-1).
+    NdMalformed = 39, "nd_malformed", Drop;
+    /// Neighbour discovery behind a fragment header (R-ND-2, RFC 6980).
+    NdFragment = 40, "nd_fragment", Drop;
+    /// Router advertisement or redirect from an address that is not link-local (R-ND-3).
+    NdRouterSource = 41, "nd_router_source", Drop;
+    /// Router advertisement from a router that is not on the list (R-ND-3, RFC 7113).
+    RaGuard = 42, "ra_guard", Drop;
+    /// Link-local packet of a protocol that is none, where a router advertisement could hide from the RA guard
+    /// (R-ND-3, RFC 7113 section 3).
+    RaGuardHeader = 43, "ra_guard_header", Drop;
+    /// Solicitation or advertisement that duplicate address detection forbids, or of a multicast target (R-ND-4).
+    NdImpossible = 44, "nd_impossible", Drop;
+    /// Neighbour discovery beyond the share of its source or, from strangers, of the interface (R-ND-7).
+    NdLimit = 45, "nd_limit", Drop;
+    /// Router advertisement beyond the interface's share.
+    RaLimit = 46, "ra_limit", Drop;
+    /// The agent could not be told of a neighbour's claim or answer: its ring buffer was full.
+    NeighborEventLost = 47, "neighbor_event_lost", Note;
 }
 
 /// A decision about one packet.

@@ -543,6 +543,11 @@ impl Agent {
                     }),
                 );
             }
+            Request::Neighbors(_)
+            | Request::PinNeighbor(..)
+            | Request::UnpinNeighbor(..)
+            | Request::AuditNeighbors { .. }
+            | Request::Events { .. } => {}
         }
     }
 

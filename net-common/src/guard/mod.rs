@@ -1,3 +1,6 @@
 //! The guards: pure rules, a small view of the packet in, a reason out.
 
+pub mod arp;
+pub mod ndp;
+pub mod neighbor;
 pub mod tcp;

@@ -102,6 +102,7 @@ fn found(version: Version, l3: usize, headers: usize) -> Packet {
         l4: l3 + headers,
         l4_len: SEGMENT,
         first_fragment: false,
+        fragment_header: false,
     }
 }
 
@@ -149,7 +150,11 @@ fn the_transport_header_is_found_behind_tags_options_and_extensions() {
         ];
         for (what, chain) in table {
             let len: usize = chain.iter().map(|header| header.1.len()).sum();
-            let want = found(Version::V6, *l3, 40 + len);
+            let want = Packet {
+                // R-ND-2 needs to know.
+                fragment_header: chain.iter().any(|(header, _)| *header == 44),
+                ..found(Version::V6, *l3, 40 + len)
+            };
             assert_eq!(
                 read(&framed(tags, &v6(chain))),
                 Ok(want),

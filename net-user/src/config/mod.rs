@@ -9,10 +9,12 @@ pub mod units;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use net_common::units::Mac;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use error::nearest;
@@ -23,6 +25,8 @@ pub use units::{HumanDuration, Rate};
 pub const DEFAULT_PATH: &str = "/etc/netmoat/netmoat.toml";
 /// The control socket unless the config or the command line names another.
 pub const DEFAULT_SOCKET: &str = "/run/netmoat/control.sock";
+/// What outlives the agent is kept here unless the config names another directory.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/netmoat";
 /// No honest config comes near it.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -39,6 +43,10 @@ pub struct Config {
     pub socket: PathBuf,
     /// SYN cookies and limits.
     pub syn: SynPolicy,
+    /// ARP and neighbour discovery.
+    pub neighbors: NeighborPolicy,
+    /// Directory of what outlives the agent: learned and pinned bindings, their history.
+    pub state_dir: PathBuf,
     /// The file that this came from, if any.
     pub source: Option<PathBuf>,
 }
@@ -109,6 +117,109 @@ pub struct ListenerPolicy {
     pub budget: Rate,
     /// Burst of the budget, 1 to 1,000,000.
     pub burst: u32,
+}
+
+/// Whether a guard judges, and whether its drops are carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuardMode {
+    /// It judges nothing.
+    Off,
+    /// What it would drop passes and is counted as such; alerts are raised.
+    #[default]
+    Observe,
+    /// It drops.
+    Enforce,
+}
+
+/// ARP and neighbour discovery: tables `[arp]`, `[ndp]` and `[neighbors]`, and every `[[neighbor]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NeighborPolicy {
+    /// Mode of the ARP guard.
+    pub arp: GuardMode,
+    /// Mode of the NDP guard.
+    pub ndp: GuardMode,
+    /// Optional checks of ARP, none by default (R-ARP-2).
+    pub validate: ArpValidate,
+    /// RA guard: link-local addresses of the routers that may advertise themselves; off when empty.
+    pub routers: Vec<Ipv6Addr>,
+    /// Whether the next hops of default routes are learned and then protected (`gateway = "auto"`).
+    pub learn_gateways: bool,
+    /// Frames of one source link-layer address, ARP and NDP apart.
+    pub limit: RateLimit,
+    /// ARP announcements of one source link-layer address.
+    pub announce_limit: RateLimit,
+    /// Frames of known neighbours and answers to requests of ours, an interface.
+    pub known_limit: RateLimit,
+    /// Frames of all others, an interface.
+    pub unknown_limit: RateLimit,
+    /// Router advertisements, an interface.
+    pub router_limit: RateLimit,
+    /// Share reserved for each protected neighbour.
+    pub share: RateLimit,
+    /// `[[neighbor]]`: bindings named by the operator, always protected.
+    pub bindings: Vec<NeighborConfig>,
+}
+
+/// A rate with its burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RateLimit {
+    /// The rate.
+    pub rate: Rate,
+    /// The burst, 1 to 1,000,000.
+    pub burst: u32,
+}
+
+/// The checks that Cisco's dynamic ARP inspection has as options (R-ARP-2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ArpValidate {
+    /// `"src-mac"`: the Ethernet source is the sender. Breaks VRRP.
+    pub src_mac: bool,
+    /// `"dst-mac"`: the Ethernet destination of a reply is its target.
+    pub dst_mac: bool,
+    /// `"ip"`: sender, and target of a reply, are no unspecified, broadcast or multicast address; probes pass.
+    pub ip: bool,
+}
+
+/// One `[[neighbor]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NeighborConfig {
+    /// Its address.
+    pub address: IpAddr,
+    /// The link-layer addresses that it may be at, 1 to 8, none twice.
+    #[serde(serialize_with = "macs")]
+    pub macs: Vec<Mac>,
+    /// The attached interface where it is; every one when absent.
+    pub interface: Option<String>,
+    /// VLAN id of its frames, 0 for untagged.
+    pub vlan: u16,
+    /// May send router advertisements while the RA guard is on.
+    pub router: bool,
+}
+
+impl Default for NeighborPolicy {
+    fn default() -> Self {
+        const fn limit(rate: u64, burst: u32) -> RateLimit {
+            RateLimit {
+                rate: Rate::per_second(rate).unwrap(),
+                burst,
+            }
+        }
+        Self {
+            arp: GuardMode::Observe,
+            ndp: GuardMode::Observe,
+            validate: ArpValidate::default(),
+            routers: Vec::new(),
+            learn_gateways: true,
+            limit: limit(100, 200),
+            announce_limit: limit(30, 300),
+            known_limit: limit(2000, 2000),
+            unknown_limit: limit(500, 500),
+            router_limit: limit(20, 40),
+            share: limit(50, 100),
+            bindings: Vec::new(),
+        }
+    }
 }
 
 /// What the command line says in place of the file.
@@ -226,6 +337,10 @@ fn humane<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S:
         Some(duration) => duration.serialize(serializer),
         None => Err(serde::ser::Error::custom("duration beyond 365 days")),
     }
+}
+
+fn macs<S: serde::Serializer>(macs: &[Mac], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(macs.iter().map(ToString::to_string))
 }
 
 #[cfg(test)]

@@ -69,6 +69,8 @@ pub(super) fn resolve(
         xdp_mode: overrides.xdp_mode.unwrap_or(xdp_mode),
         socket,
         syn,
+        neighbors: super::NeighborPolicy::default(),
+        state_dir: super::DEFAULT_STATE_DIR.into(),
         source: source.map(|(path, _)| path.to_owned()),
     })
 }

@@ -7,7 +7,9 @@ use net_common::verdict::{Action, COUNTERS, Reason};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::config::{Mode, SynMode, XdpMode};
+use std::net::IpAddr;
+
+use crate::config::{GuardMode, Mode, SynMode, XdpMode};
 
 /// Version of the types below, in every answer.
 pub const VERSION: u32 = 1;
@@ -32,6 +34,26 @@ pub enum Request {
         force: bool,
         /// Where the answer goes.
         reply: Reply<KeysRotated>,
+    },
+    /// `GET /v1/neighbors`
+    Neighbors(Reply<Neighbors>),
+    /// `POST /v1/neighbors/pin`
+    PinNeighbor(PinNeighbor, Reply<NeighborsChanged>),
+    /// `POST /v1/neighbors/unpin`
+    UnpinNeighbor(UnpinNeighbor, Reply<NeighborsChanged>),
+    /// `GET /v1/neighbors/audit`, and with `repair` `POST /v1/neighbors/repair`
+    AuditNeighbors {
+        /// Mend what is poisoned.
+        repair: bool,
+        /// Where the answer goes.
+        reply: Reply<NeighborAudit>,
+    },
+    /// `GET /v1/events?after=SEQUENCE`
+    Events {
+        /// Only events with a higher sequence number.
+        after: u64,
+        /// Where the answer goes.
+        reply: Reply<Events>,
     },
 }
 
@@ -268,6 +290,228 @@ pub struct KeysRotated {
     pub version: u32,
     /// How long the key before was in use, seconds. It is honoured until the next rotation.
     pub previous_key_age_s: u64,
+}
+
+/// The bindings and the guards' modes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbors {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Mode of the ARP guard.
+    pub arp: GuardMode,
+    /// Mode of the NDP guard.
+    pub ndp: GuardMode,
+    /// Whether only listed routers may send router advertisements.
+    pub ra_guard: bool,
+    /// Every binding but those of own addresses.
+    pub bindings: Vec<NeighborBinding>,
+}
+
+/// A neighbour's address and where it may be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborBinding {
+    /// Its IP address.
+    pub address: String,
+    /// The attached interface.
+    pub interface: String,
+    /// VLAN id of its frames, 0 for untagged.
+    pub vlan: u16,
+    /// The link-layer addresses it may be at; empty while nothing is known.
+    pub macs: Vec<String>,
+    /// Where the binding is from.
+    pub origin: BindingOrigin,
+    /// What is known of it.
+    pub state: BindingState,
+    /// May send router advertisements while the RA guard is on.
+    pub router: bool,
+    /// Since it answered a request last, seconds; null for not since the agent's start.
+    pub answered_s: Option<u64>,
+    /// Claims of others to it that were found to be false.
+    pub spoofs: u64,
+    /// What happened to it, oldest first, the last 32 entries.
+    pub history: Vec<BindingHistory>,
+}
+
+/// Where a binding is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BindingOrigin {
+    /// `[[neighbor]]` in the config.
+    Config,
+    /// `netmoat neighbor pin`.
+    Pinned,
+    /// Learned, as the next hop of a default route.
+    Learned,
+}
+
+/// What is known of a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BindingState {
+    /// Its link-layer address is not known yet; nothing is held to it.
+    Learning,
+    /// Claims are held to it.
+    Protected,
+    /// Protected, and the recorded holder is being asked about a contradicting claim.
+    Asking,
+    /// Protected, but several hosts answer for it, or the recorded holder is silent and nobody takes its place.
+    Contested,
+}
+
+/// One line of a binding's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingHistory {
+    /// When, seconds since 1970.
+    pub at: u64,
+    /// In plain words.
+    pub what: String,
+}
+
+/// Body of `POST /v1/neighbors/pin`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinNeighbor {
+    /// Its IP address.
+    pub address: IpAddr,
+    /// The link-layer addresses it may be at, as `02:00:00:00:00:01`, 1 to 8. Empty pins what was learned.
+    pub macs: Vec<String>,
+    /// The attached interface; every one when absent.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// VLAN id of its frames, 0 for untagged.
+    #[serde(default)]
+    pub vlan: u16,
+    /// May send router advertisements while the RA guard is on.
+    #[serde(default)]
+    pub router: bool,
+}
+
+/// Body of `POST /v1/neighbors/unpin`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnpinNeighbor {
+    /// Its IP address.
+    pub address: IpAddr,
+    /// The attached interface; every one when absent.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// VLAN id of its frames, 0 for untagged.
+    #[serde(default)]
+    pub vlan: u16,
+}
+
+/// Answer to a pin or unpin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborsChanged {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The bindings that were made, changed or removed (as they were).
+    pub bindings: Vec<NeighborBinding>,
+}
+
+/// The kernel's neighbour table against the bindings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborAudit {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Every binding, and every kernel entry that is for one.
+    pub entries: Vec<AuditEntry>,
+    /// Settings of the kernel that bear on neighbours, and what they mean here. Never changed.
+    pub settings: Vec<KernelSetting>,
+}
+
+/// One line of the audit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// The IP address.
+    pub address: String,
+    /// The interface.
+    pub interface: String,
+    /// Link-layer address in the kernel's neighbour table; null without an entry.
+    pub mac: Option<String>,
+    /// The entry's state, as `ip neigh` names it; null without an entry.
+    pub state: Option<String>,
+    /// The link-layer addresses of the binding.
+    pub bound: Vec<String>,
+    /// What of it.
+    pub verdict: AuditVerdict,
+    /// Whether `--repair` mended it.
+    pub repaired: bool,
+}
+
+/// What the audit found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuditVerdict {
+    /// The kernel's entry agrees with the binding.
+    Good,
+    /// The kernel has no usable entry.
+    Absent,
+    /// The kernel's entry contradicts the binding.
+    Poisoned,
+    /// As poisoned, but the entry is permanent: the operator's own, which is never touched.
+    Permanent,
+    /// The binding is still being learned.
+    Learning,
+}
+
+/// One sysctl.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelSetting {
+    /// Its name, as `net.ipv4.conf.eth0.arp_ignore`.
+    pub name: String,
+    /// Its value.
+    pub value: i64,
+    /// What that means for neighbours, in plain words.
+    pub meaning: String,
+    /// Whether it weakens the host: the operator may want to change it.
+    pub weak: bool,
+}
+
+/// What happened, as the agent's journal has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Sequence number of the last event there is; ask for those after it next time.
+    pub last: u64,
+    /// Events after the one asked for that were already forgotten.
+    pub forgotten: u64,
+    /// Oldest first.
+    pub events: Vec<Event>,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number, from 1 at the agent's start.
+    pub sequence: u64,
+    /// When, milliseconds since 1970.
+    pub at_ms: u64,
+    /// Whether someone should look.
+    pub level: EventLevel,
+    /// The stable name of what it is about, such as `spoof`.
+    pub kind: String,
+    /// The interface.
+    pub interface: String,
+    /// VLAN id, 0 for untagged.
+    pub vlan: u16,
+    /// The IP address it is about.
+    pub address: String,
+    /// The link-layer addresses it is about.
+    pub macs: Vec<String>,
+    /// In plain words.
+    pub text: String,
+}
+
+/// Whether someone should look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventLevel {
+    /// For the record.
+    Info,
+    /// Someone should look.
+    Alert,
 }
 
 #[cfg(test)]

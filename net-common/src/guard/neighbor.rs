@@ -1,0 +1,163 @@
+//! What ARP and neighbour discovery have in common: a claim that an address is at a link-layer address,
+//! the binding that it is held to, and the share of frames that it draws from (R-ARP-5 to R-ARP-10, R-ND-5
+//! to R-ND-7).
+//!
+//! Honest traffic that looks like an attack, and passes: gratuitous ARP and unsolicited advertisements of a
+//! failover (from an address in the binding's set; another is asked about), many addresses at one
+//! link-layer address (proxy ARP, bonds, macvlan, hosts of virtual machines), virtual router addresses
+//! sent from a physical one (VRRP), probes without a sender.
+
+use crate::{
+    abi::{AddrWords, BINDING_MACS, Binding, NeighborEvent},
+    units::{Mac, Version},
+    verdict::Reason,
+};
+
+/// "`addr` is at `mac`".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The family of `addr`.
+    pub version: Version,
+    /// The address that is claimed.
+    pub addr: AddrWords,
+    /// Where it is said to be. [`Mac::NONE`] when the frame says so in a way that we cannot read; the kernel
+    /// might, so it agrees with no binding.
+    pub mac: Mac,
+    /// What carries it.
+    pub form: Form,
+}
+
+/// What carries a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The sender of an ARP request or solicitation.
+    Request,
+    /// An ARP reply or a neighbour advertisement that may answer a request of ours.
+    Reply,
+    /// Nobody asked: gratuitous ARP, unsolicited neighbour advertisement, router advertisement, redirect.
+    Announcement,
+}
+
+/// What a claim is to the binding of its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// There is no binding, or one without a known link-layer address yet.
+    Unbound,
+    /// An address of our own, and the claim is our own too (a looped frame, another interface of ours).
+    OwnValid,
+    /// An address of our own, claimed by someone else.
+    OwnForeign,
+    /// Agrees with a protected binding.
+    Valid,
+    /// Agrees, but is an ARP reply that nobody here asked for (R-ARP-8).
+    Unsolicited,
+    /// Contradicts a protected binding.
+    Mismatch,
+}
+
+impl Standing {
+    /// The reason to drop a claim of this standing, if there is one.
+    #[inline(always)]
+    pub fn drop_reason(self) -> Option<Reason> {
+        match self {
+            Self::Mismatch => Some(Reason::NeighborMismatch),
+            Self::Unsolicited => Some(Reason::ArpUnsolicited),
+            _ => None,
+        }
+    }
+}
+
+/// Holds a claim to the binding of its address. `asked` is whether this host asked for the address in the last
+/// 3 s.
+#[inline(always)]
+pub fn standing(claim: &Claim, binding: Option<&Binding>, asked: bool) -> Standing {
+    let Some(binding) = binding else {
+        return Standing::Unbound;
+    };
+    let agrees = holds(binding, claim.mac);
+    if binding.flags & Binding::OWN != 0 {
+        return if agrees {
+            Standing::OwnValid
+        } else {
+            Standing::OwnForeign
+        };
+    }
+    if binding.flags & Binding::PROTECTED == 0 {
+        return Standing::Unbound;
+    }
+    if !agrees {
+        return Standing::Mismatch;
+    }
+    // A set of several addresses could be played off against itself with answers that nobody asked for. Neighbour
+    // advertisements say themselves whether they answer, and failover depends on those that do not.
+    if claim.version == Version::V4 && claim.form == Form::Reply && !asked {
+        return Standing::Unsolicited;
+    }
+    Standing::Valid
+}
+
+/// Whether a binding's set has `mac`.
+#[inline(always)]
+pub fn holds(binding: &Binding, mac: Mac) -> bool {
+    let mut found = false;
+    let mut i = 0;
+    while i < BINDING_MACS {
+        found |= binding.macs[i] == mac.0;
+        i += 1;
+    }
+    found & (mac.0 != 0)
+}
+
+/// Whether a drop for `standing` is carried out: only in enforce mode, and for a learned binding only while the
+/// agent is there to find out that its neighbour has moved.
+#[inline(always)]
+pub fn enforced(binding: Option<&Binding>, enforce: bool, agent_alive: bool) -> bool {
+    enforce && (agent_alive || binding.is_some_and(|b| b.flags & Binding::PINNED != 0))
+}
+
+/// What an event in `NEIGHBOR_EVENTS` is about; its numbers are part of the ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// A claim that contradicts a protected binding. To be verified by asking the recorded holder.
+    Claim = 0,
+    /// The recorded holder answered a request of ours, or, for a binding that is still learned, anyone did.
+    Answer = 1,
+    /// Someone claims an address of our own.
+    OwnClaim = 2,
+    /// A pair of address and link-layer address that was not seen lately.
+    Station = 3,
+    /// We want an address for ourselves: an ARP probe or duplicate address detection left this host.
+    ProbeSent = 4,
+    /// Someone answered that.
+    ProbeAnswered = 5,
+    /// A router advertisement that the RA guard refuses.
+    RogueRouter = 6,
+}
+
+impl EventKind {
+    /// From its number.
+    pub const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Claim,
+            1 => Self::Answer,
+            2 => Self::OwnClaim,
+            3 => Self::Station,
+            4 => Self::ProbeSent,
+            5 => Self::ProbeAnswered,
+            6 => Self::RogueRouter,
+            _ => return None,
+        })
+    }
+}
+
+/// The event's flags that a claim brings with it.
+#[inline(always)]
+pub fn event_flags(form: Form, asked: bool) -> u32 {
+    match form {
+        Form::Request => 0,
+        Form::Reply if asked => NeighborEvent::REPLY | NeighborEvent::SOLICITED,
+        Form::Reply => NeighborEvent::REPLY,
+        Form::Announcement => NeighborEvent::ANNOUNCEMENT,
+    }
+}
