@@ -27,6 +27,12 @@ macro_rules! reasons {
             /// How many there are; numbers are below it.
             pub const COUNT: u32 = Self::ALL.len() as u32;
 
+            /// The reason of a number.
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number { $($code => Some(Reason::$name),)+ _ => None }
+            }
+
             /// The stable name used in JSON, metrics and on the command line.
             pub const fn name(self) -> &'static str {
                 match self { $(Reason::$name => $text,)+ }

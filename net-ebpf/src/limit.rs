@@ -17,17 +17,27 @@ pub fn now() -> u64 {
 /// Takes one event from the cell, if it conforms. `cell` points to a map's value.
 #[inline(always)]
 pub fn take(cell: *mut u64, now: u64, interval: u64, tolerance: u64) -> bool {
+    gcra_take(cell, now, interval, tolerance) != 0
+}
+
+/// A function of its own with global linkage: the verifier checks its turns once, and its result is one state.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn gcra_take(cell: *mut u64, now: u64, interval: u64, tolerance: u64) -> u32 {
+    if cell.is_null() {
+        return 0;
+    }
     for _ in 0..TURNS {
         // SAFETY: callers pass a live map value; the volatile read keeps each turn's own.
         let tat = unsafe { cell.read_volatile() };
         let Some(next) = gcra::conform(tat, now, interval, tolerance) else {
-            return false;
+            return 0;
         };
         if compare_and_swap(cell, tat, next) == tat {
-            return true;
+            return 1;
         }
     }
-    false
+    0
 }
 
 /// `core::sync::atomic` has no compare-and-swap on this target; the instruction set has (v3).

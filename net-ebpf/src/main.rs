@@ -8,6 +8,7 @@ mod kfunc;
 mod limit;
 mod listeners;
 mod maps;
+mod neighbor;
 mod options;
 mod packet;
 mod pipeline;
@@ -34,6 +35,13 @@ fn netmoat_xdp(ctx: XdpContext) -> xdp_action::Type {
 fn netmoat_tc(ctx: TcContext) -> i32 {
     handshake::run(&ctx);
     // TCX_NEXT: whatever else is attached goes on.
+    TC_ACT_UNSPEC
+}
+
+/// Every packet that leaves: notes what this host asks its neighbours for.
+#[classifier]
+fn netmoat_egress(ctx: TcContext) -> i32 {
+    neighbor::on_egress(&ctx);
     TC_ACT_UNSPEC
 }
 

@@ -7,9 +7,12 @@ use aya_ebpf::{
 };
 use net_common::{
     abi::{
-        CookieKeys, Listener, ListenerKey, ListenerStats, MAX_LISTENER_KEYS, MAX_LISTENERS,
-        PortState, SOCKET_FILTER_BLOCKS, SYN_ACK_CELLS, Settings,
+        ASKED_CELLS, Asked, Binding, CookieKeys, INTERFACE_CELLS, InterfaceLimits, Listener,
+        ListenerKey, ListenerStats, MAX_BINDINGS, MAX_LISTENER_KEYS, MAX_LISTENERS, NEIGHBOR_CELLS,
+        NeighborKey, NeighborSettings, PortState, SEEN_CELLS, SOCKET_FILTER_BLOCKS, SYN_ACK_CELLS,
+        Settings,
     },
+    guard::ndp,
     tcp_options::{Options, SPACE},
     verdict::COUNTERS as COUNTER_ENTRIES,
 };
@@ -68,6 +71,71 @@ pub static RECENT: PerCpuArray<Recent> = PerCpuArray::with_max_entries(RECENT_EN
 /// Listeners that come and go, for the agent. Full: the event is lost, the agent's polling finds it.
 #[map]
 pub static LISTENER_EVENTS: RingBuf = RingBuf::with_byte_size(16 * 1024, 0);
+
+/// Own addresses and neighbours by address, interface and VLAN. Written by the agent (the limits' state inside by
+/// the data path), which reports when it is full; preallocated, never evicts. A miss is a stranger.
+#[map]
+pub static BINDINGS: HashMap<NeighborKey, Binding> = HashMap::with_max_entries(MAX_BINDINGS, 0);
+
+/// One value. Written by the agent. Zero: the guards of ARP and NDP are off.
+#[map]
+pub static NEIGHBOR_SETTINGS: Array<NeighborSettings> = Array::with_max_entries(1, 0);
+
+/// One value: when the agent was last seen alive, nanoseconds of the coarse monotonic clock.
+#[map]
+pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// What this host asked for, by hash of the address. Written at TC egress; colliding addresses share.
+#[map]
+pub static ASKED: Array<Asked> = Array::with_max_entries(ASKED_CELLS, 0);
+
+/// Fingerprints of the neighbours told of last, by hash of the address; a collision forgets one, which is then told
+/// of again. Written by the data path, as slowly as it may tell.
+#[map]
+pub static SEEN: Array<u64> = Array::with_max_entries(SEEN_CELLS, 0);
+
+/// Theoretical arrival times by hash of the source link-layer address. Written by the data path.
+#[map]
+pub static NEIGHBOR_LIMIT: Array<u64> = Array::with_max_entries(NEIGHBOR_CELLS, 0);
+
+/// Theoretical arrival times by interface. Written by the data path.
+#[map]
+pub static INTERFACE_LIMITS: Array<InterfaceLimits> = Array::with_max_entries(INTERFACE_CELLS, 0);
+
+/// Claims and answers, for the agent. Full: the event is lost and counted.
+#[map]
+pub static NEIGHBOR_EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// Working memory of the guards of ARP and NDP.
+#[map]
+pub static NEIGHBOR_SCRATCH: PerCpuArray<NeighborScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// In a map for the reasons of [`Scratch`], and because the guards are several functions.
+#[repr(C)]
+pub struct NeighborScratch {
+    /// The frame being judged.
+    pub sighting: Sighting,
+    /// What was read of the options of a message.
+    pub options: ndp::Options,
+    /// The message, from the ICMPv6 header on.
+    pub space: [u8; ndp::SPACE],
+}
+
+/// A sane frame of ARP or NDP, as the bindings and the shares see it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Sighting {
+    /// The address that is claimed; without a claim only the interface and the VLAN count.
+    pub key: NeighborKey,
+    /// Where it is said to be.
+    pub mac: u64,
+    /// Ethernet source.
+    pub source: u64,
+    /// [`net_common::guard::neighbor::Form`] of the claim.
+    pub form: u32,
+    /// See `neighbor.rs`.
+    pub flags: u32,
+}
 
 /// Working memory, a value each for XDP and TC, which may interrupt one another on a CPU.
 #[map]

@@ -5,7 +5,10 @@ use aya_ebpf::{
     helpers::bpf_xdp_get_buff_len,
     programs::{TcContext, XdpContext},
 };
-use net_common::parse::{Frame, Header, Packet};
+use net_common::{
+    parse::{Frame, Header, Packet},
+    units::{IpProto, Version},
+};
 
 use crate::maps::{SCRATCH, Scratch};
 
@@ -191,6 +194,54 @@ pub fn forget_path<C: Context>(packet: Packet) -> Option<Packet> {
         l4_len: l4_len as usize,
         ..packet
     })
+}
+
+/// An offset with bounds that the verifier keeps when it is spilled; far beyond those of the parser.
+#[inline(always)]
+pub fn offset(offset: u32) -> usize {
+    let mut offset = u64::from(offset);
+    // SAFETY: one AND on a register.
+    unsafe { core::arch::asm!("{0} &= 0x3fff", inout(reg) offset, options(pure, nomem, nostack)) };
+    offset as usize
+}
+
+/// A packet as the arguments of a function with global linkage: its first three words, for [`unpack`].
+#[inline(always)]
+pub fn pack(packet: &Packet) -> (u32, u32, u32) {
+    let mut place = packet.l3 as u32 | u32::from(packet.protocol.0) << 16;
+    for (bit, set) in [
+        (PACKED_V6, packet.version == Version::V6),
+        (PACKED_FIRST, packet.first_fragment),
+        (PACKED_HEADER, packet.fragment_header),
+    ] {
+        if set {
+            place |= bit;
+        }
+    }
+    (place, packet.l4 as u32, packet.l4_len as u32)
+}
+
+const PACKED_V6: u32 = 1 << 24;
+const PACKED_FIRST: u32 = 1 << 25;
+const PACKED_HEADER: u32 = 1 << 26;
+
+/// The packet that [`pack`] took apart.
+#[inline(always)]
+pub fn unpack(place: u32, l4: u32, l4_len: u32, traffic_class: u32) -> Packet {
+    Packet {
+        version: if place & PACKED_V6 != 0 {
+            Version::V6
+        } else {
+            Version::V4
+        },
+        protocol: IpProto((place >> 16) as u8),
+        traffic_class: traffic_class as u8,
+        l3: offset(place),
+        l4: offset(l4),
+        l4_len: l4_len as usize,
+        first_fragment: place & PACKED_FIRST != 0,
+        fragment_header: place & PACKED_HEADER != 0,
+    }
 }
 
 /// The same word, read back from a map: one verifier state for all of its values.

@@ -1,15 +1,19 @@
 //! The order of the stages, on one screen.
 
-use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    programs::XdpContext,
+};
 use net_common::{
     guard::tcp::{self, Kind, Segment},
     parse::{self, Frame, Header, Packet},
-    units::IpProto,
+    units::{EtherType, IpProto, Version},
     verdict::{Reason, Verdict},
 };
 
 use crate::{
-    packet::{View, forget_path},
+    neighbor,
+    packet::{View, pack, unpack},
     syn_cookie, verdict,
 };
 
@@ -28,22 +32,53 @@ pub struct Tcp {
 
 #[inline(always)]
 pub fn run(ctx: &XdpContext) -> xdp_action::Type {
-    verdict::obey(judge(ctx))
+    let frame = View(ctx);
+    let reason = match parse::payload(&frame) {
+        Ok(payload) if payload.ether_type == EtherType::ARP => {
+            let (l3, vlan) = (payload.l3 as u32, payload.vlan.into());
+            return claims(ctx, neighbor::arp_guard(ctx.ctx, l3, vlan));
+        }
+        Ok(payload) => match parse::network(&frame, payload) {
+            Ok(packet) => {
+                let (place, l4, l4_len) = pack(&packet);
+                if packet.protocol == IpProto::TCP {
+                    return tcp_guard(ctx.ctx, place, l4, l4_len, packet.traffic_class.into());
+                }
+                if packet.version == Version::V6 {
+                    let vlan = payload.vlan.into();
+                    let guarded = neighbor::ndp_guard(ctx.ctx, place, l4, l4_len, vlan);
+                    return claims(ctx, guarded);
+                }
+                Reason::NoRule
+            }
+            Err(reason) => reason,
+        },
+        Err(reason) => reason,
+    };
+    verdict::obey(reason.into())
+}
+
+/// The stage behind the guards of ARP and NDP.
+#[inline(always)]
+fn claims(ctx: &XdpContext, guarded: u32) -> xdp_action::Type {
+    if guarded == neighbor::HANDED_ON {
+        neighbor::claim_guard(ctx.ctx)
+    } else {
+        guarded
+    }
+}
+
+/// The guard of TCP. With global linkage, so that the verifier checks it once and not for every way that leads here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tcp_guard(ctx: *mut xdp_md, place: u32, l4: u32, l4_len: u32, class: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    verdict::obey(judge_tcp(&ctx, unpack(place, l4, l4_len, class)))
 }
 
 #[inline(always)]
-fn judge(ctx: &XdpContext) -> Verdict {
+fn judge_tcp(ctx: &XdpContext, packet: Packet) -> Verdict {
     let frame = View(ctx);
-    let packet = match parse::parse(&frame) {
-        Ok(packet) => packet,
-        Err(reason) => return reason.into(),
-    };
-    if packet.protocol != IpProto::TCP {
-        return Reason::NoRule.into();
-    }
-    let Some(packet) = forget_path::<XdpContext>(packet) else {
-        return Reason::Internal.into();
-    };
     let tcp = match segment(&frame, packet) {
         Ok(tcp) => tcp,
         Err(reason) => return reason.into(),

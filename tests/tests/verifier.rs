@@ -3,15 +3,15 @@
 use net_user::datapath::load;
 
 #[test]
-fn every_program_is_verified_in_under_100_000_instructions() {
+fn every_program_is_verified_in_under_200_000_instructions() {
     let ebpf = load::load().expect("the object loads: tests run as root");
     let programs = load::verified(&ebpf).expect("the kernel tells");
-    assert_eq!(programs.len(), 3);
+    assert_eq!(programs.len(), 4);
     for program in programs {
         let (name, processed, size) = (program.name, program.instructions, program.size);
         println!("{name}: {processed} instructions processed, {size} in the program");
         assert!(
-            (1..100_000).contains(&processed),
+            (1..200_000).contains(&processed),
             "{name}: {processed} instructions processed"
         );
     }

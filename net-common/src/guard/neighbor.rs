@@ -8,7 +8,7 @@
 //! sent from a physical one (VRRP), probes without a sender.
 
 use crate::{
-    abi::{AddrWords, BINDING_MACS, Binding, NeighborEvent},
+    abi::{AddrWords, BINDING_MACS, Binding, Limit, NeighborEvent},
     units::{Mac, Version},
     verdict::Reason,
 };
@@ -29,33 +29,60 @@ pub struct Claim {
 
 /// What carries a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Form {
     /// The sender of an ARP request or solicitation.
-    Request,
+    Request = 0,
     /// An ARP reply or a neighbour advertisement that may answer a request of ours.
-    Reply,
+    Reply = 1,
     /// Nobody asked: gratuitous ARP, unsolicited neighbour advertisement, router advertisement, redirect.
-    Announcement,
+    Announcement = 2,
+}
+
+impl Form {
+    /// From its number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Reply,
+            2 => Self::Announcement,
+            _ => Self::Request,
+        }
+    }
 }
 
 /// What a claim is to the binding of its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Standing {
     /// There is no binding, or one without a known link-layer address yet.
-    Unbound,
+    Unbound = 0,
     /// An address of our own, and the claim is our own too (a looped frame, another interface of ours).
-    OwnValid,
+    OwnValid = 1,
     /// An address of our own, claimed by someone else.
-    OwnForeign,
+    OwnForeign = 2,
     /// Agrees with a protected binding.
-    Valid,
+    Valid = 3,
     /// Agrees, but is an ARP reply that nobody here asked for (R-ARP-8).
-    Unsolicited,
+    Unsolicited = 4,
     /// Contradicts a protected binding.
-    Mismatch,
+    Mismatch = 5,
 }
 
 impl Standing {
+    /// From its number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::OwnValid,
+            2 => Self::OwnForeign,
+            3 => Self::Valid,
+            4 => Self::Unsolicited,
+            5 => Self::Mismatch,
+            _ => Self::Unbound,
+        }
+    }
+
     /// The reason to drop a claim of this standing, if there is one.
     #[inline(always)]
     pub fn drop_reason(self) -> Option<Reason> {
@@ -108,11 +135,36 @@ pub fn holds(binding: &Binding, mac: Mac) -> bool {
     found & (mac.0 != 0)
 }
 
-/// Whether a drop for `standing` is carried out: only in enforce mode, and for a learned binding only while the
-/// agent is there to find out that its neighbour has moved.
+/// What the agent is told of a claim, if anything. `known` is whether this very pair was told of before, `probed`
+/// whether this host wanted the address for itself in the last 3 s.
 #[inline(always)]
-pub fn enforced(binding: Option<&Binding>, enforce: bool, agent_alive: bool) -> bool {
-    enforce && (agent_alive || binding.is_some_and(|b| b.flags & Binding::PINNED != 0))
+pub fn event(
+    standing: Standing,
+    claim: &Claim,
+    bound: bool,
+    asked: bool,
+    probed: bool,
+    known: bool,
+) -> Option<EventKind> {
+    let answers = matches!(claim.form, Form::Reply) && asked;
+    match standing {
+        Standing::Mismatch => Some(EventKind::Claim),
+        Standing::OwnForeign => Some(EventKind::OwnClaim),
+        Standing::Valid if answers => Some(EventKind::Answer),
+        // It is being learned.
+        Standing::Unbound if bound && answers => Some(EventKind::Answer),
+        Standing::Unbound if probed => Some(EventKind::ProbeAnswered),
+        Standing::OwnValid | Standing::Unsolicited => None,
+        _ if !known && claim.mac.0 != 0 => Some(EventKind::Station),
+        _ => None,
+    }
+}
+
+/// Whether a drop by a binding with these flags is carried out: only in enforce mode, and for a learned binding only
+/// while the agent is there to find out that its neighbour has moved.
+#[inline(always)]
+pub fn enforced(flags: u32, enforce: bool, agent_alive: bool) -> bool {
+    enforce && (agent_alive || flags & Binding::PINNED != 0)
 }
 
 /// What an event in `NEIGHBOR_EVENTS` is about; its numbers are part of the ABI.
@@ -127,12 +179,11 @@ pub enum EventKind {
     OwnClaim = 2,
     /// A pair of address and link-layer address that was not seen lately.
     Station = 3,
-    /// We want an address for ourselves: an ARP probe or duplicate address detection left this host.
-    ProbeSent = 4,
-    /// Someone answered that.
-    ProbeAnswered = 5,
+    /// Someone has the address that this host wants for itself: it sent an ARP probe, or a solicitation for
+    /// duplicate address detection, in the last 3 s.
+    ProbeAnswered = 4,
     /// A router advertisement that the RA guard refuses.
-    RogueRouter = 6,
+    RogueRouter = 5,
 }
 
 impl EventKind {
@@ -143,11 +194,31 @@ impl EventKind {
             1 => Self::Answer,
             2 => Self::OwnClaim,
             3 => Self::Station,
-            4 => Self::ProbeSent,
-            5 => Self::ProbeAnswered,
-            6 => Self::RogueRouter,
+            4 => Self::ProbeAnswered,
+            5 => Self::RogueRouter,
             _ => return None,
         })
+    }
+}
+
+/// Events of one kind that the agent is told of: of one binding for the first two, else of one interface. The
+/// agent's work and the journal stay bounded whatever floods.
+#[inline(always)]
+pub const fn event_limit(kind: EventKind) -> Limit {
+    match kind {
+        EventKind::Claim => per_second(20, 40),
+        EventKind::Answer => per_second(10, 20),
+        EventKind::Station => per_second(100, 200),
+        EventKind::ProbeAnswered => per_second(50, 50),
+        EventKind::OwnClaim | EventKind::RogueRouter => per_second(5, 10),
+    }
+}
+
+const fn per_second(rate: u64, burst: u64) -> Limit {
+    let interval_ns = 1_000_000_000 / rate;
+    Limit {
+        interval_ns,
+        tolerance_ns: interval_ns * (burst - 1),
     }
 }
 

@@ -15,6 +15,8 @@ use super::kfunc;
 pub const XDP_PROGRAM: &str = "netmoat_xdp";
 /// Name of the TC program.
 pub const TC_PROGRAM: &str = "netmoat_tc";
+/// Name of the TC egress program.
+pub const EGRESS_PROGRAM: &str = "netmoat_egress";
 /// Name of the tracepoint program.
 pub const SOCK_PROGRAM: &str = "netmoat_sock";
 /// The kernel's own types.
@@ -53,9 +55,11 @@ pub fn load() -> Result<Ebpf> {
     program::<Xdp>(&mut ebpf, XDP_PROGRAM)?
         .load()
         .map_err(|e| refused(XDP_PROGRAM, e))?;
-    program::<SchedClassifier>(&mut ebpf, TC_PROGRAM)?
-        .load()
-        .map_err(|e| refused(TC_PROGRAM, e))?;
+    for name in [TC_PROGRAM, EGRESS_PROGRAM] {
+        program::<SchedClassifier>(&mut ebpf, name)?
+            .load()
+            .map_err(|e| refused(name, e))?;
+    }
     program::<BtfTracePoint>(&mut ebpf, SOCK_PROGRAM)?
         .load("inet_sock_set_state", &btf)
         .map_err(|e| refused(SOCK_PROGRAM, e))?;
@@ -83,7 +87,7 @@ where
 /// # Errors
 /// A program is not loaded, or the kernel does not tell (before 5.16).
 pub fn verified(ebpf: &Ebpf) -> Result<Vec<Verified>> {
-    [XDP_PROGRAM, TC_PROGRAM, SOCK_PROGRAM]
+    [XDP_PROGRAM, TC_PROGRAM, EGRESS_PROGRAM, SOCK_PROGRAM]
         .into_iter()
         .map(|name| {
             let info = ebpf

@@ -1,0 +1,679 @@
+//! ARP and neighbour discovery: fetches what the rules of `net_common::guard` look at, takes shares and tells the
+//! agent. Requests that leave are noted at TC egress.
+//!
+//! The functions with global linkage are checked by the verifier once each, not for every way that leads to them,
+//! and what they return is one state to it. They hand the frame on in `NEIGHBOR_SCRATCH`.
+
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::generated::bpf_xdp_load_bytes,
+    programs::{TcContext, XdpContext},
+};
+use net_common::{
+    abi::{
+        ASKED_NS, AddrWords, Asked, Binding, EVENT_FRAME, InterfaceLimits, Limit, NeighborEvent,
+        NeighborKey, NeighborSettings, STALE_NS,
+    },
+    guard::{
+        arp,
+        ndp::{self, Kind, Message, Options},
+        neighbor::{self, Claim, EventKind, Form, Standing, event_limit},
+    },
+    parse::{self, Frame, Header, Packet},
+    spread::{MacClass, asked_cell, interface_cell, mac_cell, seen_place},
+    units::{EtherType, IpProto, Mac, Version},
+    verdict::{Action, Reason, Verdict},
+};
+
+use crate::{
+    limit,
+    maps::{
+        ASKED, BINDINGS, HEARTBEAT, INTERFACE_LIMITS, NEIGHBOR_EVENTS, NEIGHBOR_LIMIT,
+        NEIGHBOR_SCRATCH, NEIGHBOR_SETTINGS, NeighborScratch, SEEN, SETTINGS, Sighting,
+    },
+    packet::{Context, View, forget, offset, unpack},
+    verdict::{self, count},
+};
+
+/// Flag of a [`Sighting`]: it makes a claim.
+const CLAIMS: u32 = 1;
+/// It is NDP, or else ARP.
+const NDP: u32 = 1 << 1;
+/// It is a router advertisement.
+const ADVERTISES_ROUTER: u32 = 1 << 2;
+
+/// Pointer to a field of a map's value or a reserved event.
+macro_rules! at {
+    ($value:expr, $ty:ty, $field:ident) => {
+        $value
+            .wrapping_byte_add(core::mem::offset_of!($ty, $field))
+            .cast()
+    };
+}
+
+/// Writes a field of a reserved event.
+macro_rules! put {
+    ($event:expr, $field:ident: $ty:ty = $value:expr) => {
+        let at: *mut $ty = at!($event, NeighborEvent, $field);
+        // SAFETY: the event is reserved, of its type's size and alignment, and nobody else's until submitted.
+        unsafe { at.write($value) };
+    };
+}
+
+/// The verdict of a rule for which there is no exception.
+#[inline(always)]
+fn ruled(settings: &NeighborSettings, enforce: u32, reason: Reason) -> Verdict {
+    Verdict {
+        reason,
+        observed: settings.flags & enforce == 0 && reason.action() == Action::Drop,
+    }
+}
+
+/// What a guard returns instead of an XDP action: the frame is sane, and [`claim_guard`] is to judge it. Called one
+/// after the other and not one by the other, since their stacks add up.
+pub const HANDED_ON: u32 = u32::MAX;
+
+/// The guard of ARP, for the packet at offset `l3`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn arp_guard(ctx: *mut xdp_md, l3: u32, vlan: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    judge_arp(&ctx, offset(l3), vlan as u16).map_or(HANDED_ON, verdict::obey)
+}
+
+/// The guard of NDP, for an IPv6 packet that is not TCP.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ndp_guard(ctx: *mut xdp_md, place: u32, l4: u32, l4_len: u32, vlan: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let packet = unpack(place, l4, l4_len, 0);
+    judge_ipv6(&ctx, &packet, vlan as u16).map_or(HANDED_ON, verdict::obey)
+}
+
+/// None when the frame is sane and was handed on.
+#[inline(always)]
+fn judge_arp(ctx: &XdpContext, l3: usize, vlan: u16) -> Option<Verdict> {
+    let settings = NEIGHBOR_SETTINGS.get(0)?;
+    if settings.flags & NeighborSettings::ARP == 0 {
+        return Some(Reason::NoRule.into());
+    }
+    let enforce = NeighborSettings::ARP_ENFORCE;
+    let Some(arp) = arp::read(&View(ctx), l3) else {
+        return Some(ruled(settings, enforce, Reason::ArpMalformed));
+    };
+    let claim = arp.claim();
+    let key = key(ctx, vlan, Version::V4, [arp.sender, 0, 0, 0]);
+    let named = arp.sender_mac.is_group() && names(&key, arp.sender_mac);
+    if let Some(reason) = arp.sanity(settings.flags, named) {
+        return Some(ruled(settings, enforce, reason));
+    }
+    if arp.source != arp.sender_mac {
+        count(Reason::ArpSourceMac);
+    }
+    hand_on(key, claim, arp.source, 0)
+}
+
+/// None when the message is sane and was handed on.
+#[inline(always)]
+fn judge_ipv6(ctx: &XdpContext, packet: &Packet, vlan: u16) -> Option<Verdict> {
+    let settings = NEIGHBOR_SETTINGS.get(0)?;
+    if settings.flags & NeighborSettings::NDP == 0 {
+        return Some(Reason::NoRule.into());
+    }
+    match message(ctx, settings, packet) {
+        Ok((message, options)) => discovery(ctx, vlan, &message, &options),
+        Err(reason) => Some(ruled(settings, NeighborSettings::NDP_ENFORCE, reason)),
+    }
+}
+
+#[inline(always)]
+fn key(ctx: &XdpContext, vlan: u16, version: Version, addr: AddrWords) -> NeighborKey {
+    NeighborKey {
+        addr,
+        ifindex: ctx.ifindex(),
+        vlan,
+        family: version.number(),
+    }
+}
+
+/// Whether a binding of an address names this link-layer address.
+#[inline(always)]
+fn names(key: &NeighborKey, mac: Mac) -> bool {
+    // SAFETY: a value that the agent replaces meanwhile stays readable (RCU).
+    unsafe { BINDINGS.get(key) }.is_some_and(|binding| neighbor::holds(binding, mac))
+}
+
+/// Leaves the frame in the scratch space, for [`claim_guard`].
+#[inline(always)]
+fn hand_on(key: NeighborKey, claim: Option<Claim>, source: Mac, mut flags: u32) -> Option<Verdict> {
+    let Some(scratch) = NEIGHBOR_SCRATCH.get_ptr_mut(0) else {
+        return Some(Reason::Internal.into());
+    };
+    let (mut mac, mut form) = (0, Form::Request);
+    if let Some(claim) = claim {
+        (mac, form) = (claim.mac.0, claim.form);
+        flags |= CLAIMS;
+    }
+    let sighting: *mut Sighting = at!(scratch, NeighborScratch, sighting);
+    let value = Sighting {
+        key,
+        mac,
+        source: source.0,
+        form: form as u32,
+        flags,
+    };
+    // SAFETY: a live map value, this CPU's own.
+    unsafe { sighting.write_volatile(value) };
+    None
+}
+
+/// Reads a message of neighbour discovery, and holds it to the rules that need nothing else.
+#[inline(always)]
+fn message(
+    ctx: &XdpContext,
+    settings: &NeighborSettings,
+    packet: &Packet,
+) -> Result<(Message, Options), Reason> {
+    let frame = View(ctx);
+    // First: the compiler would leave out a check that follows from those below, and the verifier wants it.
+    let ethernet = frame.header::<14>(0).ok_or(Reason::ParserLimit)?;
+    let source = ndp::ethernet_source(ethernet);
+    let ip = frame.header::<40>(packet.l3).ok_or(Reason::ParserLimit)?;
+    let hop_limit = ip.octet::<7>();
+    let (src, dst) = parse::addresses(&frame, packet).ok_or(Reason::ParserLimit)?;
+    if packet.protocol != IpProto::ICMPV6 {
+        let guarded = settings.flags & NeighborSettings::RA_GUARD != 0;
+        let hides = ndp::hides_from_ra_guard(packet.protocol, hop_limit, &src);
+        return Err(if guarded && hides {
+            Reason::RaGuardHeader
+        } else {
+            Reason::NoRule
+        });
+    }
+    let icmp = frame.header::<8>(packet.l4).ok_or(Reason::NoRule)?;
+    let kind = Kind::from_type(icmp.octet::<0>()).ok_or(Reason::NoRule)?;
+    let target = if kind.has_target() {
+        let body = frame.header::<24>(packet.l4).ok_or(Reason::NdMalformed)?;
+        [
+            body.word::<8>(),
+            body.word::<12>(),
+            body.word::<16>(),
+            body.word::<20>(),
+        ]
+    } else {
+        [0; 4]
+    };
+    let message = Message {
+        kind,
+        code: icmp.octet::<1>(),
+        len: packet.l4_len,
+        hop_limit,
+        fragment_header: packet.fragment_header,
+        flags: icmp.octet::<4>(),
+        src,
+        dst,
+        target,
+        source,
+    };
+    if let Some(reason) = message.sanity() {
+        return Err(reason);
+    }
+    let options = options(ctx, packet, kind.body_len()).ok_or(Reason::NdMalformed)?;
+    match message.option_sanity(&options) {
+        Some(reason) => Err(reason),
+        None => Ok((message, options)),
+    }
+}
+
+/// Copies the message out of the packet, which may lie in fragments, and reads its options.
+#[inline(always)]
+fn options(ctx: &XdpContext, packet: &Packet, at: usize) -> Option<Options> {
+    let scratch = NEIGHBOR_SCRATCH.get_ptr_mut(0)?;
+    let space: *mut u8 = at!(scratch, NeighborScratch, space);
+    let copied = up_to::<{ ndp::SPACE as u32 }>(packet.l4_len);
+    if copied == 0 {
+        return None;
+    }
+    // SAFETY: `space` has SPACE octets, and `copied` is no more.
+    let failed = unsafe { bpf_xdp_load_bytes(ctx.ctx, packet.l4 as u32, space.cast(), copied) };
+    if failed != 0 {
+        return None;
+    }
+    parse_ndp_options(at as u32, packet.l4_len as u32);
+    let out: *mut Options = at!(scratch, NeighborScratch, options);
+    // SAFETY: a live map value; volatile for the verifier, see `Scratch`.
+    Some(unsafe { out.read_volatile() })
+}
+
+/// `len`, but no more than `MAX`, a power of two; in a way that the verifier can follow.
+#[inline(always)]
+fn up_to<const MAX: u32>(len: usize) -> u32 {
+    let len = forget::<XdpContext>(len as u32);
+    if len >= MAX { MAX } else { len & (MAX - 1) }
+}
+
+/// Reads the options in the scratch space.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn parse_ndp_options(at: u32, len: u32) -> i32 {
+    let Some(scratch) = NEIGHBOR_SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: this CPU's own value; nothing else refers to it meanwhile.
+    let scratch = unsafe { &mut *scratch };
+    ndp::parse_options(
+        &scratch.space,
+        at as usize,
+        len as usize,
+        &mut scratch.options,
+    );
+    0
+}
+
+#[inline(always)]
+fn discovery(ctx: &XdpContext, vlan: u16, message: &Message, options: &Options) -> Option<Verdict> {
+    let mut flags = NDP;
+    if matches!(message.kind, Kind::RouterAdvertisement) {
+        flags |= ADVERTISES_ROUTER;
+    }
+    // A redirect makes two claims: the one about the better first hop comes first, if a binding contradicts it.
+    let redirect = message.redirect_claim(options).filter(|claim| {
+        let key = key(ctx, vlan, Version::V6, claim.addr);
+        // SAFETY: as in `names`.
+        unsafe { BINDINGS.get(key) }.is_some_and(|b| !neighbor::holds(b, claim.mac))
+    });
+    let claim = redirect.or_else(|| message.claim(options));
+    let addr = claim.map_or([0; 4], |claim| claim.addr);
+    hand_on(
+        key(ctx, vlan, Version::V6, addr),
+        claim,
+        message.source,
+        flags,
+    )
+}
+
+/// What is in force where the frame arrived.
+struct Site {
+    settings: &'static NeighborSettings,
+    seed: u64,
+    now: u64,
+    sighting: &'static Sighting,
+}
+
+impl Site {
+    #[inline(always)]
+    fn new() -> Option<Self> {
+        let scratch = NEIGHBOR_SCRATCH.get_ptr_mut(0)?;
+        let sighting: *const Sighting = at!(scratch, NeighborScratch, sighting);
+        Some(Self {
+            settings: NEIGHBOR_SETTINGS.get(0)?,
+            seed: SETTINGS.get(0)?.hash_seed,
+            now: limit::now(),
+            // SAFETY: a live map value, this CPU's own; nobody writes to it meanwhile.
+            sighting: unsafe { &*sighting },
+        })
+    }
+
+    #[inline(always)]
+    fn is(&self, flag: u32) -> bool {
+        self.sighting.flags & flag != 0
+    }
+
+    #[inline(always)]
+    fn source(&self) -> Mac {
+        Mac(self.sighting.source)
+    }
+
+    #[inline(always)]
+    fn claim(&self) -> Claim {
+        let s = self.sighting;
+        Claim {
+            version: if self.is(NDP) {
+                Version::V6
+            } else {
+                Version::V4
+            },
+            addr: s.key.addr,
+            mac: Mac(s.mac),
+            form: Form::from_number(s.form),
+        }
+    }
+
+    #[inline(always)]
+    fn enforce(&self) -> bool {
+        let flag = if self.is(NDP) {
+            NeighborSettings::NDP_ENFORCE
+        } else {
+            NeighborSettings::ARP_ENFORCE
+        };
+        self.settings.flags & flag != 0
+    }
+
+    #[inline(always)]
+    fn limit_reason(&self) -> Reason {
+        if self.is(NDP) {
+            Reason::NdLimit
+        } else {
+            Reason::ArpLimit
+        }
+    }
+
+    #[inline(always)]
+    fn take(&self, cell: *mut u64, rate: &Limit) -> bool {
+        limit::take(cell, self.now, rate.interval_ns, rate.tolerance_ns)
+    }
+
+    #[inline(always)]
+    fn cells(&self) -> Option<*mut InterfaceLimits> {
+        INTERFACE_LIMITS.get_ptr_mut(interface_cell(self.sighting.key.ifindex))
+    }
+
+    /// Whether the agent was there lately.
+    #[inline(always)]
+    fn agent_alive(&self) -> bool {
+        HEARTBEAT
+            .get(0)
+            .is_some_and(|&beat| beat != 0 && self.now < beat.saturating_add(STALE_NS))
+    }
+
+    /// Whether this host asked for the address in the last 3 s, and whether it wanted it for itself.
+    #[inline(always)]
+    fn asked(&self) -> (bool, bool) {
+        let Some(cell) = ASKED.get(asked_cell(&self.sighting.key.addr, self.seed)) else {
+            // As if: passes more, never less.
+            return (true, false);
+        };
+        let lately = |at: u64| at != 0 && self.now < at.saturating_add(ASKED_NS);
+        (lately(cell.asked_ns), lately(cell.probed_ns))
+    }
+}
+
+/// Holds what was handed on to its binding, takes its share and tells the agent.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn claim_guard(ctx: *mut xdp_md) -> u32 {
+    verdict::obey(judge_claim(ctx).unwrap_or(Reason::Internal.into()))
+}
+
+#[inline(always)]
+fn judge_claim(ctx: *mut xdp_md) -> Option<Verdict> {
+    let site = Site::new()?;
+    let pass = if site.is(NDP) {
+        Reason::NdPass
+    } else {
+        Reason::ArpPass
+    };
+    if !site.is(CLAIMS) {
+        let reason = Reason::from_number(take_shares(false.into())).unwrap_or(pass);
+        let observed = reason.action() == Action::Drop && !site.enforce();
+        return Some(Verdict { reason, observed });
+    }
+    let claim = site.claim();
+    let (asked, probed) = site.asked();
+    let (asked, probed) = (forget_bool(asked), forget_bool(probed));
+    let binding = BINDINGS.get_ptr_mut(site.sighting.key);
+    // SAFETY: a live map value; the data path changes the times alone, which are not read here.
+    let bound = binding.map(|b| unsafe { &*b });
+    let standing = neighbor::standing(&claim, bound, asked);
+    let standing = Standing::from_number(forget::<XdpContext>(standing as u32));
+    if standing == Standing::OwnForeign {
+        count(Reason::OwnAddressClaimed);
+    }
+    let (flags, has) = bound.map_or((0, false), |b| (b.flags, true));
+    let (flags, has) = (forget::<XdpContext>(flags), forget_bool(has));
+    let rogue = site.is(ADVERTISES_ROUTER)
+        && site.settings.flags & NeighborSettings::RA_GUARD != 0
+        && flags & Binding::ROUTER == 0;
+    let (place, print) = seen_place(&site.sighting.key, claim.mac, site.seed);
+    let seen = SEEN.get_ptr_mut(place)?;
+    // SAFETY: a live map value; the volatile read keeps it apart from the write below.
+    let known = unsafe { seen.read_volatile() } == print;
+
+    let mut enforced = site.enforce();
+    let reason = if let Some(reason) = standing.drop_reason() {
+        enforced = neighbor::enforced(flags, enforced, site.agent_alive());
+        reason
+    } else if rogue {
+        Reason::RaGuard
+    } else if standing == Standing::Valid {
+        if take_own_share() != 0 {
+            Reason::NeighborValid
+        } else {
+            site.limit_reason()
+        }
+    } else {
+        let expected = known || asked && matches!(claim.form, Form::Reply);
+        Reason::from_number(take_shares(expected.into())).unwrap_or(pass)
+    };
+    let reason = Reason::from_number(forget::<XdpContext>(reason as u32))?;
+    let enforced = forget_bool(enforced);
+    let drop = reason.action() == Action::Drop;
+
+    let kind = if rogue && standing != Standing::Mismatch {
+        Some(EventKind::RogueRouter)
+    } else {
+        neighbor::event(standing, &claim, has, asked, probed, known)
+    };
+    if let Some(kind) = kind
+        && !(drop && enforced && kind == EventKind::Station)
+    {
+        let mut flags = neighbor::event_flags(claim.form, asked);
+        if drop && enforced {
+            flags |= NeighborEvent::DROPPED;
+        }
+        let told = tell(ctx, kind as u32, reason as u32, flags) != 0;
+        if told && !(drop && enforced) {
+            // SAFETY: a live map value.
+            unsafe { seen.write_volatile(print) };
+        }
+    }
+    Some(Verdict {
+        reason,
+        observed: drop && !enforced,
+    })
+}
+
+#[inline(always)]
+fn forget_bool(value: bool) -> bool {
+    forget::<XdpContext>(value.into()) != 0
+}
+
+/// Takes from the shares of a frame that agrees with no protected binding; `expected` when its claim was seen before
+/// or answers a request. The number of the reason when one is used up, else one that is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_shares(expected: u32) -> u32 {
+    let Some(site) = Site::new() else {
+        return u32::MAX;
+    };
+    let Some(cells) = site.cells() else {
+        return u32::MAX;
+    };
+    let s = site.settings;
+    let class = if site.is(NDP) {
+        MacClass::Ndp
+    } else {
+        MacClass::Arp
+    };
+    let announces = !site.is(NDP) && matches!(site.claim().form, Form::Announcement);
+    if announces && !take_of(&site, MacClass::Announcement, &s.announce) {
+        return Reason::ArpAnnounceLimit as u32;
+    }
+    if !take_of(&site, class, &s.mac) {
+        return site.limit_reason() as u32;
+    }
+    if site.is(ADVERTISES_ROUTER)
+        && !site.take(at!(cells, InterfaceLimits, router_tat_ns), &s.router)
+    {
+        return Reason::RaLimit as u32;
+    }
+    let within = if expected != 0 {
+        site.take(at!(cells, InterfaceLimits, known_tat_ns), &s.known)
+    } else {
+        site.take(at!(cells, InterfaceLimits, unknown_tat_ns), &s.unknown)
+    };
+    if within {
+        u32::MAX
+    } else {
+        site.limit_reason() as u32
+    }
+}
+
+/// Takes from the share of the source link-layer address.
+#[inline(always)]
+fn take_of(site: &Site, class: MacClass, rate: &Limit) -> bool {
+    let cell = mac_cell(class, site.source(), site.sighting.key.ifindex, site.seed);
+    NEIGHBOR_LIMIT
+        .get_ptr_mut(cell)
+        .is_none_or(|cell| site.take(cell, rate))
+}
+
+/// Takes from the share that is reserved for a protected neighbour.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_own_share() -> u32 {
+    let Some(site) = Site::new() else {
+        return 1;
+    };
+    let Some(binding) = BINDINGS.get_ptr_mut(site.sighting.key) else {
+        return 1;
+    };
+    let cell = at!(binding, Binding, share_tat_ns);
+    site.take(cell, &site.settings.share).into()
+}
+
+/// Sends an event of the frame in the scratch space; 0 when its kind has had its share, or there was no room.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell(ctx: *mut xdp_md, kind: u32, reason: u32, flags: u32) -> u32 {
+    let Some(site) = Site::new() else {
+        return 0;
+    };
+    let Some(kind) = EventKind::from_number(kind) else {
+        return 0;
+    };
+    if !may_tell(&site, kind, flags) {
+        return 0;
+    }
+    let Some(mut entry) = NEIGHBOR_EVENTS.reserve::<NeighborEvent>(0) else {
+        count(Reason::NeighborEventLost);
+        return 0;
+    };
+    let event = entry.as_mut_ptr();
+    put!(event, time_ns: u64 = site.now);
+    put!(event, mac: u64 = site.sighting.mac);
+    put!(event, source: u64 = site.sighting.source);
+    // SAFETY: a live map value; volatile, or the copy would be a call of memmove.
+    let key = unsafe { (&raw const site.sighting.key).read_volatile() };
+    put!(event, key: NeighborKey = key);
+    put!(event, kind: u32 = kind as u32);
+    put!(event, flags: u32 = flags);
+    put!(event, reason: u32 = reason);
+    put!(event, len: u32 = 0);
+    let frame: *mut u8 = at!(event, NeighborEvent, frame);
+    let len = up_to::<{ EVENT_FRAME as u32 }>(XdpContext::new(ctx).total_len());
+    // SAFETY: `frame` has EVENT_FRAME octets, and `len` is no more.
+    if len > 0 && unsafe { bpf_xdp_load_bytes(ctx, 0, frame.cast(), len) } == 0 {
+        put!(event, len: u32 = len);
+    }
+    entry.submit(0);
+    1
+}
+
+/// Takes from the share of events.
+#[inline(always)]
+fn may_tell(site: &Site, kind: EventKind, flags: u32) -> bool {
+    let rate = event_limit(kind);
+    if matches!(kind, EventKind::Claim | EventKind::Answer) {
+        let Some(binding) = BINDINGS.get_ptr_mut(site.sighting.key) else {
+            return false;
+        };
+        let cell = if kind == EventKind::Answer {
+            at!(binding, Binding, answer_tat_ns)
+        } else if flags & NeighborEvent::SOLICITED != 0 {
+            at!(binding, Binding, candidate_tat_ns)
+        } else {
+            at!(binding, Binding, claim_tat_ns)
+        };
+        return site.take(cell, &rate);
+    }
+    let Some(cells) = site.cells() else {
+        return false;
+    };
+    let cell = match kind {
+        EventKind::OwnClaim => at!(cells, InterfaceLimits, own_tat_ns),
+        EventKind::ProbeAnswered => at!(cells, InterfaceLimits, probe_tat_ns),
+        EventKind::RogueRouter => at!(cells, InterfaceLimits, rogue_tat_ns),
+        _ => at!(cells, InterfaceLimits, station_tat_ns),
+    };
+    site.take(cell, &rate)
+}
+
+/// Notes what a packet that leaves asks for.
+#[inline(always)]
+pub fn on_egress(ctx: &TcContext) {
+    let _: Option<()> = note_request(ctx);
+}
+
+#[inline(always)]
+fn note_request(ctx: &TcContext) -> Option<()> {
+    // SAFETY: the context is the program's own.
+    let protocol = unsafe { (*ctx.skb.skb).protocol } as u16;
+    if protocol == EtherType::IPV4.0.to_be() {
+        return None;
+    }
+    let settings = NEIGHBOR_SETTINGS.get(0)?;
+    if settings.flags & (NeighborSettings::ARP | NeighborSettings::NDP) == 0 {
+        return None;
+    }
+    let frame = View(ctx);
+    let payload = parse::payload(&frame).ok()?;
+    let l3 = payload.l3;
+    match payload.ether_type {
+        EtherType::ARP => {
+            let arp = arp::read(&frame, l3)?;
+            if !arp.reply && !arp.is_announcement() {
+                note(&[arp.target, 0, 0, 0], arp.is_probe());
+            }
+        }
+        EtherType::IPV6 => {
+            let ip = frame.header::<40>(l3)?;
+            if ip.octet::<6>() != IpProto::ICMPV6.0 {
+                return None;
+            }
+            let body = frame.header::<24>(l3 + 40)?;
+            if body.octet::<0>() == 135 {
+                let target = [
+                    body.word::<8>(),
+                    body.word::<12>(),
+                    body.word::<16>(),
+                    body.word::<20>(),
+                ];
+                let unspecified =
+                    ip.word::<8>() | ip.word::<12>() | ip.word::<16>() | ip.word::<20>() == 0;
+                note(&target, unspecified);
+            }
+        }
+        _ => {}
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn note(addr: &AddrWords, probe: bool) {
+    let Some(settings) = SETTINGS.get(0) else {
+        return;
+    };
+    let Some(cell) = ASKED.get_ptr_mut(asked_cell(addr, settings.hash_seed)) else {
+        return;
+    };
+    let now = limit::now();
+    let asked_ns: *mut u64 = at!(cell, Asked, asked_ns);
+    // SAFETY: a live map value.
+    unsafe { asked_ns.write_volatile(now) };
+    if probe {
+        let probed_ns: *mut u64 = at!(cell, Asked, probed_ns);
+        // SAFETY: a live map value.
+        unsafe { probed_ns.write_volatile(now) };
+    }
+}
