@@ -278,7 +278,8 @@ pub struct Limit {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NeighborSettings {
-    /// ARP and, apart from it, NDP frames of one source link-layer address.
+    /// ARP and, apart from it, NDP frames of one source link-layer address that are for this host: a router that
+    /// asks for all of its network uses up nothing.
     pub mac: Limit,
     /// ARP announcements of one source link-layer address (R-ARP-7).
     pub announce: Limit,
@@ -344,8 +345,8 @@ pub struct InterfaceLimits {
     pub probe_tat_ns: u64,
     /// Events of routers that the RA guard refuses.
     pub rogue_tat_ns: u64,
-    /// Zero.
-    pub reserved: u64,
+    /// Requests and announcements that are not for this host; [`NeighborSettings::known`] is their rate too.
+    pub others_tat_ns: u64,
 }
 
 /// What the guards tell the agent through the ring buffer `NEIGHBOR_EVENTS`.

@@ -41,6 +41,9 @@ const CLAIMS: u32 = 1;
 const NDP: u32 = 1 << 1;
 /// It is a router advertisement.
 const ADVERTISES_ROUTER: u32 = 1 << 2;
+/// It answers, or asks for an address of ours. The others are everybody's business, such as those of a router that
+/// is scanned through.
+const FOR_US: u32 = 1 << 3;
 
 /// Pointer to a field of a map's value or a reserved event.
 macro_rules! at {
@@ -110,7 +113,16 @@ fn judge_arp(ctx: &XdpContext, l3: usize, vlan: u16) -> Option<Verdict> {
     if arp.source != arp.sender_mac {
         count(Reason::ArpSourceMac);
     }
-    hand_on(key, claim, arp.source, 0)
+    let target = NeighborKey {
+        addr: [arp.target, 0, 0, 0],
+        ..key
+    };
+    let flags = if arp.reply || is_own(&target) {
+        FOR_US
+    } else {
+        0
+    };
+    hand_on(key, claim, arp.source, flags)
 }
 
 /// None when the message is sane and was handed on.
@@ -141,6 +153,12 @@ fn key(ctx: &XdpContext, vlan: u16, version: Version, addr: AddrWords) -> Neighb
 fn names(key: &NeighborKey, mac: Mac) -> bool {
     // SAFETY: a value that the agent replaces meanwhile stays readable (RCU).
     unsafe { BINDINGS.get(key) }.is_some_and(|binding| neighbor::holds(binding, mac))
+}
+
+#[inline(always)]
+fn is_own(key: &NeighborKey) -> bool {
+    // SAFETY: as above.
+    unsafe { BINDINGS.get(key) }.is_some_and(|binding| binding.flags & Binding::OWN != 0)
 }
 
 /// Leaves the frame in the scratch space, for [`claim_guard`].
@@ -272,10 +290,15 @@ extern "C" fn parse_ndp_options(at: u32, len: u32) -> i32 {
 
 #[inline(always)]
 fn discovery(ctx: &XdpContext, vlan: u16, message: &Message, options: &Options) -> Option<Verdict> {
-    let mut flags = NDP;
-    if matches!(message.kind, Kind::RouterAdvertisement) {
-        flags |= ADVERTISES_ROUTER;
-    }
+    let flags = NDP
+        | match message.kind {
+            Kind::RouterAdvertisement => ADVERTISES_ROUTER | FOR_US,
+            Kind::NeighborAdvertisement | Kind::Redirect => FOR_US,
+            Kind::NeighborSolicitation if is_own(&key(ctx, vlan, Version::V6, message.target)) => {
+                FOR_US
+            }
+            Kind::NeighborSolicitation | Kind::RouterSolicitation => 0,
+        };
     // A redirect makes two claims: the one about the better first hop comes first, if a binding contradicts it.
     let redirect = message.redirect_claim(options).filter(|claim| {
         let key = key(ctx, vlan, Version::V6, claim.addr);
@@ -435,7 +458,9 @@ fn judge_claim(ctx: *mut xdp_md) -> Option<Verdict> {
         reason
     } else if rogue {
         Reason::RaGuard
-    } else if standing == Standing::Valid {
+    } else if standing == Standing::Valid
+        && (site.is(FOR_US) || !matches!(claim.form, Form::Request))
+    {
         if take_own_share() != 0 {
             Reason::NeighborValid
         } else {
@@ -443,7 +468,12 @@ fn judge_claim(ctx: *mut xdp_md) -> Option<Verdict> {
         }
     } else {
         let expected = known || asked && matches!(claim.form, Form::Reply);
-        Reason::from_number(take_shares(expected.into())).unwrap_or(pass)
+        let fine = if standing == Standing::Valid {
+            Reason::NeighborValid
+        } else {
+            pass
+        };
+        Reason::from_number(take_shares(expected.into())).unwrap_or(fine)
     };
     let reason = Reason::from_number(forget::<XdpContext>(reason as u32))?;
     let enforced = forget_bool(enforced);
@@ -498,6 +528,14 @@ extern "C" fn take_shares(expected: u32) -> u32 {
     let announces = !site.is(NDP) && matches!(site.claim().form, Form::Announcement);
     if announces && !take_of(&site, MacClass::Announcement, &s.announce) {
         return Reason::ArpAnnounceLimit as u32;
+    }
+    if !site.is(FOR_US) {
+        let within = site.take(at!(cells, InterfaceLimits, others_tat_ns), &s.known);
+        return if within {
+            u32::MAX
+        } else {
+            site.limit_reason() as u32
+        };
     }
     if !take_of(&site, class, &s.mac) {
         return site.limit_reason() as u32;
