@@ -347,6 +347,8 @@ pub struct InterfaceLimits {
     pub rogue_tat_ns: u64,
     /// Requests and announcements that are not for this host; [`NeighborSettings::known`] is their rate too.
     pub others_tat_ns: u64,
+    /// Events of contradicting claims that nobody asked for, of all bindings together.
+    pub claims_tat_ns: u64,
 }
 
 /// What the guards tell the agent through the ring buffer `NEIGHBOR_EVENTS`.
@@ -407,6 +409,6 @@ shared! {
     Limit = 16,
     NeighborSettings = 104,
     Asked = 16,
-    InterfaceLimits = 64,
+    InterfaceLimits = 72,
     NeighborEvent = 192,
 }

@@ -17,7 +17,7 @@ use net_common::{
     guard::{
         arp,
         ndp::{self, Kind, Message, Options},
-        neighbor::{self, Claim, EventKind, Form, Standing, event_limit},
+        neighbor::{self, ALL_CLAIMS, Claim, EventKind, Form, Standing, event_limit},
     },
     parse::{self, Frame, Header, Packet},
     spread::{MacClass, asked_cell, interface_cell, mac_cell, seen_place},
@@ -622,22 +622,24 @@ extern "C" fn tell(ctx: *mut xdp_md, kind: u32, reason: u32, flags: u32) -> u32 
 #[inline(always)]
 fn may_tell(site: &Site, kind: EventKind, flags: u32) -> bool {
     let rate = event_limit(kind);
+    let Some(cells) = site.cells() else {
+        return false;
+    };
     if matches!(kind, EventKind::Claim | EventKind::Answer) {
         let Some(binding) = BINDINGS.get_ptr_mut(site.sighting.key) else {
             return false;
         };
-        let cell = if kind == EventKind::Answer {
-            at!(binding, Binding, answer_tat_ns)
-        } else if flags & NeighborEvent::SOLICITED != 0 {
+        let claims = kind == EventKind::Claim && flags & NeighborEvent::SOLICITED == 0;
+        let cell = if claims {
+            at!(binding, Binding, claim_tat_ns)
+        } else if kind == EventKind::Claim {
             at!(binding, Binding, candidate_tat_ns)
         } else {
-            at!(binding, Binding, claim_tat_ns)
+            at!(binding, Binding, answer_tat_ns)
         };
-        return site.take(cell, &rate);
+        return site.take(cell, &rate)
+            && (!claims || site.take(at!(cells, InterfaceLimits, claims_tat_ns), &ALL_CLAIMS));
     }
-    let Some(cells) = site.cells() else {
-        return false;
-    };
     let cell = match kind {
         EventKind::OwnClaim => at!(cells, InterfaceLimits, own_tat_ns),
         EventKind::ProbeAnswered => at!(cells, InterfaceLimits, probe_tat_ns),

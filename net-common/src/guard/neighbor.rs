@@ -214,6 +214,9 @@ pub const fn event_limit(kind: EventKind) -> Limit {
     }
 }
 
+/// Claims that the agent is told of, of all bindings of an interface together, but for answers to requests of ours.
+pub const ALL_CLAIMS: Limit = per_second(1000, 1000);
+
 const fn per_second(rate: u64, burst: u64) -> Limit {
     let interval_ns = 1_000_000_000 / rate;
     Limit {
