@@ -16,14 +16,18 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use lab_abi::{
-    ACK_V4, ACK_V6, Flood, SINK_ENTRIES, SINK_OTHERS, SINK_RSTS, SINK_SYN_ACKS, SYN_V4, SYN_V6,
-    VARIED,
+    ACK_V4, ACK_V6, CLAIM, Claims, Flood, SINK_ENTRIES, SINK_OTHERS, SINK_RSTS, SINK_SYN_ACKS,
+    SYN_V4, SYN_V6, VARIED,
 };
 use net_common::units::{EtherType, IpProto, tcp_flags};
 
 /// One value, written by the harness.
 #[map]
 static FLOOD: Array<Flood> = Array::with_max_entries(1, 0);
+
+/// One value, written by the harness.
+#[map]
+static CLAIMS: Array<Claims> = Array::with_max_entries(1, 0);
 
 /// One value: frames generated. Also what the random sequence counts in.
 #[map]
@@ -57,6 +61,33 @@ fn lab_flood(ctx: XdpContext) -> xdp_action::Type {
     };
     if written.is_none() {
         return XDP_ABORTED;
+    }
+    // SAFETY: as above.
+    unsafe { *generated = n + 1 };
+    XDP_TX
+}
+
+/// Turns a page into the next claim, as `lab_flood` does into the next segment.
+#[xdp]
+fn lab_claims(ctx: XdpContext) -> xdp_action::Type {
+    let (Some(claims), Some(generated)) = (CLAIMS.get(0), GENERATED.get_ptr_mut(0)) else {
+        return XDP_ABORTED;
+    };
+    let Some(frame) = Octets::<CLAIM>::of((ctx.data(), ctx.data_end())) else {
+        return XDP_ABORTED;
+    };
+    for i in 0..CLAIM / 8 {
+        frame.put_long(i * 8, claims.frame[i]);
+    }
+    // SAFETY: this CPU's own live map value.
+    let n = unsafe { *generated };
+    let word = claims.first.wrapping_add(n as u32 % claims.count).to_be();
+    if claims.ndp != 0 {
+        // The target of a neighbour advertisement.
+        frame.put_word(14 + 40 + 8 + 12, word);
+    } else {
+        // The sender of an ARP packet.
+        frame.put_word(14 + 14, word);
     }
     // SAFETY: as above.
     unsafe { *generated = n + 1 };

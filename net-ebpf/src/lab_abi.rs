@@ -61,3 +61,25 @@ impl Flood {
         word & !self.source_random[i] == self.source[i]
     }
 }
+
+/// Octets of the frames of [`Claims`], padding included.
+pub const CLAIM: usize = 96;
+
+/// Value of `CLAIMS`: an ARP packet or neighbour advertisement, whose sender or target goes through `count`
+/// addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// The frame as it lies in memory.
+    pub frame: [u64; CLAIM / 8],
+    /// The last word of the first address, host byte order.
+    pub first: u32,
+    /// How many addresses there are.
+    pub count: u32,
+    /// 1 for a neighbour advertisement, 0 for ARP.
+    pub ndp: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(core::mem::size_of::<Claims>() == CLAIM + 16);

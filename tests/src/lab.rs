@@ -37,6 +37,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/la
 
 // SAFETY: repr(C), made of integers, and the size asserted beside it shows there is no padding.
 unsafe impl Pod for abi::Flood {}
+// SAFETY: as above.
+unsafe impl Pod for abi::Claims {}
 
 /// How late a paced flood may be and still make up for it: about as long as another task's turn.
 const LATE: Duration = Duration::from_millis(5);
@@ -311,10 +313,7 @@ impl Inner {
     fn run(&self, pace: Pace, packets: u64, time: Duration, stop: &AtomicBool) -> Result<Sent> {
         self.door.run(|| {
             if let Some(cpu) = self.cpu {
-                let mut cpus = CpuSet::new();
-                cpus.set(cpu)?;
-                sched_setaffinity(Pid::from_raw(0), &cpus)
-                    .with_context(|| format!("CPU {cpu} cannot be used"))?;
+                stay_on(cpu)?;
             }
             // Sleeps end when asked, not up to 50 µs later.
             set_timerslack(1)?;
@@ -346,29 +345,129 @@ impl Inner {
             let map = self.flood.lock().unwrap_or_else(PoisonError::into_inner);
             map.get(&0, 0).context("FLOOD cannot be read")?.len
         };
-        let frame = [0; 96];
-        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context: Vec<u8> = [0, len, 0, self.link.ifindex, 0, 0]
-            .map(u32::to_ne_bytes)
-            .concat();
         let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = program::<Xdp>(&mut ebpf, "lab_flood")?.test_run(TestRunOptions {
-            data_in: Some(frame.get(..len as usize).context("no flood was aimed")?),
-            ctx_in: Some(&context),
-            repeat: u32::try_from(packets)?,
-            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
-            ..TestRunOptions::new()
-        });
-        match sent {
-            Ok(_) => Ok(()),
-            // A signal came: whoever asked for an end is heard by the caller.
-            Err(ProgramError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(Errno::EINTR as i32) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error).context("live frames cannot be sent"),
+        inject(&mut ebpf, "lab_flood", &self.link, len, packets)
+    }
+}
+
+/// Runs a program on as many live frames of `len` octets, which it sends out of `link`. One system call.
+fn inject(ebpf: &mut Ebpf, name: &str, link: &Link, len: u32, packets: u64) -> Result<()> {
+    let frame = [0; 96];
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let context: Vec<u8> = [0, len, 0, link.ifindex, 0, 0]
+        .map(u32::to_ne_bytes)
+        .concat();
+    let sent = program::<Xdp>(ebpf, name)?.test_run(TestRunOptions {
+        data_in: Some(frame.get(..len as usize).context("no flood was aimed")?),
+        ctx_in: Some(&context),
+        repeat: u32::try_from(packets)?,
+        attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+        ..TestRunOptions::new()
+    });
+    match sent {
+        Ok(_) => Ok(()),
+        // A signal came: whoever asked for an end is heard by the caller.
+        Err(ProgramError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(Errno::EINTR as i32) =>
+        {
+            Ok(())
         }
+        Err(error) => Err(error).context("live frames cannot be sent"),
+    }
+}
+
+/// Keeps the calling thread on one CPU, and what its frames cause as far as veth pairs reach.
+fn stay_on(cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus).with_context(|| format!("CPU {cpu} cannot be used"))
+}
+
+/// Claims of neighbours, one after the other from many addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Claims {
+    /// An ARP packet or, with `ndp`, a neighbour advertisement; padded with zeros.
+    pub frame: [u8; abi::CLAIM],
+    /// Whether it is a neighbour advertisement.
+    pub ndp: bool,
+    /// The last word of the first sender (ARP) or target.
+    pub first: u32,
+    /// How many addresses there are.
+    pub count: u32,
+}
+
+/// Sends [`Claims`] from a host.
+pub struct ClaimGenerator {
+    ebpf: Ebpf,
+    claims: Array<MapData, abi::Claims>,
+    door: Door,
+    link: Link,
+    cpu: usize,
+}
+
+impl ClaimGenerator {
+    /// Loads the program; it runs on `cpu`.
+    ///
+    /// # Errors
+    /// Not root, or the interface has an XDP program already.
+    pub fn new(host: &Host, cpu: usize) -> Result<Self> {
+        let mut ebpf = load()?;
+        let claims: &mut Xdp = program(&mut ebpf, "lab_claims")?;
+        claims.load().context("lab_claims cannot be loaded")?;
+        // A program in use somewhere spares each run tens of milliseconds, see `Generator::with`; and here it makes
+        // the link take what the other end sends.
+        let pass: &mut Xdp = program(&mut ebpf, "lab_pass")?;
+        pass.load().context("lab_pass cannot be loaded")?;
+        host.ns
+            .run(|| pass.attach_to_if_index(host.link.ifindex, XdpMode::Driver))
+            .with_context(|| format!("lab_pass cannot be attached in {}", host.ns.name()))?;
+        host.ns
+            .ip(&format!("link add {IDLE} type veth peer name {IDLE}-peer"))?;
+        let claims: &mut Xdp = program(&mut ebpf, "lab_claims")?;
+        host.ns
+            .run(|| claims.attach(IDLE, XdpMode::Driver))
+            .with_context(|| format!("lab_claims cannot be attached in {}", host.ns.name()))?;
+        let map = ebpf
+            .take_map("CLAIMS")
+            .ok_or_else(|| anyhow!("no map CLAIMS"))?;
+        Ok(Self {
+            claims: map.try_into()?,
+            ebpf,
+            door: host.ns.door(),
+            link: host.link.clone(),
+            cpu,
+        })
+    }
+
+    /// Sends claims for `time`.
+    ///
+    /// # Errors
+    /// The kernel refuses, or Ctrl-C was pressed.
+    pub fn run(&mut self, claims: &Claims, time: Duration) -> Result<()> {
+        let mut frame = [0; abi::CLAIM / 8];
+        for (word, octets) in frame.iter_mut().zip(claims.frame.as_chunks::<8>().0) {
+            *word = u64::from_ne_bytes(*octets);
+        }
+        let value = abi::Claims {
+            frame,
+            first: claims.first,
+            count: claims.count,
+            ndp: claims.ndp.into(),
+            reserved: 0,
+        };
+        self.claims
+            .set(0, value, 0)
+            .context("CLAIMS cannot be written")?;
+        let (ebpf, link, cpu) = (&mut self.ebpf, &self.link, self.cpu);
+        self.door.run(|| {
+            stay_on(cpu)?;
+            let start = Instant::now();
+            while start.elapsed() < time {
+                interrupt::check()?;
+                inject(ebpf, "lab_claims", link, abi::CLAIM as u32, STRETCH)?;
+            }
+            Ok(())
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use crate::demo::run_lab;
 #[command(after_help = "\
 Examples:
   cargo xtask bench syn             SYN-ACKs/s and ns a packet: kernel, nftables synproxy, netmoat
+  cargo xtask bench neighbor        ns a packet of ARP and neighbour discovery, by number of bindings
   cargo xtask bench -- syn --help   its own options")]
 pub struct Args {
     /// What to measure, and the bench's own options

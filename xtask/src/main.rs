@@ -29,7 +29,8 @@ Examples:
   cargo xtask demo              watch a SYN flood kill a service, then netmoat hold it (root)
   cargo xtask test              all tests (root)
   cargo xtask setup             only find or install what the build, demo and tests need
-  cargo xtask bench syn         SYN-ACKs/s: kernel, nftables synproxy, netmoat (root)";
+  cargo xtask bench syn         SYN-ACKs/s: kernel, nftables synproxy, netmoat (root)
+  cargo xtask bench neighbor    ns a packet of ARP and neighbour discovery (root)";
 
 #[derive(Subcommand)]
 enum Command {

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::contender::{Contender, PORT, Stage};
 use crate::{
+    agent::Agent,
     flood::Flood,
     lab::{Generator, Pace},
 };
@@ -19,9 +20,9 @@ use crate::{
 #[derive(Clone, Debug, Serialize)]
 pub struct Cost {
     /// For scripts.
-    pub name: &'static str,
+    pub name: String,
     /// For people.
-    pub what: &'static str,
+    pub what: String,
     /// Nanoseconds a packet, the kernel's own timing (some 20 to 40 ns) included.
     pub ns: f64,
     /// Packets that this is the mean of.
@@ -45,13 +46,19 @@ impl Timed {
 /// As [`Stage::new`].
 pub fn measure(family: u8, cpu: usize, time: Duration) -> Result<Vec<Cost>> {
     let mut costs = Vec::new();
-    let mut add = |name, what, (ns, packets)| {
+    let mut add = |name: &str, what: &str, (ns, packets)| {
         costs.push(Cost {
-            name,
-            what,
+            name: name.to_owned(),
+            what: what.to_owned(),
             ns,
             packets,
         });
+    };
+    let timed = |generator: &Generator, flood: &Flood, program, time| {
+        generator.aim(flood)?;
+        timed(program, time, |time| {
+            generator.run(Pace::FlatOut, u64::MAX, time).map(drop)
+        })
     };
 
     let stage = Stage::new(Contender::Kernel, family, cpu)?;
@@ -75,7 +82,7 @@ pub fn measure(family: u8, cpu: usize, time: Duration) -> Result<Vec<Cost>> {
     let established = Flood::ack(connection.2, stage.server(), PORT, 0, 0);
     let syn = Flood::syn(stage.server(), family, PORT);
     let false_ack = Flood::false_ack(stage.server(), family, PORT);
-    let mut run = |name, what, flood: &Flood| -> Result<()> {
+    let mut run = |name: &str, what: &str, flood: &Flood| -> Result<()> {
         add(name, what, timed(&stage.generator, flood, program, time)?);
         Ok(())
     };
@@ -108,26 +115,36 @@ pub fn measure(family: u8, cpu: usize, time: Duration) -> Result<Vec<Cost>> {
 }
 
 fn program_id(stage: &Stage) -> Result<u32> {
-    let status = stage
-        .agent
-        .as_ref()
-        .context("this stage has an agent")?
-        .status()?;
-    Ok(status
+    xdp_program(stage.agent.as_ref().context("this stage has an agent")?)
+}
+
+/// Id of the agent's XDP program.
+///
+/// # Errors
+/// The agent does not answer.
+pub fn xdp_program(agent: &Agent) -> Result<u32> {
+    Ok(agent
+        .status()?
         .interfaces
         .first()
         .context("the agent is attached nowhere")?
         .xdp_program_id)
 }
 
-/// Floods, and divides the program's run time by its runs.
-fn timed(generator: &Generator, flood: &Flood, program: u32, time: Duration) -> Result<(f64, u64)> {
-    generator.aim(flood)?;
+/// Floods for `time`, and divides the program's run time by its runs.
+///
+/// # Errors
+/// The flood's, or no packet arrived.
+pub fn timed(
+    program: u32,
+    time: Duration,
+    mut flood: impl FnMut(Duration) -> Result<()>,
+) -> Result<(f64, u64)> {
     // Caches and the branch predictor get to know it first; a budget is used up.
-    generator.run(Pace::FlatOut, u64::MAX, time / 10)?;
+    flood(time / 10)?;
     let _timed = Timed::start()?;
     let before = account(program)?;
-    generator.run(Pace::FlatOut, u64::MAX, time)?;
+    flood(time)?;
     let after = account(program)?;
     let (ns, packets) = (after.0 - before.0, after.1 - before.1);
     ensure!(packets > 0, "no packet of the flood reached the program");

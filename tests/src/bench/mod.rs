@@ -6,6 +6,7 @@ use anyhow::Result;
 
 mod contender;
 mod cost;
+mod neighbor;
 mod report;
 mod syn;
 
@@ -14,6 +15,8 @@ mod syn;
 pub enum Bench {
     /// SYN-ACKs/s on one core and ns a packet: kernel, nftables synproxy, netmoat (root)
     Syn(syn::Args),
+    /// ns a packet of ARP and neighbour discovery, by number of bindings (root)
+    Neighbor(neighbor::Args),
 }
 
 /// Measures and prints; the exit code tells whether the figures are good enough.
@@ -23,5 +26,6 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Syn(args) => syn::run(args),
+        Bench::Neighbor(args) => neighbor::run(args),
     }
 }

@@ -85,7 +85,6 @@ impl Report {
             self.rates.first().map_or(0, |rate| rate.rounds.len()),
             self.seconds
         );
-        let thousands = |value: f64| format!("{:.0}k", value / 1e3);
         let rates = self.rates.iter().map(|rate| {
             let rounds: Vec<_> = rate.rounds.iter().copied().map(thousands).collect();
             vec![
@@ -114,26 +113,35 @@ impl Report {
             ]
         });
         text += &table(&["ratio", "median", "must", "aim", ""], ratios);
-        let costs = self.costs.iter().map(|cost| {
-            vec![
-                cost.what.to_owned(),
-                format!("{:.0}", cost.ns),
-                thousands(cost.packets as f64),
-            ]
-        });
-        text += &table(
-            &[
-                "XDP program, by the kernel's account",
-                "ns/packet",
-                "packets",
-            ],
-            costs,
-        );
+        text += &costs(&self.costs);
         for note in &self.notes {
             let _ = writeln!(text, "- {note}");
         }
         text
     }
+}
+
+fn thousands(value: f64) -> String {
+    format!("{:.0}k", value / 1e3)
+}
+
+/// The table of costs.
+pub fn costs(costs: &[Cost]) -> String {
+    let rows = costs.iter().map(|cost| {
+        vec![
+            cost.what.clone(),
+            format!("{:.0}", cost.ns),
+            thousands(cost.packets as f64),
+        ]
+    });
+    table(
+        &[
+            "XDP program, by the kernel's account",
+            "ns/packet",
+            "packets",
+        ],
+        rows,
+    )
 }
 
 fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

@@ -57,9 +57,12 @@ pub struct Args {
     no_gate: bool,
 }
 
+/// What to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub enum Format {
+    /// A table.
     Human,
+    /// JSON.
     Json,
 }
 
@@ -193,7 +196,7 @@ fn family(text: &str) -> Result<u8, &'static str> {
     }
 }
 
-fn cpu_model() -> String {
+pub(super) fn cpu_model() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with("model name"));
     line.and_then(|line| line.split_once(": "))
