@@ -8,11 +8,13 @@ use std::process::Output;
 use std::time::Duration;
 
 use net_common::verdict::COUNTERS;
-use net_user::config::Mode;
+use net_user::config::{GuardMode, Mode};
 use net_user::control::bind::BoundSocket;
 use net_user::control::client::{Client, ClientError};
 use net_user::control::protocol::{
-    Counters, Health, KeysRotated, ModeChanged, Queues, Request, RequestError, Status, VERSION,
+    AuditEntry, AuditVerdict, BindingOrigin, BindingState, Counters, Event, EventLevel, Events,
+    Health, KeysRotated, ModeChanged, NeighborAudit, NeighborBinding, Neighbors, NeighborsChanged,
+    PinNeighbor, Queues, Request, RequestError, Status, UnpinNeighbor, VERSION,
 };
 use net_user::control::server::serve;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -118,6 +120,87 @@ fn answer(request: Request) {
                 "the key is 90 s old; wait, or add --force".to_owned(),
             )));
         }
+        Request::Neighbors(reply) => {
+            let _ = reply.send(Ok(Neighbors {
+                version: VERSION,
+                arp: GuardMode::Enforce,
+                ndp: GuardMode::Observe,
+                ra_guard: false,
+                bindings: vec![binding("192.0.2.1", "eth0", 0)],
+            }));
+        }
+        Request::PinNeighbor(pin, reply) => {
+            let interface = pin.interface.as_deref().unwrap_or("eth0");
+            let _ = reply.send(Ok(NeighborsChanged {
+                version: VERSION,
+                bindings: vec![NeighborBinding {
+                    macs: pin.macs,
+                    origin: BindingOrigin::Pinned,
+                    router: pin.router,
+                    ..binding(&pin.address.to_string(), interface, pin.vlan)
+                }],
+            }));
+        }
+        Request::UnpinNeighbor(unpin, reply) => {
+            let _ = reply.send(Err(RequestError::Refused(format!(
+                "{} is not pinned; `netmoat neighbor list` shows what is",
+                unpin.address
+            ))));
+        }
+        Request::AuditNeighbors { repair, reply } => {
+            let _ = reply.send(Ok(NeighborAudit {
+                version: VERSION,
+                entries: vec![AuditEntry {
+                    address: "192.0.2.1".to_owned(),
+                    interface: "eth0".to_owned(),
+                    mac: Some("02:00:00:00:00:66".to_owned()),
+                    state: Some("STALE".to_owned()),
+                    bound: vec!["02:00:00:00:00:01".to_owned()],
+                    verdict: AuditVerdict::Poisoned,
+                    repaired: repair,
+                }],
+                settings: vec![],
+            }));
+        }
+        Request::Events { after, reply } => {
+            let _ = reply.send(Ok(events(3, after)));
+        }
+    }
+}
+
+fn binding(address: &str, interface: &str, vlan: u16) -> NeighborBinding {
+    NeighborBinding {
+        address: address.to_owned(),
+        interface: interface.to_owned(),
+        vlan,
+        macs: vec!["02:00:00:00:00:01".to_owned()],
+        origin: BindingOrigin::Learned,
+        state: BindingState::Protected,
+        router: false,
+        answered_s: None,
+        spoofs: 0,
+        history: vec![],
+    }
+}
+
+/// The events of a journal that has had `last`, none forgotten.
+fn events(last: u64, after: u64) -> Events {
+    let event = |sequence| Event {
+        sequence,
+        at_ms: 1_000 * sequence,
+        level: EventLevel::Alert,
+        kind: "spoof".to_owned(),
+        interface: "eth0".to_owned(),
+        vlan: 0,
+        address: "192.0.2.1".to_owned(),
+        macs: vec!["02:00:00:00:00:66".to_owned()],
+        text: format!("false claim {sequence}"),
+    };
+    Events {
+        version: VERSION,
+        last,
+        forgotten: 0,
+        events: (after.saturating_add(1)..=last).map(event).collect(),
     }
 }
 
@@ -190,8 +273,13 @@ fn exchange<T>(future: impl Future<Output = T>) -> T {
 #[tokio::test]
 async fn read_verbs_answer_in_json_and_in_words() {
     let rig = Rig::start(0o660);
-    for verb in ["counters", "queues"] {
-        let out = rig.netmoat(&[verb, "-o", "json"]).await;
+    for verb in [
+        &["counters"][..],
+        &["queues"],
+        &["neighbor", "list"],
+        &["events"],
+    ] {
+        let out = rig.netmoat(&[verb, &["-o", "json"]].concat()).await;
         assert_eq!(out.status.code(), Some(0), "{out:?}");
         let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
         assert_eq!(json["version"], 1);
@@ -251,23 +339,130 @@ async fn the_agents_own_user_may_change_it() {
 }
 
 #[tokio::test]
+async fn neighbours_are_listed_pinned_and_unpinned() {
+    let rig = Rig::start(0o660);
+    let out = rig.netmoat(&["neighbor", "list"]).await;
+    let words = text(&out.stdout);
+    assert!(
+        words.starts_with("1 neighbour protected; ARP guard enforcing, NDP guard observing"),
+        "{out:?}"
+    );
+    assert!(words.contains("192.0.2.1"), "{out:?}");
+
+    // Every option arrives.
+    let mac = "02:00:00:00:00:aB";
+    let more = ["--router", "--interface", "eth1", "--vlan", "7"];
+    let out = rig
+        .netmoat(&[&["neighbor", "pin", "fe80::1", mac][..], &more].concat())
+        .await;
+    assert_eq!(
+        text(&out.stdout),
+        "fe80::1 on eth1 VLAN 7 is held to 02:00:00:00:00:ab from now on, and may advertise itself as a router.\n",
+        "{out:?}"
+    );
+    let out = rig.netmoat(&["neighbor", "unpin", "192.0.2.9"]).await;
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    assert_eq!(
+        text(&out.stderr),
+        "netmoat: 192.0.2.9 is not pinned; `netmoat neighbor list` shows what is\n"
+    );
+}
+
+#[tokio::test]
+async fn an_audit_that_finds_poison_exits_with_3_unless_it_repairs() {
+    let rig = Rig::start(0o660);
+    for args in [
+        &["neighbor", "audit"][..],
+        &["neighbor", "audit", "-o", "json"],
+    ] {
+        let out = rig.netmoat(args).await;
+        assert_eq!(out.status.code(), Some(3), "{out:?}");
+        assert!(text(&out.stdout).contains("02:00:00:00:00:66"), "{out:?}");
+    }
+    let out = rig.netmoat(&["neighbor", "audit", "--repair"]).await;
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    assert!(text(&out.stdout).starts_with("Repaired 1"), "{out:?}");
+}
+
+#[tokio::test]
+async fn events_are_those_after_the_one_named() {
+    let rig = Rig::start(0o660);
+    let out = rig.netmoat(&["events", "--after", "1"]).await;
+    let words = text(&out.stdout);
+    assert!(words.starts_with("2 events, 2 alerts.\n"), "{out:?}");
+    assert!(!words.contains("false claim 1"), "{out:?}");
+    let last = rig.client().events(2).await.unwrap();
+    assert_eq!(last, events(3, 2));
+}
+
+#[tokio::test]
+async fn following_events_prints_each_once_on_a_line_of_its_own() {
+    // A journal that grows at each look, and begins anew with an agent that was started anew.
+    let (requests, mut inbox) = mpsc::channel(8);
+    let rig = Rig::with_agent(0o660, requests);
+    let agent = tokio::spawn(async move {
+        for last in [2, 2, 4, 1, 1] {
+            let Some(Request::Events { after, reply }) = inbox.recv().await else {
+                panic!("not events");
+            };
+            let _ = reply.send(Ok(events(last, after)));
+        }
+        // Gone: the client ends.
+    });
+    let out = rig.netmoat(&["events", "--follow", "-o", "json"]).await;
+    agent.await.unwrap();
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    assert!(text(&out.stderr).contains("started anew"), "{out:?}");
+    let lines: Vec<serde_json::Value> = text(&out.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let sequences: Vec<_> = lines.iter().map(|line| line["sequence"].as_u64()).collect();
+    assert_eq!(sequences, [1, 2, 3, 4, 1].map(Some), "{out:?}");
+    assert!(lines.iter().all(|line| line["version"] == 1), "{out:?}");
+}
+
+#[tokio::test]
 async fn another_user_may_read_and_not_write() {
     let rig = Rig::start(0o666);
     let client = rig.client();
     let Some(thread) = as_user(NOBODY, move || {
         exchange(async {
+            let address = "192.0.2.1".parse().unwrap();
+            let pin = PinNeighbor {
+                address,
+                macs: vec![],
+                interface: None,
+                vlan: 0,
+                router: false,
+            };
+            let unpin = UnpinNeighbor {
+                address,
+                interface: None,
+                vlan: 0,
+            };
             (
-                client.status().await,
-                client.set_mode(Mode::Observe).await,
-                client.rotate_keys(true).await,
+                [
+                    client.status().await.map(drop),
+                    client.neighbors().await.map(drop),
+                    client.audit_neighbors().await.map(drop),
+                    client.events(0).await.map(drop),
+                ],
+                [
+                    client.set_mode(Mode::Observe).await.map(drop),
+                    client.rotate_keys(true).await.map(drop),
+                    client.pin_neighbor(&pin).await.map(drop),
+                    client.unpin_neighbor(&unpin).await.map(drop),
+                    client.repair_neighbors().await.map(drop),
+                ],
             )
         })
     }) else {
         return;
     };
-    let (status, mode, keys) = thread.await.unwrap();
-    assert!(status.is_ok(), "{status:?}");
-    for denied in [mode.map(drop), keys.map(drop)] {
+    let (read, written) = thread.await.unwrap();
+    assert!(read.iter().all(Result::is_ok), "{read:?}");
+    for denied in written {
         match denied {
             Err(ClientError::Forbidden(words)) => {
                 assert_eq!(
@@ -320,8 +515,8 @@ async fn wrong_requests_are_answered_in_plain_words() {
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: netmoat\r\n\r\n");
     for (request, status, words) in [
         (get("/"), "404", "no such path"),
-        (get("/v1/mode"), "405", "GET reads; POST changes"),
-        (post("/v1/status", ""), "405", "GET reads; POST changes"),
+        (get("/v1/mode"), "405", "POST changes /v1/mode"),
+        (post("/v1/status", ""), "405", "POST changes /v1/mode"),
         (
             post("/v1/mode", ""),
             "400",
@@ -337,6 +532,30 @@ async fn wrong_requests_are_answered_in_plain_words() {
             "400",
             "unknown field `x`",
         ),
+        (get("/v1/neighbors/repair"), "405", "GET reads"),
+        (post("/v1/neighbors/audit", ""), "405", "POST changes"),
+        (
+            post("/v1/neighbors/pin", ""),
+            "400",
+            "the request's JSON does not fit",
+        ),
+        (
+            post("/v1/neighbors/pin", r#"{"address":"gateway","macs":[]}"#),
+            "400",
+            "invalid IP address",
+        ),
+        (
+            post(
+                "/v1/neighbors/unpin",
+                r#"{"address":"192.0.2.1","macs":[]}"#,
+            ),
+            "400",
+            "unknown field `macs`",
+        ),
+        (get("/v1/events?after=x"), "400", "the query does not fit"),
+        (get("/v1/events?since=1"), "400", "write /v1/events?after="),
+        (get("/v1/events"), "200", "false claim 1"),
+        (get("/v1/events?after=2"), "200", r#""last":3"#),
         (post("/v1/mode", &" ".repeat(5000)), "413", ""),
         ("nonsense\r\n\r\n".to_owned(), "400", ""),
     ] {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::output::{Output, Tone, plural, table, tone};
 use super::{Code, Failure};
-use crate::config::{Config, HumanDuration};
+use crate::config::{Config, GuardMode, HumanDuration, NeighborPolicy};
 use crate::control::protocol::VERSION;
 use crate::datapath::preflight::{self, Finding, Preflight, Severity};
 
@@ -153,7 +153,12 @@ fn summary(config: &Config) -> String {
             format!("{}, burst {}", syn.syn_ack_limit, syn.syn_ack_burst),
         ),
         ("key rotation".to_owned(), key_rotation),
+        (
+            "state directory".to_owned(),
+            config.state_dir.display().to_string(),
+        ),
     ];
+    rows.extend(neighbors(&config.neighbors).map(|(name, value)| (name.to_owned(), value)));
     let policies = std::iter::once(("every other port".to_owned(), &syn.default));
     let overrides = syn
         .overrides
@@ -174,4 +179,29 @@ fn summary(config: &Config) -> String {
         &[],
         rows.into_iter().map(|(name, value)| vec![name, value]),
     )
+}
+
+fn neighbors(policy: &NeighborPolicy) -> impl Iterator<Item = (&'static str, String)> {
+    let mode = |mode: GuardMode| format!("{mode:?}").to_lowercase();
+    let named = policy.bindings.iter().filter(|binding| binding.router);
+    let mut routers: Vec<_> = policy.routers.iter().map(ToString::to_string).collect();
+    routers.extend(named.map(|binding| binding.address.to_string()));
+    let ra_guard = if policy.ra_guard() {
+        format!("only {} may advertise", routers.join(", "))
+    } else {
+        "off".to_owned()
+    };
+    let gateways = if policy.learn_gateways {
+        "learned and protected"
+    } else {
+        "not learned"
+    };
+    [
+        ("ARP guard", mode(policy.arp)),
+        ("NDP guard", mode(policy.ndp)),
+        ("RA guard", ra_guard),
+        ("gateways", gateways.to_owned()),
+        ("neighbours named", policy.bindings.len().to_string()),
+    ]
+    .into_iter()
 }

@@ -2,11 +2,13 @@
 
 mod check;
 mod counters;
+mod events;
 mod explain;
 mod failure;
 mod key;
 mod log;
 mod mode;
+mod neighbor;
 mod output;
 mod queues;
 mod run;
@@ -100,6 +102,19 @@ enum Command {
     /// The cookie keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// The neighbours that are held to their link-layer addresses
+    #[command(subcommand)]
+    Neighbor(neighbor::Command),
+    /// What happened: forged claims, moves, new stations
+    #[command(after_help = events::EXAMPLES)]
+    Events {
+        /// Show what comes too, until interrupted
+        #[arg(long)]
+        follow: bool,
+        /// Only events with a higher number
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        after: u64,
+    },
     /// What a reason in the counters means
     #[command(after_help = explain::EXAMPLES)]
     Explain {
@@ -171,6 +186,10 @@ impl Cli {
             Command::Mode { mode } => mode::mode(&global.client(), &out, mode),
             Command::Key(KeyCommand::Rotate { force }) => {
                 key::rotate(&global.client(), &out, force)
+            }
+            Command::Neighbor(command) => neighbor::run(&global.client(), &out, command),
+            Command::Events { follow, after } => {
+                events::events(&global.client(), &out, follow, after)
             }
             Command::Explain { code } => explain::explain(&out, code.as_deref()),
         }

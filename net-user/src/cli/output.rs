@@ -50,6 +50,19 @@ impl Output {
         };
         write(&text)
     }
+
+    /// One of a series that nothing replaces: a line, of JSON or for people.
+    pub(super) fn print_line<T: Serialize>(
+        &self,
+        value: &T,
+        human: impl FnOnce(&T) -> String,
+    ) -> io::Result<()> {
+        let text = match self.format {
+            Format::Human => human(value),
+            Format::Json => serde_json::to_string(value)? + "\n",
+        };
+        write(&text)
+    }
 }
 
 fn write(text: &str) -> io::Result<()> {
@@ -106,4 +119,52 @@ pub(super) fn plural(count: u64, noun: &str) -> String {
 pub(super) fn age(seconds: u64) -> String {
     crate::config::HumanDuration::new(std::time::Duration::from_secs(seconds))
         .map_or_else(|| format!("{seconds}s"), |duration| duration.to_string())
+}
+
+/// Seconds since 1970 as UTC, by RFC 3339.
+pub(super) fn time(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Years that begin in March, so that a leap day is the last of its year; eras of 400 years, 146,097 days
+    // each. The first begins 719,468 days before 1970.
+    let day = days.saturating_add(719_468);
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // March to July and August to December have 153 days each.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..10 => (era * 400 + year, month + 3),
+        _ => (era * 400 + year + 1, month - 9),
+    };
+    format!(
+        "{year}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_utc() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_709_164_800, "2024-02-29T00:00:00Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (1_735_689_600, "2025-01-01T00:00:00Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(time(seconds), text);
+        }
+        // Whatever the agent says.
+        assert!(time(u64::MAX).ends_with('Z'));
+    }
 }

@@ -4,7 +4,9 @@ use net_common::verdict::{COUNTERS, Reason};
 use super::*;
 use crate::config::SynMode;
 use crate::control::protocol::{
-    Counters, Health, InterfaceStatus, ListenerQueues, Queues, Status, VERSION,
+    AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
+    EventLevel, Events, Health, InterfaceStatus, KernelSetting, ListenerQueues, NeighborAudit,
+    NeighborBinding, Neighbors, NeighborsChanged, Queues, Status, VERSION,
 };
 
 #[test]
@@ -39,6 +41,13 @@ fn usage_errors_exit_with_2() {
         &["netmoat", "run", "--xdp-mode", "skb"],
         &["netmoat", "-o", "xml", "status"],
         &["netmoat", "key"],
+        &["netmoat", "neighbor"],
+        &["netmoat", "neighbor", "pin"],
+        &["netmoat", "neighbor", "pin", "gateway"],
+        &["netmoat", "neighbor", "pin", "192.0.2.1", "02:00"],
+        &["netmoat", "neighbor", "pin", "192.0.2.1", "--vlan", "4095"],
+        &["netmoat", "neighbor", "unpin"],
+        &["netmoat", "events", "--after", "-1"],
         &["netmoat"],
     ] {
         let error = Cli::try_parse_from(args).expect_err(&args.join(" "));
@@ -265,4 +274,216 @@ fn queues_say_in_words_how_each_listener_is() {
         })
         .starts_with("No TCP listener")
     );
+}
+
+#[test]
+fn a_wrong_mac_is_told_with_the_remedy() {
+    let args = ["netmoat", "neighbor", "pin", "192.0.2.1", "0200.0000.0001"];
+    let error = Cli::try_parse_from(args).unwrap_err().to_string();
+    assert!(
+        error.contains("`0200.0000.0001` is no link-layer address; write six octets"),
+        "{error}"
+    );
+}
+
+/// Without an agent: nothing was sent.
+#[test]
+fn a_pin_that_no_config_would_take_is_refused_before_it_is_sent() {
+    for (args, words) in [
+        (&["224.0.0.1", "02:00:00:00:00:01"][..], "multicast"),
+        (
+            &["192.0.2.1", "02:00:00:00:00:01", "--router"],
+            "cannot be a router's",
+        ),
+        (
+            &["192.0.2.1", "02:00:00:00:00:01", "02:00:00:00:00:01"],
+            "named twice",
+        ),
+    ] {
+        let mut line = vec!["netmoat", "--socket", "/nonexistent", "neighbor", "pin"];
+        line.extend(args);
+        let failure = Cli::try_parse_from(&line).unwrap().execute().unwrap_err();
+        assert_eq!(failure.code, Code::Error);
+        assert!(failure.to_string().contains(words), "{failure}");
+    }
+}
+
+fn binding() -> NeighborBinding {
+    NeighborBinding {
+        address: "192.0.2.1".to_owned(),
+        interface: "eth0".to_owned(),
+        vlan: 0,
+        macs: vec!["02:00:00:00:00:01".to_owned()],
+        origin: BindingOrigin::Learned,
+        state: BindingState::Protected,
+        router: false,
+        answered_s: Some(61),
+        spoofs: 3,
+        history: vec![BindingHistory {
+            at: 951_782_400,
+            what: "learned".to_owned(),
+        }],
+    }
+}
+
+fn plain(text: String) -> String {
+    // Tables pad their last column.
+    let text = anstream::adapter::strip_str(&text).to_string();
+    text.lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
+}
+
+#[test]
+fn neighbours_are_listed_with_what_is_known_of_them() {
+    let router = NeighborBinding {
+        address: "fe80::1".to_owned(),
+        vlan: 100,
+        macs: vec![],
+        origin: BindingOrigin::Config,
+        state: BindingState::Learning,
+        router: true,
+        answered_s: None,
+        spoofs: 0,
+        history: vec![],
+        ..binding()
+    };
+    let neighbors = Neighbors {
+        version: VERSION,
+        arp: crate::config::GuardMode::Enforce,
+        ndp: crate::config::GuardMode::Off,
+        ra_guard: true,
+        bindings: vec![binding(), router],
+    };
+    let listed = "1 neighbour protected, 1 being learned; ARP guard enforcing, NDP guard off, RA guard on.\n\
+         \n\
+         ADDRESS    INTERFACE      MACS               ORIGIN   STATE      ROUTER  LAST ANSWER  SPOOFS\n\
+         192.0.2.1  eth0           02:00:00:00:00:01  learned  protected  -       1m1s ago          3\n\
+         fe80::1    eth0 VLAN 100  -                  config   learning   yes     -                 0\n";
+    assert_eq!(plain(neighbor::list(&neighbors, false)), listed);
+    assert_eq!(
+        plain(neighbor::list(&neighbors, true)),
+        format!(
+            "{listed}\n192.0.2.1 on eth0\n  2000-02-29T00:00:00Z  learned\n\
+             \nfe80::1 on eth0 VLAN 100\n  nothing happened to it yet\n"
+        )
+    );
+    let none = Neighbors {
+        bindings: vec![],
+        ra_guard: false,
+        ..neighbors
+    };
+    assert_eq!(
+        neighbor::list(&none, true),
+        "0 neighbours protected; ARP guard enforcing, NDP guard off, RA guard off.\n"
+    );
+}
+
+#[test]
+fn pins_are_told_in_words() {
+    let mut changed = NeighborsChanged {
+        version: VERSION,
+        bindings: vec![binding()],
+    };
+    assert_eq!(
+        neighbor::pinned(&changed),
+        "192.0.2.1 on eth0 is held to 02:00:00:00:00:01 from now on.\n"
+    );
+    assert_eq!(
+        neighbor::unpinned(&changed),
+        "192.0.2.1 on eth0 is not pinned any more; it was held to 02:00:00:00:00:01.\n"
+    );
+    changed.bindings.clear();
+    assert_eq!(neighbor::pinned(&changed), "Nothing to change.\n");
+}
+
+#[test]
+fn the_audit_says_first_whether_anything_is_wrong() {
+    let entry = |verdict, repaired| AuditEntry {
+        address: "192.0.2.1".to_owned(),
+        interface: "eth0".to_owned(),
+        mac: Some("02:00:00:00:00:66".to_owned()),
+        state: Some("REACHABLE".to_owned()),
+        bound: vec!["02:00:00:00:00:01".to_owned()],
+        verdict,
+        repaired,
+    };
+    let setting = |weak| KernelSetting {
+        name: "net.ipv4.conf.eth0.arp_accept".to_owned(),
+        value: 1,
+        meaning: "unsolicited ARP is believed".to_owned(),
+        weak,
+    };
+    let audit = |entries, repair| {
+        let audit = NeighborAudit {
+            version: VERSION,
+            entries,
+            settings: vec![setting(true), setting(false)],
+        };
+        plain(neighbor::audited(&audit, repair))
+    };
+    let text = audit(vec![entry(AuditVerdict::Poisoned, false)], false);
+    assert_eq!(
+        text,
+        "1 entry of the kernel's neighbour table contradicts its binding.\n\
+         `netmoat neighbor audit --repair` mends what is poisoned.\n\
+         \n\
+         ADDRESS    INTERFACE  KERNEL             STATE      BOUND TO           VERDICT\n\
+         192.0.2.1  eth0       02:00:00:00:00:66  REACHABLE  02:00:00:00:00:01  poisoned\n\
+         \n\
+         Kernel settings to think over:\n  \
+         net.ipv4.conf.eth0.arp_accept = 1: unsolicited ARP is believed\n"
+    );
+    let text = audit(vec![entry(AuditVerdict::Poisoned, true)], true);
+    assert!(text.starts_with("Repaired 1: the kernel's neighbour table agrees"));
+    let text = audit(
+        vec![
+            entry(AuditVerdict::Poisoned, true),
+            entry(AuditVerdict::Permanent, false),
+        ],
+        true,
+    );
+    assert!(
+        text.starts_with(
+            "1 entry of the kernel's neighbour table contradicts its binding.\n1 repaired.\n1 of them set for good"
+        ),
+        "{text}"
+    );
+    let text = audit(vec![entry(AuditVerdict::Good, false)], false);
+    assert!(text.starts_with("The kernel's neighbour table agrees with every binding.\n"));
+    assert!(audit(vec![], false).starts_with("The kernel's neighbour table agrees"));
+}
+
+#[test]
+fn events_are_lines_that_begin_with_number_and_time() {
+    let event = Event {
+        sequence: 7,
+        at_ms: 951_782_400_999,
+        level: EventLevel::Alert,
+        kind: "spoof".to_owned(),
+        interface: "eth0".to_owned(),
+        vlan: 0,
+        address: "192.0.2.1".to_owned(),
+        macs: vec!["02:00:00:00:00:66".to_owned()],
+        text: "a false claim".to_owned(),
+    };
+    let columns = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = "7 2000-02-29T00:00:00Z alert spoof eth0 192.0.2.1 02:00:00:00:00:66 a false claim";
+    let follow = plain(events::follow_line(&event));
+    assert_eq!(columns(&follow), line);
+    assert!(follow.starts_with("7       2000-02-29T00:00:00Z  alert  spoof            eth0 "));
+    let mut told = Events {
+        version: VERSION,
+        last: 7,
+        forgotten: 4,
+        events: vec![event],
+    };
+    let text = plain(events::human(&told));
+    assert!(
+        text.starts_with("1 event, 1 alert.\n4 events before these can no longer be told"),
+        "{text}"
+    );
+    assert_eq!(columns(text.lines().last().unwrap()), line);
+    told.events.clear();
+    assert_eq!(events::human(&told), "No events.\n");
 }

@@ -2,6 +2,7 @@
 //! applied ([`resolve`]). Unknown keys are refused, and errors name the place and the remedy.
 
 pub mod error;
+pub mod neighbor;
 pub mod raw;
 pub mod resolve;
 pub mod units;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
+pub use neighbor::parse_mac;
 pub use units::{HumanDuration, Rate};
 
 /// Read when it exists and no `-c` is given.
@@ -141,7 +143,8 @@ pub struct NeighborPolicy {
     pub ndp: GuardMode,
     /// Optional checks of ARP, none by default (R-ARP-2).
     pub validate: ArpValidate,
-    /// RA guard: link-local addresses of the routers that may advertise themselves; off when empty.
+    /// RA guard: link-local addresses of the routers that may advertise themselves on any interface, beside
+    /// the bindings with `router`. [`NeighborPolicy::ra_guard`] says whether it is on.
     pub routers: Vec<Ipv6Addr>,
     /// Whether the next hops of default routes are learned and then protected (`gateway = "auto"`).
     pub learn_gateways: bool,

@@ -17,12 +17,26 @@ pub struct RawConfig {
     pub xdp_mode: Option<Spanned<Text>>,
     /// Path of the control socket.
     pub socket: Option<Spanned<Text>>,
+    /// Directory of what outlives the agent.
+    pub state_dir: Option<Spanned<Text>>,
     /// Defaults of all listeners.
     #[serde(default)]
     pub syn: RawSyn,
     /// Overrides per listening port.
     #[serde(default, rename = "listener")]
     pub listeners: Vec<RawListener>,
+    /// The ARP guard.
+    #[serde(default)]
+    pub arp: RawArp,
+    /// The NDP guard.
+    #[serde(default)]
+    pub ndp: RawNdp,
+    /// What both have in common.
+    #[serde(default)]
+    pub neighbors: RawNeighbors,
+    /// Neighbours named by the operator.
+    #[serde(default)]
+    pub neighbor: Vec<RawNeighbor>,
 }
 
 /// Table `[syn]`.
@@ -58,6 +72,76 @@ pub struct RawListener {
     pub budget: Option<Spanned<Text>>,
     /// As in `[syn]`.
     pub burst: Option<Spanned<i64>>,
+}
+
+/// Table `[arp]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawArp {
+    /// `off`, `observe` or `enforce`.
+    pub mode: Option<Spanned<Text>>,
+    /// Optional checks: `src-mac`, `dst-mac`, `ip`.
+    #[serde(default)]
+    pub validate: Vec<Spanned<Text>>,
+}
+
+/// Table `[ndp]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawNdp {
+    /// `off`, `observe` or `enforce`.
+    pub mode: Option<Spanned<Text>>,
+    /// Link-local addresses of the routers that may advertise themselves.
+    #[serde(default)]
+    pub routers: Vec<Spanned<Text>>,
+}
+
+/// Table `[neighbors]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawNeighbors {
+    /// `auto` or `off`.
+    pub gateway: Option<Spanned<Text>>,
+    /// Frames of one source link-layer address.
+    pub limit: Option<Spanned<Text>>,
+    /// Burst of the same.
+    pub burst: Option<Spanned<i64>>,
+    /// ARP announcements of one source link-layer address.
+    pub announce_limit: Option<Spanned<Text>>,
+    /// Burst of the same.
+    pub announce_burst: Option<Spanned<i64>>,
+    /// Frames of known neighbours, an interface.
+    pub known_limit: Option<Spanned<Text>>,
+    /// Burst of the same.
+    pub known_burst: Option<Spanned<i64>>,
+    /// Frames of all others, an interface.
+    pub unknown_limit: Option<Spanned<Text>>,
+    /// Burst of the same.
+    pub unknown_burst: Option<Spanned<i64>>,
+    /// Router advertisements, an interface.
+    pub router_limit: Option<Spanned<Text>>,
+    /// Burst of the same.
+    pub router_burst: Option<Spanned<i64>>,
+    /// Share reserved for each protected neighbour.
+    pub share: Option<Spanned<Text>>,
+    /// Burst of the same.
+    pub share_burst: Option<Spanned<i64>>,
+}
+
+/// One `[[neighbor]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawNeighbor {
+    /// Its IP address.
+    pub address: Spanned<Text>,
+    /// The link-layer addresses that it may be at.
+    pub macs: Spanned<Vec<Spanned<Text>>>,
+    /// The interface where it is.
+    pub interface: Option<Spanned<Text>>,
+    /// VLAN id of its frames.
+    pub vlan: Option<Spanned<i64>>,
+    /// May send router advertisements while the RA guard is on.
+    pub router: Option<Spanned<bool>>,
 }
 
 /// A text, or a bare number taken as text, so that `budget = 100` meets the error that explains rates and

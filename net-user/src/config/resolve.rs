@@ -1,6 +1,8 @@
 //! From the file as written to plain values: defaults applied, texts read, limits checked, every problem
 //! reported at once.
 
+mod neighbors;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,10 @@ use toml::Spanned;
 use super::error::{ConfigError, Place, Problem, nearest};
 use super::raw::{RawConfig, RawListener, RawSyn, Text};
 use super::units::{HumanDuration, Rate, UnitError};
-use super::{Config, DEFAULT_SOCKET, ListenerPolicy, Mode, Overrides, SynMode, SynPolicy, XdpMode};
+use super::{
+    Config, DEFAULT_SOCKET, DEFAULT_STATE_DIR, ListenerPolicy, Mode, Overrides, SynMode, SynPolicy,
+    XdpMode,
+};
 
 const MAX_BURST: u32 = 1_000_000;
 /// A cookie is valid in its epoch and the next, and two keys are accepted: a key must outlive two epochs
@@ -57,7 +62,9 @@ pub(super) fn resolve(
         .word(raw.xdp_mode.as_ref(), "XDP mode", &XDP_MODES)
         .unwrap_or(XdpMode::Auto);
     let socket = reader.socket(raw.socket.as_ref(), overrides.socket.as_deref());
+    let state_dir = reader.state_dir(raw.state_dir.as_ref());
     let syn = reader.syn(&raw.syn, &raw.listeners);
+    let neighbors = reader.neighbors(&raw, &interfaces);
     if !reader.problems.is_empty() {
         return Err(ConfigError::Invalid {
             problems: reader.problems,
@@ -69,8 +76,8 @@ pub(super) fn resolve(
         xdp_mode: overrides.xdp_mode.unwrap_or(xdp_mode),
         socket,
         syn,
-        neighbors: super::NeighborPolicy::default(),
-        state_dir: super::DEFAULT_STATE_DIR.into(),
+        neighbors,
+        state_dir,
         source: source.map(|(path, _)| path.to_owned()),
     })
 }
@@ -211,6 +218,24 @@ impl Reader<'_> {
                     path.as_os_str().len()
                 ),
                 "shorten it to 107".to_owned(),
+            );
+        }
+        path
+    }
+
+    fn state_dir(&mut self, raw: Option<&Spanned<Text>>) -> PathBuf {
+        let Some(raw) = raw else {
+            return PathBuf::from(DEFAULT_STATE_DIR);
+        };
+        let path = PathBuf::from(&raw.get_ref().0);
+        if !path.is_absolute() || path.file_name().is_none() {
+            self.problem(
+                Some(raw.span()),
+                format!(
+                    "the state directory `{}` is no absolute path below `/`",
+                    raw.get_ref().0.escape_debug()
+                ),
+                format!("write it as in \"{DEFAULT_STATE_DIR}\""),
             );
         }
         path

@@ -20,6 +20,115 @@ fn an_empty_config_with_an_interface_gets_the_defaults() {
     assert_eq!(config.syn.default.burst, 128);
     assert_eq!(config.syn.key_rotation, Duration::from_secs(3600));
     assert!(config.syn.overrides.is_empty());
+    assert_eq!(config.neighbors, NeighborPolicy::default());
+    assert!(!config.neighbors.ra_guard());
+    assert_eq!(config.state_dir, Path::new(DEFAULT_STATE_DIR));
+}
+
+#[test]
+fn guards_and_neighbours_are_read() {
+    let config = parse(
+        "interfaces = [\"eth0\", \"eth1\"]\nstate_dir = \"/tmp/state\"\n\
+         [arp]\nmode = \"enforce\"\nvalidate = [\"ip\", \"src-mac\"]\n\
+         [ndp]\nmode = \"off\"\nrouters = [\"fe80::1\", \"fe80::2\"]\n\
+         [neighbors]\ngateway = \"off\"\nlimit = \"7/s\"\nannounce_burst = 8\nshare = \"9/m\"\n\
+         [[neighbor]]\naddress = \"192.0.2.1\"\n\
+         macs = [\"02:00:00:00:00:01\", \"03:bf:c0:00:02:01\"]\ninterface = \"eth1\"\nvlan = 100\n\
+         [[neighbor]]\naddress = \"fe80::3\"\nmacs = [\"02:00:00:00:00:03\"]\nrouter = true\n",
+    )
+    .unwrap();
+    assert_eq!(config.state_dir, Path::new("/tmp/state"));
+    let policy = config.neighbors;
+    let default = NeighborPolicy::default();
+    let limit = |rate: &str, burst| RateLimit {
+        rate: rate.parse().unwrap(),
+        burst,
+    };
+    let expected = NeighborPolicy {
+        arp: GuardMode::Enforce,
+        ndp: GuardMode::Off,
+        validate: ArpValidate {
+            src_mac: true,
+            dst_mac: false,
+            ip: true,
+        },
+        routers: vec!["fe80::1".parse().unwrap(), "fe80::2".parse().unwrap()],
+        learn_gateways: false,
+        limit: limit("7/s", 200),
+        announce_limit: limit("30/s", 8),
+        share: limit("9/m", 100),
+        bindings: vec![
+            NeighborConfig {
+                address: "192.0.2.1".parse().unwrap(),
+                macs: vec![
+                    Mac::new([2, 0, 0, 0, 0, 1]),
+                    Mac::new([3, 0xbf, 0xc0, 0, 2, 1]),
+                ],
+                interface: Some("eth1".to_owned()),
+                vlan: 100,
+                router: false,
+            },
+            NeighborConfig {
+                address: "fe80::3".parse().unwrap(),
+                macs: vec![Mac::new([2, 0, 0, 0, 0, 3])],
+                interface: None,
+                vlan: 0,
+                router: true,
+            },
+        ],
+        ..default
+    };
+    assert_eq!(policy, expected);
+}
+
+#[test]
+fn a_router_among_the_neighbours_turns_the_ra_guard_on() {
+    let guarded = |text: &str| {
+        let config = parse(&format!("interfaces = [\"eth0\"]\n{text}")).unwrap();
+        config.neighbors.ra_guard()
+    };
+    let router = "[[neighbor]]\naddress = \"fe80::1\"\nmacs = [\"02:00:00:00:00:01\"]\nrouter = ";
+    assert!(!guarded(&format!("{router}false")));
+    assert!(guarded(&format!("{router}true")));
+    assert!(guarded("[ndp]\nrouters = [\"fe80::1\"]"));
+}
+
+/// One address may be named once a place: an interface, or all of them, and a VLAN.
+#[test]
+fn a_neighbour_may_be_named_again_at_another_place() {
+    let neighbor = |more: &str| {
+        format!("[[neighbor]]\naddress = \"192.0.2.1\"\nmacs = [\"02:00:00:00:00:01\"]\n{more}\n")
+    };
+    for (first, second, place) in [
+        ("", "", Some("192.0.2.1 has")),
+        ("vlan = 7", "", None),
+        ("vlan = 7", "vlan = 7", Some("192.0.2.1 in VLAN 7 has")),
+        ("interface = \"a\"", "interface = \"b\"", None),
+        (
+            "interface = \"a\"",
+            "interface = \"a\"",
+            Some("192.0.2.1 on a has"),
+        ),
+        ("interface = \"a\"", "", Some("192.0.2.1 on a has")),
+        ("", "interface = \"b\"", Some("192.0.2.1 on b has")),
+    ] {
+        let text = format!(
+            "interfaces = [\"a\", \"b\"]\n{}{}",
+            neighbor(first),
+            neighbor(second)
+        );
+        match (parse(&text), place) {
+            (Ok(config), None) => assert_eq!(config.neighbors.bindings.len(), 2),
+            (Err(error), Some(place)) => {
+                assert!(error.contains(place), "{error}");
+                assert!(
+                    error.contains("already, on line 3; this is a second one, on line 7"),
+                    "{error}"
+                );
+            }
+            (result, _) => panic!("{first:?} {second:?}: {result:?}"),
+        }
+    }
 }
 
 #[test]
@@ -192,6 +301,154 @@ fn errors_name_the_place_and_the_remedy() {
             "3:18",
             &["port 80 is excluded here and has a [[listener]] on line 5"],
         ),
+        (
+            "[neighbours]",
+            "2:2",
+            &["unknown key `neighbours`", "did you mean `neighbors`?"],
+        ),
+        (
+            "[arp]\nmode = \"enforced\"",
+            "3:8",
+            &["unknown mode `enforced`", "did you mean \"enforce\"?"],
+        ),
+        (
+            "[ndp]\nmode = \"always\"",
+            "3:8",
+            &["write one of \"off\", \"observe\", \"enforce\""],
+        ),
+        (
+            "[arp]\nvalidate = [\"ip\", \"src_mac\"]",
+            "3:19",
+            &[
+                "unknown check of ARP `src_mac`",
+                "did you mean \"src-mac\"?",
+            ],
+        ),
+        (
+            "[neighbors]\ngateway = \"on\"",
+            "3:11",
+            &[
+                "unknown way to learn gateways `on`",
+                "did you mean \"off\"?",
+            ],
+        ),
+        (
+            "[neighbors]\nknown_limit = \"fast\"",
+            "3:15",
+            &["`fast` is no rate"],
+        ),
+        (
+            "[neighbors]\nshare_burst = 0",
+            "3:15",
+            &["a burst of 0 is out of range"],
+        ),
+        (
+            "[ndp]\nrouters = [\"2001:db8::1\"]",
+            "3:12",
+            &["2001:db8::1 cannot be a router's", "of fe80::/10"],
+        ),
+        (
+            "[ndp]\nrouters = [\"192.0.2.1\"]",
+            "3:12",
+            &["`192.0.2.1` is no IPv6 address", "\"fe80::1\""],
+        ),
+        (
+            "[ndp]\nrouters = [\"fe80::1%eth0\"]",
+            "3:12",
+            &["names an interface", "leave out `%`"],
+        ),
+        (
+            "[ndp]\nrouters = [\"fe80::1\", \"fe80:0::1\"]",
+            "3:23",
+            &["router fe80::1 is named twice"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"192.0.2.1\"",
+            "2:1",
+            &["the key `macs` is missing"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"gateway\"\nmacs = [\"02:00:00:00:00:01\"]",
+            "3:11",
+            &["`gateway` is no IP address"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"224.0.0.18\"\nmacs = [\"02:00:00:00:00:01\"]",
+            "3:11",
+            &["224.0.0.18 is a multicast address", "`ip neigh` lists"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"::\"\nmacs = [\"02:00:00:00:00:01\"]",
+            "3:11",
+            &[":: is the unspecified address"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"127.0.0.1\"\nmacs = [\"02:00:00:00:00:01\"]",
+            "3:11",
+            &["127.0.0.1 is a loopback address"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"192.0.2.1\"\nmacs = []",
+            "4:8",
+            &["no link-layer address is named", "after `lladdr`"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"192.0.2.1\"\nmacs = [\"02:00:00:00:00:01\", \"02-00\"]",
+            "4:30",
+            &["`02-00` is no link-layer address", "two hexadecimal digits"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"192.0.2.1\"\nmacs = [\"00:00:00:00:00:00\"]",
+            "4:9",
+            &["is zero, which no host has"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"192.0.2.1\"\nmacs = [\"02:00:00:00:00:0a\", \"02:00:00:00:00:0A\"]",
+            "4:30",
+            &["02:00:00:00:00:0a is named twice", "name it once"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"192.0.2.1\"\nmacs = [\"02:00:00:00:00:01\", \"02:00:00:00:00:02\", \
+             \"02:00:00:00:00:03\", \"02:00:00:00:00:04\", \"02:00:00:00:00:05\", \"02:00:00:00:00:06\", \
+             \"02:00:00:00:00:07\", \"02:00:00:00:00:08\", \"02:00:00:00:00:09\"]",
+            "4:8",
+            &["9 link-layer addresses", "8 at most"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"192.0.2.1\"\nmacs = [\"02:00:00:00:00:01\"]\ninterface = \"eth1\"",
+            "5:13",
+            &[
+                "interface `eth1` is not among",
+                "attach to: eth0",
+                "name it in `interfaces`",
+            ],
+        ),
+        (
+            "[[neighbor]]\naddress = \"192.0.2.1\"\nmacs = [\"02:00:00:00:00:01\"]\nvlan = 4095",
+            "5:8",
+            &["4095 is no VLAN id", "0 for untagged"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"192.0.2.1\"\nmacs = [\"02:00:00:00:00:01\"]\nvlan = -1",
+            "5:8",
+            &["-1 is no VLAN id"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"192.0.2.1\"\nmacs = [\"02:00:00:00:00:01\"]\nrouter = true",
+            "5:10",
+            &["192.0.2.1 cannot be a router's", "of fe80::/10"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"192.0.2.1\"\nmacs = [\"02:00:00:00:00:01\"]\nruoter = true",
+            "5:1",
+            &["did you mean `router`?"],
+        ),
+        (
+            "state_dir = \"state\"",
+            "2:13",
+            &["no absolute path", "/var/lib/netmoat"],
+        ),
+        ("state_dir = \"/\"", "2:13", &["no absolute path"]),
         ("socket = \"run/x.sock\"", "2:10", &["no absolute path"]),
         ("socket = \"/\"", "2:10", &["no absolute path"]),
         ("mode = enforce", "2:8", &["correct the TOML"]),
@@ -365,6 +622,13 @@ fn the_sample_config_is_valid_and_its_comments_are_too() {
     assert_eq!(uncommented.syn.syn_ack_burst, defaults.syn.syn_ack_burst);
     assert_eq!(uncommented.syn.key_rotation, defaults.syn.key_rotation);
     assert_eq!(uncommented.socket, defaults.socket);
+    assert_eq!(uncommented.state_dir, defaults.state_dir);
+    assert_eq!(uncommented.neighbors.bindings.len(), 2);
+    let policy = NeighborPolicy {
+        bindings: vec![],
+        ..uncommented.neighbors
+    };
+    assert_eq!(policy, defaults.neighbors);
     assert_eq!(
         (uncommented.mode, uncommented.xdp_mode),
         (defaults.mode, defaults.xdp_mode)

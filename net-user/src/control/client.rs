@@ -14,7 +14,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::protocol::{
-    Counters, Failed, KeysRotated, ModeChanged, Queues, RotateKeys, SetMode, Status, VERSION,
+    Counters, Events, Failed, KeysRotated, ModeChanged, NeighborAudit, Neighbors, NeighborsChanged,
+    PinNeighbor, Queues, RotateKeys, SetMode, Status, UnpinNeighbor, VERSION,
 };
 use crate::config::Mode;
 
@@ -112,6 +113,42 @@ impl Client {
     /// `POST /v1/keys/rotate`
     pub async fn rotate_keys(&self, force: bool) -> Result<KeysRotated, ClientError> {
         self.request(Method::POST, "/v1/keys/rotate", &RotateKeys { force })
+            .await
+    }
+
+    /// `GET /v1/neighbors`
+    pub async fn neighbors(&self) -> Result<Neighbors, ClientError> {
+        self.request(Method::GET, "/v1/neighbors", &()).await
+    }
+
+    /// `POST /v1/neighbors/pin`
+    pub async fn pin_neighbor(&self, pin: &PinNeighbor) -> Result<NeighborsChanged, ClientError> {
+        self.request(Method::POST, "/v1/neighbors/pin", pin).await
+    }
+
+    /// `POST /v1/neighbors/unpin`
+    pub async fn unpin_neighbor(
+        &self,
+        unpin: &UnpinNeighbor,
+    ) -> Result<NeighborsChanged, ClientError> {
+        self.request(Method::POST, "/v1/neighbors/unpin", unpin)
+            .await
+    }
+
+    /// `GET /v1/neighbors/audit`
+    pub async fn audit_neighbors(&self) -> Result<NeighborAudit, ClientError> {
+        self.request(Method::GET, "/v1/neighbors/audit", &()).await
+    }
+
+    /// `POST /v1/neighbors/repair`
+    pub async fn repair_neighbors(&self) -> Result<NeighborAudit, ClientError> {
+        self.request(Method::POST, "/v1/neighbors/repair", &())
+            .await
+    }
+
+    /// `GET /v1/events?after=SEQUENCE`
+    pub async fn events(&self, after: u64) -> Result<Events, ClientError> {
+        self.request(Method::GET, &format!("/v1/events?after={after}"), &())
             .await
     }
 

@@ -629,6 +629,177 @@ mod tests {
     }
 
     #[test]
+    fn the_json_of_neighbours_is_stable() {
+        let neighbors = Neighbors {
+            version: VERSION,
+            arp: GuardMode::Enforce,
+            ndp: GuardMode::Off,
+            ra_guard: true,
+            bindings: vec![NeighborBinding {
+                address: "192.0.2.1".to_owned(),
+                interface: "eth0".to_owned(),
+                vlan: 100,
+                macs: vec!["02:00:00:00:00:01".to_owned()],
+                origin: BindingOrigin::Learned,
+                state: BindingState::Protected,
+                router: false,
+                answered_s: None,
+                spoofs: 3,
+                history: vec![BindingHistory {
+                    at: 1_700_000_000,
+                    what: "learned".to_owned(),
+                }],
+            }],
+        };
+        let binding = json!({
+            "address": "192.0.2.1", "interface": "eth0", "vlan": 100, "macs": ["02:00:00:00:00:01"],
+            "origin": "learned", "state": "protected", "router": false, "answered_s": null, "spoofs": 3,
+            "history": [{ "at": 1_700_000_000, "what": "learned" }]
+        });
+        let expected = json!({
+            "version": 1, "arp": "enforce", "ndp": "off", "ra_guard": true, "bindings": [binding]
+        });
+        assert_eq!(serde_json::to_value(&neighbors).unwrap(), expected);
+        assert_eq!(
+            serde_json::from_value::<Neighbors>(expected).unwrap(),
+            neighbors
+        );
+        let changed = NeighborsChanged {
+            version: VERSION,
+            bindings: neighbors.bindings,
+        };
+        assert_eq!(
+            json!(changed),
+            json!({ "version": 1, "bindings": [binding] })
+        );
+        assert_eq!(
+            json!([BindingOrigin::Config, BindingOrigin::Pinned]),
+            json!(["config", "pinned"])
+        );
+        assert_eq!(
+            json!([
+                BindingState::Learning,
+                BindingState::Asking,
+                BindingState::Contested
+            ]),
+            json!(["learning", "asking", "contested"])
+        );
+    }
+
+    #[test]
+    fn the_json_of_pins_is_stable_and_strict() {
+        let pin = PinNeighbor {
+            address: "fe80::1".parse().unwrap(),
+            macs: vec!["02:00:00:00:00:01".to_owned()],
+            interface: Some("eth0".to_owned()),
+            vlan: 7,
+            router: true,
+        };
+        let expected = json!({
+            "address": "fe80::1", "macs": ["02:00:00:00:00:01"], "interface": "eth0", "vlan": 7, "router": true
+        });
+        assert_eq!(json!(pin), expected);
+        let short = json!({ "address": "192.0.2.1", "macs": [] });
+        let short: PinNeighbor = serde_json::from_value(short).unwrap();
+        assert_eq!(
+            (short.interface, short.vlan, short.router),
+            (None, 0, false)
+        );
+        let unpin: UnpinNeighbor =
+            serde_json::from_value(json!({ "address": "192.0.2.1" })).unwrap();
+        assert_eq!(
+            json!(unpin),
+            json!({ "address": "192.0.2.1", "interface": null, "vlan": 0 })
+        );
+        for wrong in [
+            json!({ "address": "192.0.2.1" }),
+            json!({ "address": "192.0.2", "macs": [] }),
+            json!({ "address": "192.0.2.1", "macs": [], "mac": "" }),
+            json!({ "address": "192.0.2.1", "macs": [], "vlan": -1 }),
+        ] {
+            assert!(serde_json::from_value::<PinNeighbor>(wrong).is_err());
+        }
+    }
+
+    #[test]
+    fn the_json_of_the_audit_is_stable() {
+        let audit = NeighborAudit {
+            version: VERSION,
+            entries: vec![AuditEntry {
+                address: "192.0.2.1".to_owned(),
+                interface: "eth0".to_owned(),
+                mac: Some("02:00:00:00:00:66".to_owned()),
+                state: Some("REACHABLE".to_owned()),
+                bound: vec!["02:00:00:00:00:01".to_owned()],
+                verdict: AuditVerdict::Poisoned,
+                repaired: true,
+            }],
+            settings: vec![KernelSetting {
+                name: "net.ipv4.conf.eth0.arp_accept".to_owned(),
+                value: 1,
+                meaning: "unsolicited ARP is believed".to_owned(),
+                weak: true,
+            }],
+        };
+        let expected = json!({
+            "version": 1,
+            "entries": [{
+                "address": "192.0.2.1", "interface": "eth0", "mac": "02:00:00:00:00:66", "state": "REACHABLE",
+                "bound": ["02:00:00:00:00:01"], "verdict": "poisoned", "repaired": true
+            }],
+            "settings": [{
+                "name": "net.ipv4.conf.eth0.arp_accept", "value": 1,
+                "meaning": "unsolicited ARP is believed", "weak": true
+            }]
+        });
+        assert_eq!(serde_json::to_value(&audit).unwrap(), expected);
+        assert_eq!(
+            serde_json::from_value::<NeighborAudit>(expected).unwrap(),
+            audit
+        );
+        assert_eq!(
+            json!([
+                AuditVerdict::Good,
+                AuditVerdict::Absent,
+                AuditVerdict::Permanent,
+                AuditVerdict::Learning
+            ]),
+            json!(["good", "absent", "permanent", "learning"])
+        );
+    }
+
+    #[test]
+    fn the_json_of_events_is_stable() {
+        let events = Events {
+            version: VERSION,
+            last: 9,
+            forgotten: 2,
+            events: vec![Event {
+                sequence: 9,
+                at_ms: 1_700_000_000_123,
+                level: EventLevel::Alert,
+                kind: "spoof".to_owned(),
+                interface: "eth0".to_owned(),
+                vlan: 0,
+                address: "192.0.2.1".to_owned(),
+                macs: vec!["02:00:00:00:00:66".to_owned()],
+                text: "a false claim".to_owned(),
+            }],
+        };
+        let expected = json!({
+            "version": 1, "last": 9, "forgotten": 2,
+            "events": [{
+                "sequence": 9, "at_ms": 1_700_000_000_123_u64, "level": "alert", "kind": "spoof",
+                "interface": "eth0", "vlan": 0, "address": "192.0.2.1", "macs": ["02:00:00:00:00:66"],
+                "text": "a false claim"
+            }]
+        });
+        assert_eq!(serde_json::to_value(&events).unwrap(), expected);
+        assert_eq!(serde_json::from_value::<Events>(expected).unwrap(), events);
+        assert_eq!(json!(EventLevel::Info), json!("info"));
+    }
+
+    #[test]
     fn counters_stand_by_reason_first_enforced_then_observed() {
         let cells: Vec<u64> = (0..u64::from(COUNTERS)).collect();
         let counters = Counters::from_cells(&cells);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Extension, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::server::conn::http1;
@@ -21,7 +21,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use super::bind::{BindError, BoundSocket};
-use super::protocol::{Failed, Reply, Request, RequestError, RotateKeys, SetMode, VERSION};
+use super::protocol::{
+    Failed, PinNeighbor, Reply, Request, RequestError, RotateKeys, SetMode, UnpinNeighbor, VERSION,
+};
 
 /// Connections at one time, of which [`RESERVED`] are for those who may write: readers cannot lock root
 /// out of its own agent.
@@ -33,8 +35,15 @@ const CONNECTION_TIME: Duration = Duration::from_secs(10);
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// How long connections may go on after the shutdown was asked for.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
-/// Requests are some 30 octets.
+/// The longest request, a pin with eight link-layer addresses, is some 300 octets.
 const MAX_BODY: usize = 4096;
+
+/// What GET reads.
+const READ: &str =
+    "/v1/status, /v1/counters, /v1/queues, /v1/neighbors, /v1/neighbors/audit, /v1/events";
+/// What POST changes.
+const WRITE: &str =
+    "/v1/mode, /v1/keys/rotate, /v1/neighbors/pin, /v1/neighbors/unpin, /v1/neighbors/repair";
 
 /// Serves the control socket until `shutdown` becomes true (or its sender is gone), then removes it.
 pub async fn serve(
@@ -160,13 +169,44 @@ fn turn_away(stream: &UnixStream) {
 
 fn router(requests: mpsc::Sender<Request>) -> Router {
     Router::new()
-        .route("/v1/status", get(async |State(agent): State<Agent>| agent.ask(Request::Status).await))
-        .route("/v1/counters", get(async |State(agent): State<Agent>| agent.ask(Request::Counters).await))
-        .route("/v1/queues", get(async |State(agent): State<Agent>| agent.ask(Request::Queues).await))
+        .route(
+            "/v1/status",
+            get(async |State(agent): State<Agent>| agent.ask(Request::Status).await),
+        )
+        .route(
+            "/v1/counters",
+            get(async |State(agent): State<Agent>| agent.ask(Request::Counters).await),
+        )
+        .route(
+            "/v1/queues",
+            get(async |State(agent): State<Agent>| agent.ask(Request::Queues).await),
+        )
         .route("/v1/mode", post(set_mode))
         .route("/v1/keys/rotate", post(rotate_keys))
-        .fallback(async || Answer(StatusCode::NOT_FOUND, "no such path; netmoat knows /v1/status, /v1/counters, /v1/queues, /v1/mode and /v1/keys/rotate".to_owned()))
-        .method_not_allowed_fallback(async || Answer(StatusCode::METHOD_NOT_ALLOWED, "GET reads; POST changes /v1/mode and /v1/keys/rotate".to_owned()))
+        .route(
+            "/v1/neighbors",
+            get(async |State(agent): State<Agent>| agent.ask(Request::Neighbors).await),
+        )
+        .route("/v1/neighbors/pin", post(pin_neighbor))
+        .route("/v1/neighbors/unpin", post(unpin_neighbor))
+        .route(
+            "/v1/neighbors/audit",
+            get(async |State(agent): State<Agent>| agent.audit(false).await),
+        )
+        .route("/v1/neighbors/repair", post(repair_neighbors))
+        .route("/v1/events", get(events))
+        .fallback(async || {
+            Answer(
+                StatusCode::NOT_FOUND,
+                format!("no such path; netmoat knows {READ} and {WRITE}"),
+            )
+        })
+        .method_not_allowed_fallback(async || {
+            Answer(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("GET reads {READ}; POST changes {WRITE}"),
+            )
+        })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Agent(requests))
 }
@@ -207,6 +247,75 @@ async fn rotate_keys(
         .await
 }
 
+async fn pin_neighbor(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<Peer>,
+    body: Bytes,
+) -> Result<Response, Answer> {
+    peer.require_write()?;
+    let pin: PinNeighbor = read(&body)?;
+    // Debug format escapes what is free text.
+    tracing::info!(
+        "pin of neighbour {} to {:?} (interface {:?}, VLAN {}) asked for by uid {} (pid {:?})",
+        pin.address,
+        pin.macs,
+        pin.interface,
+        pin.vlan,
+        peer.uid,
+        peer.credentials.pid()
+    );
+    agent.ask(|reply| Request::PinNeighbor(pin, reply)).await
+}
+
+async fn unpin_neighbor(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<Peer>,
+    body: Bytes,
+) -> Result<Response, Answer> {
+    peer.require_write()?;
+    let unpin: UnpinNeighbor = read(&body)?;
+    tracing::info!(
+        "unpin of neighbour {} (interface {:?}, VLAN {}) asked for by uid {} (pid {:?})",
+        unpin.address,
+        unpin.interface,
+        unpin.vlan,
+        peer.uid,
+        peer.credentials.pid()
+    );
+    agent
+        .ask(|reply| Request::UnpinNeighbor(unpin, reply))
+        .await
+}
+
+async fn repair_neighbors(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Response, Answer> {
+    peer.require_write()?;
+    tracing::info!(
+        "repair of the neighbour table asked for by uid {} (pid {:?})",
+        peer.uid,
+        peer.credentials.pid()
+    );
+    agent.audit(true).await
+}
+
+async fn events(State(agent): State<Agent>, uri: Uri) -> Result<Response, Answer> {
+    let after = match uri.query() {
+        None => 0,
+        Some(query) => query
+            .strip_prefix("after=")
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| {
+                Answer(
+                    StatusCode::BAD_REQUEST,
+                    "the query does not fit; write /v1/events?after=NUMBER".to_owned(),
+                )
+            })?,
+    };
+    agent.ask(|reply| Request::Events { after, reply }).await
+}
+
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Answer> {
     serde_json::from_slice(body).map_err(|error| {
         Answer(
@@ -221,6 +330,11 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Answer> {
 struct Agent(mpsc::Sender<Request>);
 
 impl Agent {
+    async fn audit(&self, repair: bool) -> Result<Response, Answer> {
+        self.ask(|reply| Request::AuditNeighbors { repair, reply })
+            .await
+    }
+
     async fn ask<T: Serialize>(
         &self,
         request: impl FnOnce(Reply<T>) -> Request,

@@ -2,8 +2,9 @@
 //! none stops the others.
 
 use super::load::XDP_PROGRAM;
-use crate::config::{Config, SynMode};
+use crate::config::{Config, GuardMode, SynMode};
 use crate::host::links::{self, Address, Link, Links, XdpMode};
+use crate::host::neighbor_sysctl;
 use crate::host::nft::{Effect, Obstacle, Ruleset, Scope};
 use crate::host::sock_diag::Diag;
 use crate::host::sysctl::TcpSettings;
@@ -151,6 +152,7 @@ pub async fn check(config: &Config) -> Preflight {
     };
     interfaces(&mut report, config, &network.links);
     let settings = sysctls(&mut report);
+    neighbors(&mut report, config, &network.links);
     netfilter(&mut report, config, &network, settings.as_ref()).await;
     report
 }
@@ -362,6 +364,41 @@ fn sysctls(report: &mut Preflight) -> Option<TcpSettings> {
         );
     }
     Some(settings)
+}
+
+/// What the kernel's settings leave to the guards. The weak ones are mostly its defaults, which a host may need:
+/// notes, unless someone has turned a weakness on (R-ARP-11).
+fn neighbors(report: &mut Preflight, config: &Config, links: &[Link]) {
+    let guards = [config.neighbors.arp, config.neighbors.ndp];
+    if guards == [GuardMode::Off; 2] {
+        return;
+    }
+    let attached = |link: &&Link| config.interfaces.contains(&link.name);
+    let mut told = BTreeSet::new();
+    for link in links.iter().filter(attached) {
+        let settings = match neighbor_sysctl::settings(&link.name) {
+            Ok(settings) => settings,
+            Err(error) => {
+                report.warning(
+                    format!("settings of {} are unknown: {error:#}", link.name),
+                    "mount /proc",
+                );
+                continue;
+            }
+        };
+        // A setting of `all` is the same on every interface.
+        for setting in settings.into_iter().filter(|s| s.weak) {
+            if !told.insert(setting.name.clone()) {
+                continue;
+            }
+            let what = format!("{} is {}: {}", setting.name, setting.value, setting.meaning);
+            if setting.name.ends_with(".arp_accept") {
+                report.warning(what, &format!("`sysctl -w {}=0`", setting.name));
+            } else {
+                report.ok(format!("note: {what}"));
+            }
+        }
+    }
 }
 
 async fn netfilter(

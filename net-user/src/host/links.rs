@@ -6,7 +6,7 @@ use netlink_bindings::ethtool;
 use netlink_socket2::NetlinkSocket;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
 use rtnetlink::{Handle, MulticastGroup};
 use std::ffi::CString;
@@ -26,6 +26,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up (IFF_UP).
     pub up: bool,
+    /// The link below it works (IFF_LOWER_UP).
+    pub carrier: bool,
     /// Link-layer address; `None` where it is not 6 octets long.
     pub mac: Option<[u8; 6]>,
     /// Kind as `ip -details link` shows it ("veth", "vlan", "bridge"); `None` for hardware.
@@ -33,6 +35,8 @@ pub struct Link {
     /// Index of the lower interface of a VLAN or macvlan. Of a veth it is the peer's index, which may
     /// belong to another namespace.
     pub lower: Option<u32>,
+    /// VLAN id of a VLAN interface: the tag its frames carry on `lower`.
+    pub vlan_id: Option<u16>,
     /// Index of the bridge, bond or VRF that this interface is a port of.
     pub controller: Option<u32>,
     /// The XDP program attached, if any.
@@ -87,6 +91,11 @@ pub struct Links {
 }
 
 impl Links {
+    /// The handle itself, for [`super::neighbors`].
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Opens the netlink socket and serves it on a task of the current tokio runtime.
     pub fn open() -> Result<Self> {
         let (connection, handle, _) =
@@ -180,9 +189,11 @@ fn link(message: LinkMessage) -> Link {
         name: String::new(),
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         mac: None,
         kind: None,
         lower: None,
+        vlan_id: None,
         controller: None,
         xdp: None,
     };
@@ -194,16 +205,26 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Link(lower) => link.lower = Some(lower),
             LinkAttribute::Controller(controller) => link.controller = Some(controller),
             LinkAttribute::LinkInfo(info) => {
-                link.kind = info.into_iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
+                for info in info {
+                    match info {
+                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::Data(InfoData::Vlan(data)) => link.vlan_id = vlan_id(&data),
+                        _ => {}
+                    }
+                }
             }
             LinkAttribute::Xdp(attributes) => link.xdp = xdp(&attributes),
             _ => {}
         }
     }
     link
+}
+
+fn vlan_id(data: &[InfoVlan]) -> Option<u16> {
+    data.iter().find_map(|data| match data {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })
 }
 
 fn xdp(attributes: &[LinkXdp]) -> Option<XdpProgram> {
@@ -263,6 +284,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
 mod tests {
     use super::*;
     use crate::host::testing::{block_on, in_netns, run};
+    use rtnetlink::packet_route::link::InfoKind;
     use std::time::Duration;
 
     fn veth_pair() {
@@ -298,8 +320,27 @@ mod tests {
             assert_eq!(find("lab1").controller, Some(bridge.index));
             assert_eq!(find("lab3").lower, Some(lower.index));
             assert!(!find("lab3").is_vlan_of(lower));
+            assert_eq!(find("lab3").vlan_id, None);
             assert_eq!((find("lo").index, find("lo").kind.as_deref()), (1, None));
         });
+    }
+
+    /// From a message: not every kernel that the tests run on has VLAN interfaces.
+    #[test]
+    fn a_vlan_is_told_with_its_id() {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::Link(7),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Vlan),
+                LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(100)])),
+            ]),
+        ];
+        let vlan = link(message);
+        assert_eq!(
+            (vlan.kind.as_deref(), vlan.lower, vlan.vlan_id),
+            (Some("vlan"), Some(7), Some(100))
+        );
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! Facts read from the kernel: sockets, links, addresses, sysctls, counters, netfilter rules.
+//! Facts read from the kernel: sockets, links, addresses, neighbours, sysctls, counters, netfilter rules.
 //!
-//! Everything here reads and nothing writes. What is namespaced belongs to the network namespace of
+//! Everything here reads and nothing writes, but for [`links::Links::set_neighbor`]. What is namespaced belongs to the network namespace of
 //! the calling thread, or of the thread that opened the handle where there is one.
 
 pub mod links;
+pub mod neighbor_sysctl;
+pub mod neighbors;
 pub mod netstat;
 pub mod nft;
 pub mod sock_diag;

@@ -141,7 +141,7 @@ pub fn advertised(settings: &TcpSettings, rcvbuf: u32, mss: u16) -> (u16, u8) {
     )
 }
 
-fn read<T: FromStr<Err: Display>>(name: &str) -> Result<T> {
+pub(super) fn read<T: FromStr<Err: Display>>(name: &str) -> Result<T> {
     let path = format!("/proc/sys/net/{name}");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     text.trim()
@@ -153,7 +153,7 @@ fn read_bool(name: &str) -> Result<bool> {
     Ok(read::<u32>(name)? != 0)
 }
 
-fn if_present<T>(result: Result<T>) -> Result<Option<T>> {
+pub(super) fn if_present<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error)

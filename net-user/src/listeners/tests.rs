@@ -29,9 +29,11 @@ fn link(index: u32, kind: Option<&str>, lower: Option<u32>, mtu: u32) -> Link {
         name: format!("if{index}"),
         mtu,
         up: true,
+        carrier: true,
         mac: Some([2, 0, 0, 0, 0, index as u8]),
         kind: kind.map(str::to_owned),
         lower,
+        vlan_id: None,
         controller: None,
         xdp: None,
     }

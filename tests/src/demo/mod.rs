@@ -1,4 +1,5 @@
-//! The demo: what a client sees of a server under a SYN flood, first with the kernel alone, then behind netmoat.
+//! The demo: what a client sees of a server under a SYN flood, first with the kernel alone, then behind netmoat;
+//! and what a neighbour that lies can do to it.
 
 use std::{
     fs,
@@ -29,6 +30,7 @@ mod figures;
 mod live;
 mod machine;
 mod report;
+mod spoof;
 mod stage;
 mod summary;
 mod watch;
@@ -41,7 +43,7 @@ const OUTLAST: Duration = Duration::from_secs(30);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  netmoat-lab demo                          five acts, less than three minutes
+  netmoat-lab demo                          six acts, about three minutes
   netmoat-lab demo --seconds 5 --no-gate    a glance
   netmoat-lab demo --rate 100000 --json -   half the flood; figures as JSON on standard output
 
@@ -86,12 +88,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut stage = Stage::new(cpus)?;
     let mut acts = Vec::new();
     for (i, act) in ACTS.iter().enumerate() {
-        live.announce(i + 1, ACTS.len(), act);
+        live.announce(i + 1, ACTS.len() + 1, act);
         stage.prepare(act)?;
         acts.push(play(&mut stage, act, args, &mut live)?);
     }
     stage.close()?;
-    let criteria = figures::judge(&acts, args.rate);
+    live.say(&summary::spoof_announcement(acts.len() + 1));
+    let spoof = spoof::play()?;
+    live.say(&summary::spoof(&spoof));
+    let mut criteria = figures::judge(&acts, args.rate);
+    criteria.extend(spoof::judge(&spoof));
     let results = Results {
         version: figures::VERSION,
         machine,
@@ -99,6 +105,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         seconds: args.seconds,
         client_rate: f64::from(client::WORKERS) / client::INTERVAL.as_secs_f64(),
         acts,
+        spoof,
         criteria,
     };
     live.say(&summary::closing(&results));

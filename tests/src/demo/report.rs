@@ -7,6 +7,7 @@ use super::{
     client::{INTERVAL, TIMEOUT, WORKERS},
     figures::{Results, find, percent},
     live::milliseconds,
+    spoof,
     summary::{COLUMNS, rows, thousands, verdict},
 };
 
@@ -22,6 +23,7 @@ pub fn html(results: &Results) -> String {
          <h1>A server under a flood of {rate} SYN/s</h1>\n<p class=\"mute\">netmoat demo, {time}</p>\n\
          {cards}{sentences}<h2>Criteria</h2>\n{criteria}<h2>Second by second</h2>\n{plot}\
          <h2>The acts in figures</h2>\n{figures}<h2>What became of packets</h2>\n{fates}\
+         <h2>A neighbour that lies</h2>\n{spoof}\
          <h2>How to read this</h2>\n{reading}<h2>How it was measured</h2>\n{method}</body>\n</html>\n",
         time = results.machine.time,
         cards = cards(results),
@@ -30,6 +32,7 @@ pub fn html(results: &Results) -> String {
         plot = chart::full(results),
         figures = figures(results),
         fates = fates(results),
+        spoof = spoof(results),
         reading = list(&READING.map(str::to_owned)),
         method = list(&method(results)),
     )
@@ -158,6 +161,21 @@ fn fates(results: &Results) -> String {
         );
     }
     html
+}
+
+fn spoof(results: &Results) -> String {
+    let rows = spoof::rows(&results.spoof).into_iter();
+    let rows = rows.map(|row| row.iter().map(|cell| escape(cell)).collect());
+    let alerts: Vec<_> = results
+        .spoof
+        .iter()
+        .filter_map(|half| half.alert.clone())
+        .collect();
+    format!(
+        "<p>A victim sends data over its gateway while <code>arpspoof</code> claims the gateway's address.</p>\n{}{}",
+        table("figures", &spoof::COLUMNS, rows),
+        paragraphs(&alerts)
+    )
 }
 
 fn table(class: &str, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

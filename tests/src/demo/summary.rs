@@ -11,6 +11,7 @@ use super::{
     figures::{Results, find, percent},
     live::milliseconds,
     machine::Machine,
+    spoof,
     watch::Fate,
 };
 
@@ -155,6 +156,29 @@ pub fn closing(results: &Results) -> String {
             "{word}  {} (found: {})",
             criterion.what, criterion.found
         );
+    }
+    text
+}
+
+/// What the last act is about.
+pub fn spoof_announcement(number: usize) -> String {
+    format!(
+        "\nAct {number} of {number}: {}\n    A victim sends data over its gateway; arpspoof claims the gateway's address. First \
+         without netmoat,\n    then behind it with `[arp] mode = \"enforce\"` and a gateway that it learned by itself.",
+        "a neighbour that lies".bold()
+    )
+}
+
+/// What came of it.
+pub fn spoof(halves: &[spoof::Half]) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_header(spoof::COLUMNS)
+        .add_rows(spoof::rows(halves));
+    let mut text = format!("{table}\n");
+    for words in halves.iter().filter_map(|half| half.alert.as_ref()) {
+        let _ = writeln!(text, "netmoat: {words}");
     }
     text
 }

@@ -63,6 +63,34 @@ fn a_fit_host_passes_every_check() {
 }
 
 #[test]
+fn weak_neighbour_settings_are_notes_where_they_are_defaults() {
+    in_netns(|| {
+        veth_pair();
+        run("sysctl", "-qw net.ipv4.conf.lab0.accept_redirects=1");
+        run("sysctl", "-qw net.ipv4.conf.all.arp_accept=1");
+        let report = preflight("interfaces = ['lab0', 'lab1']");
+        let redirects = found(&report, "net.ipv4.conf.lab0.accept_redirects is 1");
+        assert_eq!(
+            (redirects.severity, &redirects.remedy),
+            (Severity::Ok, &None)
+        );
+        let accept = found(&report, "net.ipv4.conf.all.arp_accept is 1");
+        assert_eq!(accept.severity, Severity::Warning);
+        assert_eq!(
+            accept.remedy.as_deref(),
+            Some("`sysctl -w net.ipv4.conf.all.arp_accept=0`")
+        );
+        let count = |report: &Preflight| {
+            let all = report.findings.iter();
+            all.filter(|f| f.what.contains(".arp_accept")).count()
+        };
+        assert_eq!(count(&report), 1, "told once: {report}");
+        let off = "interfaces = ['lab0']\narp.mode = 'off'\nndp.mode = 'off'";
+        assert_eq!(count(&preflight(off)), 0);
+    });
+}
+
+#[test]
 fn every_unfit_setting_is_found_at_once() {
     in_netns(|| {
         veth_pair();
@@ -193,9 +221,11 @@ fn a_foreign_xdp_program_is_named() {
         name: "lab0".into(),
         mtu: 1500,
         up: true,
+        carrier: true,
         mac: Some([2, 0, 0, 0, 0, 7]),
         kind: None,
         lower: None,
+        vlan_id: None,
         controller: None,
         xdp: Some(XdpProgram {
             id: u32::MAX,
