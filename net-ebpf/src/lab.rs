@@ -81,7 +81,10 @@ fn lab_claims(ctx: XdpContext) -> xdp_action::Type {
     }
     // SAFETY: this CPU's own live map value.
     let n = unsafe { *generated };
-    let word = claims.first.wrapping_add(n as u32 % claims.count).to_be();
+    let Some(turn) = (n as u32).checked_rem(claims.count) else {
+        return XDP_ABORTED;
+    };
+    let word = claims.first.wrapping_add(turn).to_be();
     if claims.ndp != 0 {
         // The target of a neighbour advertisement.
         frame.put_word(14 + 40 + 8 + 12, word);
