@@ -153,4 +153,119 @@ mod tests {
         let false_positives = (0..100_000).filter(|&n| hit(0x0b00_0000 + n)).count();
         assert!(false_positives < 1_500, "{false_positives} of 100000");
     }
+
+    fn mac(n: u64) -> Mac {
+        Mac::new([
+            2,
+            0,
+            (n >> 24) as u8,
+            (n >> 16) as u8,
+            (n >> 8) as u8,
+            n as u8,
+        ])
+    }
+
+    fn key(n: u32) -> NeighborKey {
+        NeighborKey {
+            addr: v4(n),
+            ifindex: 2,
+            vlan: 0,
+            family: 4,
+        }
+    }
+
+    /// Poisson with mean 16: 60 is over ten standard deviations away.
+    fn spreads(cells: u32, cell: impl Fn(u32) -> u32) {
+        let mut count = vec![0u32; cells as usize];
+        for n in 0..cells * 16 {
+            count[cell(n) as usize] += 1;
+        }
+        let fullest = count.iter().max();
+        assert!(count.iter().all(|&n| n < 60), "fullest cell: {fullest:?}");
+    }
+
+    #[test]
+    fn link_layer_addresses_spread_evenly_r_arp_9() {
+        for class in [MacClass::Arp, MacClass::Announcement, MacClass::Ndp] {
+            spreads(NEIGHBOR_CELLS, |n| mac_cell(class, mac(n.into()), 2, 7));
+        }
+        // One address on many interfaces, and by many seeds.
+        spreads(NEIGHBOR_CELLS, |n| mac_cell(MacClass::Arp, mac(1), n, 7));
+        spreads(NEIGHBOR_CELLS, |n| {
+            mac_cell(MacClass::Arp, mac(1), 2, n.into())
+        });
+    }
+
+    #[test]
+    fn arp_announcements_and_ndp_of_one_address_have_cells_of_their_own_r_arp_9_r_nd_7() {
+        let mut shared = 0;
+        for n in 0..10_000 {
+            let cell = |class| mac_cell(class, mac(n), 2, 7);
+            let (a, b, c) = (
+                cell(MacClass::Arp),
+                cell(MacClass::Announcement),
+                cell(MacClass::Ndp),
+            );
+            shared += u32::from(a == b) + u32::from(b == c) + u32::from(a == c);
+        }
+        // 30,000 pairs at one in 16,384.
+        assert!(shared < 20, "{shared}");
+    }
+
+    #[test]
+    fn addresses_asked_for_spread_evenly_r_arp_8() {
+        spreads(ASKED_CELLS, |n| asked_cell(&v4(0x0a00_0000 + n), 7));
+        spreads(ASKED_CELLS, |n| asked_cell(&[1, 2, 3, n], 7));
+        spreads(ASKED_CELLS, |n| asked_cell(&[n, 2, 3, 4], 7));
+    }
+
+    #[test]
+    fn a_neighbour_is_known_again_by_all_of_it_and_by_nothing_less() {
+        let (place, print) = seen_place(&key(1), mac(1), 7);
+        assert_eq!(seen_place(&key(1), mac(1), 7), (place, print));
+        // Another link-layer address takes the same cell, so that an address that alternates is told of.
+        let (other_place, other) = seen_place(&key(1), mac(2), 7);
+        assert_eq!(place, other_place);
+        assert_ne!(print, other);
+        let changed = [
+            NeighborKey {
+                ifindex: 3,
+                ..key(1)
+            },
+            NeighborKey { vlan: 1, ..key(1) },
+            NeighborKey {
+                family: 6,
+                ..key(1)
+            },
+            key(2),
+        ];
+        for key in changed {
+            assert_ne!(seen_place(&key, mac(1), 7).1, print, "{key:?}");
+        }
+        assert_ne!(seen_place(&key(1), mac(1), 8).1, print, "another seed");
+    }
+
+    #[test]
+    fn neighbours_spread_evenly_and_no_fingerprint_is_that_of_an_empty_cell() {
+        spreads(SEEN_CELLS, |n| {
+            let (place, print) = seen_place(&key(n), mac(n.into()), 7);
+            assert_ne!(print, 0);
+            place
+        });
+        let vlans = |n: u32| NeighborKey {
+            vlan: (n & 0xfff) as u16,
+            ifindex: n >> 12,
+            ..key(1)
+        };
+        spreads(SEEN_CELLS, |n| seen_place(&vlans(n), mac(1), 7).0);
+    }
+
+    #[test]
+    fn interfaces_have_cells_of_their_own_while_there_are_enough() {
+        for ifindex in 0..INTERFACE_CELLS {
+            assert_eq!(interface_cell(ifindex), ifindex);
+            assert_eq!(interface_cell(ifindex + INTERFACE_CELLS), ifindex);
+        }
+        assert!(interface_cell(u32::MAX) < INTERFACE_CELLS);
+    }
 }

@@ -299,11 +299,12 @@ fn discovery(ctx: &XdpContext, vlan: u16, message: &Message, options: &Options) 
             }
             Kind::NeighborSolicitation | Kind::RouterSolicitation => 0,
         };
-    // A redirect makes two claims: the one about the better first hop comes first, if a binding contradicts it.
+    // A redirect makes two claims: the one about the better first hop comes first, if it is to be dropped for it.
     let redirect = message.redirect_claim(options).filter(|claim| {
         let key = key(ctx, vlan, Version::V6, claim.addr);
         // SAFETY: as in `names`.
-        unsafe { BINDINGS.get(key) }.is_some_and(|b| !neighbor::holds(b, claim.mac))
+        let binding = unsafe { BINDINGS.get(key) };
+        neighbor::standing(claim, binding, false) == Standing::Mismatch
     });
     let claim = redirect.or_else(|| message.claim(options));
     let addr = claim.map_or([0; 4], |claim| claim.addr);

@@ -1,6 +1,8 @@
 //! The agent: one task that owns the maps, follows listeners, links and sysctls, and answers the control
 //! socket.
 
+mod neighbors;
+
 use std::{
     collections::HashMap,
     future::pending,
@@ -45,17 +47,21 @@ use crate::{
     filter::{self, Progress, Renewal},
     host::{
         links::{self, Link, Links},
+        neighbors::gateway_changes,
         sock_diag::Diag,
         sysctl::{Ipv6Settings, TcpSettings},
     },
     keys::{COOKIE_LIFE, Keys, random_u64},
     listeners::{Classified, Compiled, Facts, Interface, Slots, compile, tolerance_ns},
+    neighbor::NeighborWatch,
 };
 
 /// How often the accept queues are looked at; a full one must be noticed within 100 ms (R-SYN-14).
 const LISTENERS_EVERY: Duration = Duration::from_millis(50);
 /// Least time between two looks that the kernel's events may cause.
 const EVENT_PAUSE: Duration = Duration::from_millis(5);
+/// How often the data path is told that the agent lives.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
 /// How often sysctls, attachment and statistics are looked at.
 const HOST_EVERY: Duration = Duration::from_secs(1);
 /// How often the filter's fill is looked at.
@@ -77,9 +83,13 @@ pub async fn run(config: Config) -> Result<()> {
     let mut agent = Agent::start(config).await?;
     // SAFETY: the ring buffer keeps the one file descriptor it has until it is dropped, with `events`.
     let mut events = unsafe { AsyncFd::register(Maps::listener_events(&mut agent.ebpf)?)? };
+    // SAFETY: as above, with `neighbor_events`.
+    let mut neighbor_events =
+        unsafe { AsyncFd::register(Maps::neighbor_events(&mut agent.ebpf)?)? };
     #[cfg(feature = "trace")]
     follow_trace(&mut agent.ebpf)?;
     let mut link_changes = links::changes()?;
+    let mut gateway_changes = gateway_changes()?;
     let (requests, mut inbox) = mpsc::channel(64);
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(server::serve(socket, requests, stopped));
@@ -90,6 +100,7 @@ pub async fn run(config: Config) -> Result<()> {
     let mut host_changed = false;
     let mut listeners = ticker(LISTENERS_EVERY);
     let mut host = ticker(HOST_EVERY);
+    let mut beat = ticker(BEAT_EVERY);
     let mut filter = ticker(FILTER_EVERY);
     let mut rotation = ticker(agent.config.syn.key_rotation);
     rotation.reset();
@@ -107,14 +118,30 @@ pub async fn run(config: Config) -> Result<()> {
                     agent.refresh_listeners();
                 }
             }
-            Some(()) = link_changes.next() => host_changed = true,
+            guard = neighbor_events.readable_mut() => {
+                let mut guard = guard?;
+                agent.take_neighbor_events(guard.get_inner_mut());
+                guard.clear_ready();
+            }
+            Some(()) = link_changes.next() => {
+                host_changed = true;
+                agent.gateways.changed = true;
+            }
+            Some(()) = gateway_changes.next() => {
+                host_changed = true;
+                agent.gateways.changed = true;
+            }
             _ = listeners.tick() => {
                 // Many changes, such as a flood of router advertisements makes, are one look.
                 if std::mem::take(&mut host_changed) {
                     agent.refresh_host().await;
                 }
                 agent.refresh_listeners();
+                // What happened comes before what did not.
+                agent.take_neighbor_events(neighbor_events.get_mut());
+                agent.tick_neighbors();
             }
+            _ = beat.tick() => agent.beat(),
             _ = host.tick() => agent.refresh_host().await,
             _ = filter.tick() => agent.renew_filter_if_full(),
             dumped = next_dump(&mut agent.renewal) => agent.continue_renewal(dumped),
@@ -124,6 +151,7 @@ pub async fn run(config: Config) -> Result<()> {
 
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     agent.drain().await;
+    agent.close_neighbors();
     let _ = stop.send(true);
     server.await.context("the control server failed")?;
     info!(
@@ -216,6 +244,8 @@ struct Agent {
     diag: Diag,
     links: Links,
     facts: Facts,
+    gateways: neighbors::Gateways,
+    neighbors: NeighborWatch,
     slots: Slots,
     compiled: Compiled,
     renewal: Option<Renewal>,
@@ -277,6 +307,7 @@ impl Agent {
         });
         let wanted = wanted.collect::<Result<Vec<_>>>()?;
         let facts = read_facts(&links, &all, &wanted).await?;
+        let (neighbors, kept) = neighbors::start(&config, &wanted)?;
         let mut agent = Self {
             config,
             started: Instant::now(),
@@ -289,6 +320,8 @@ impl Agent {
             diag: Diag::open()?,
             links,
             facts,
+            gateways: neighbors::Gateways::default(),
+            neighbors,
             slots: Slots::default(),
             compiled: Compiled::default(),
             renewal: None,
@@ -296,7 +329,12 @@ impl Agent {
             looked: Instant::now(),
             problems: HashMap::new(),
         };
+        agent.note("neighbor state", kept);
         agent.try_refresh_listeners()?;
+        agent.refresh_neighbors(&all)?;
+        agent
+            .maps
+            .set_neighbor_settings(&agent.neighbors.settings())?;
         for (name, ifindex) in &wanted {
             let attached = attach::attach(&mut agent.ebpf, name, *ifindex, agent.config.xdp_mode)?;
             agent.interfaces.push(attached);
@@ -396,6 +434,8 @@ impl Agent {
             .map(|i| (i.name.clone(), i.ifindex))
             .collect();
         self.facts = read_facts(&self.links, &all, &wanted).await?;
+        self.read_gateways().await?;
+        self.refresh_neighbors(&all)?;
         for (name, ifindex) in &wanted {
             let link = all
                 .iter()
@@ -513,6 +553,7 @@ impl Agent {
                 let written = self.maps.set_settings(&self.settings);
                 if written.is_ok() {
                     self.config.mode = mode;
+                    self.neighbors.set_observe(mode == Mode::Observe);
                     info!("mode: {before:?} to {mode:?}, asked for on the control socket");
                 }
                 send(
@@ -543,11 +584,7 @@ impl Agent {
                     }),
                 );
             }
-            Request::Neighbors(_)
-            | Request::PinNeighbor(..)
-            | Request::UnpinNeighbor(..)
-            | Request::AuditNeighbors { .. }
-            | Request::Events { .. } => {}
+            request => self.answer_of_neighbors(request),
         }
     }
 

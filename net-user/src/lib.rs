@@ -10,3 +10,4 @@ pub mod filter;
 pub mod host;
 pub mod keys;
 pub mod listeners;
+pub mod neighbor;

@@ -51,7 +51,8 @@ impl Files {
 
 impl Agent {
     /// Starts the agent on the host's interface and waits until it answers. `config` is TOML without
-    /// `interfaces` and `socket`, such as `[syn]\nmode = "always"`.
+    /// `interfaces`, `socket` and `state_dir`, such as `[syn]\nmode = "always"`. What it keeps over a restart is
+    /// gone with it.
     ///
     /// # Errors
     /// The agent ends or stays silent; its log is in the error.
@@ -64,7 +65,19 @@ impl Agent {
     /// # Errors
     /// See there.
     pub fn start_on(namespace: &Namespace, interfaces: &[&str], config: &str) -> Result<Self> {
-        let mut agent = Self::launch(namespace, interfaces, config)?;
+        Self::launch(namespace, interfaces, config)?.answering()
+    }
+
+    /// As [`Self::start`], with what an earlier agent has left in `state`.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn start_in(state: &Path, host: &Host, config: &str) -> Result<Self> {
+        Self::launch_in(Some(state), &host.ns, &[&host.link.name], config)?.answering()
+    }
+
+    fn answering(mut self) -> Result<Self> {
+        let agent = &mut self;
         let answer = wait::until_some("the agent's first answer", START, || {
             if let Some(status) = agent.process.ended() {
                 return Some(Err(status));
@@ -72,7 +85,7 @@ impl Agent {
             agent.status().ok().map(Ok)
         });
         match answer {
-            Ok(Ok(_)) => Ok(agent),
+            Ok(Ok(_)) => Ok(self),
             Ok(Err(status)) => {
                 let how = process::describe(status);
                 bail!(
@@ -89,13 +102,23 @@ impl Agent {
     /// # Errors
     /// The binary was not built.
     pub fn launch(namespace: &Namespace, interfaces: &[&str], config: &str) -> Result<Self> {
+        Self::launch_in(None, namespace, interfaces, config)
+    }
+
+    fn launch_in(
+        state: Option<&Path>,
+        namespace: &Namespace,
+        interfaces: &[&str],
+        config: &str,
+    ) -> Result<Self> {
         let files = Files {
             binary: workspace_binary("netmoat")?,
             directory: tempfile::Builder::new().prefix("netmoat-lab-").tempdir()?,
         };
         let text = format!(
-            "interfaces = {interfaces:?}\nsocket = {:?}\n{config}\n",
-            files.socket()
+            "interfaces = {interfaces:?}\nsocket = {:?}\nstate_dir = {:?}\n{config}\n",
+            files.socket(),
+            state.unwrap_or(files.directory.path()),
         );
         fs::write(files.config(), text).context("the config cannot be written")?;
         let mut command = Command::new(&files.binary);

@@ -12,6 +12,7 @@ pub mod frames;
 pub mod interrupt;
 pub mod lab;
 pub mod link;
+pub mod neighbors;
 pub mod netns;
 pub mod process;
 pub mod prog_run;

@@ -4,6 +4,8 @@
 //! Without another device in its context the kernel runs a frame as one that came in on the loopback
 //! device of the caller's namespace (Linux 6.12 `bpf_prog_test_run_xdp`); hence interface 1 in the keys.
 
+pub mod neighbors;
+
 use std::{
     collections::HashMap,
     io, mem,
@@ -16,8 +18,8 @@ use aya::{
     Ebpf,
     maps::{Array, MapData},
     programs::{
-        SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, links::LinkOrder,
-        tc::TcAttachOptions,
+        SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, XdpMode,
+        links::LinkOrder, tc::TcAttachOptions,
     },
 };
 use etherparse::{TcpHeader, TcpOptionElement};
@@ -28,7 +30,7 @@ use net_common::{
     verdict::{Action, Reason},
 };
 use net_user::datapath::{
-    load::{self, TC_PROGRAM, XDP_PROGRAM},
+    load::{self, EGRESS_PROGRAM, TC_PROGRAM, XDP_PROGRAM},
     maps::Maps,
 };
 use nix::{
@@ -47,6 +49,7 @@ use crate::{
     frames::{CLIENT_V4, CLIENT_V6, Envelope, SERVER_MAC, SERVER_V4, SERVER_V6, segment},
     netns::Namespace,
 };
+use neighbors::Neighbors;
 
 /// The protected port.
 pub const PORT: u16 = 8080;
@@ -58,6 +61,9 @@ pub const KEYS: [[u64; 2]; 2] = [[0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908],
 pub const HOUR: u64 = 3_600_000_000_000;
 
 const LOOPBACK: u32 = 1;
+/// A device that the XDP program is attached to all the while, though nothing arrives there: the kernel prepares
+/// for a program's first attachment or test run, and that would take 25 ms a frame.
+const IDLE: &str = "idle";
 /// The largest frame that a test run takes and a little more.
 const ROOM: usize = 4096;
 
@@ -84,6 +90,8 @@ pub struct Lab {
     pub sockets: Option<[TcpListener; 2]>,
     /// What `LISTENERS` holds for them.
     pub listeners: [Listener; 2],
+    /// The guards of ARP and neighbour discovery, which are off.
+    pub neighbors: Neighbors,
 }
 
 /// Runs a test in a network namespace of its own with the addresses of [`crate::frames`] on its
@@ -91,7 +99,8 @@ pub struct Lab {
 pub fn in_namespace(test: impl FnOnce(&mut Lab) + Send) {
     let namespace = Namespace::new("frames").expect("a network namespace");
     let addresses = format!(
-        "addr add {SERVER_V4}/32 dev lo\naddr add {CLIENT_V4}/32 dev lo\n\
+        "link add {IDLE} type veth peer name {IDLE}2\n\
+         addr add {SERVER_V4}/32 dev lo\naddr add {CLIENT_V4}/32 dev lo\n\
          addr add {SERVER_V6}/128 dev lo nodad\naddr add {CLIENT_V6}/128 dev lo nodad\n"
     );
     namespace.ip(&addresses).expect("addresses");
@@ -120,8 +129,13 @@ pub fn never_send(what: &str) {
 
 /// The cookie epoch of this moment.
 pub fn epoch() -> u32 {
+    cookie::epoch(coarse_ns())
+}
+
+/// The data path's clock.
+pub fn coarse_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
-    cookie::epoch(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
 /// Repeats what must happen within one epoch until it did.
@@ -139,16 +153,10 @@ impl Lab {
     /// Programs loaded, the listener open and in mode `always`, no limit, nothing in the filter.
     fn new() -> Self {
         let mut ebpf = load::load().expect("the object loads");
-        let ports = {
-            let Some(aya::maps::Map::Array(data)) = ebpf.map("PORTS") else {
-                panic!("no array PORTS")
-            };
-            let fd = std::os::fd::AsFd::as_fd(&data.fd())
-                .try_clone_to_owned()
-                .expect("a descriptor");
-            let map = aya::maps::Map::Array(MapData::from_fd(fd).expect("a map"));
-            Array::try_from(map).expect("an array of PortState")
-        };
+        let ports = neighbors::open(&ebpf, "PORTS");
+        let neighbors = Neighbors::open(&ebpf);
+        let xdp: &mut Xdp = load::program(&mut ebpf, XDP_PROGRAM).expect("the XDP program");
+        xdp.attach(IDLE, XdpMode::Skb).expect("XDP on a device");
         let maps = Maps::take(&mut ebpf).expect("the maps");
         let (mac_front, mac_back) = Listener::split_mac(SERVER_MAC);
         let listener = Listener {
@@ -189,6 +197,7 @@ impl Lab {
             settings,
             sockets: None,
             listeners,
+            neighbors,
         };
         lab.set_settings(|_| {});
         lab.set_keys(&CookieKeys {
@@ -350,14 +359,23 @@ impl Lab {
 
     /// Runs a frame through TC. It goes on in any case; what is returned is what was counted.
     pub fn run_tc(&mut self, frame: &[u8]) -> Vec<Reason> {
+        self.classify(TC_PROGRAM, frame)
+    }
+
+    /// Runs a frame through TC's egress, as one that the protected host sends. It counts nothing.
+    pub fn run_egress(&mut self, frame: &[u8]) {
+        let counted = self.classify(EGRESS_PROGRAM, frame);
+        assert_eq!(counted, [], "TC egress");
+    }
+
+    fn classify(&mut self, program: &str, frame: &[u8]) -> Vec<Reason> {
         let before = self.maps.counters().expect("COUNTERS");
         // skb->skb_iif, which the program reads as ingress_ifindex: word 9 of struct __sk_buff.
         let mut context = [0u32; 48];
         context[9] = LOOPBACK;
         let context: Vec<u8> = context.iter().flat_map(|w| w.to_ne_bytes()).collect();
         let mut out = vec![0; ROOM];
-        let tc: &mut SchedClassifier =
-            load::program(&mut self.ebpf, TC_PROGRAM).expect("the TC program");
+        let tc: &mut SchedClassifier = load::program(&mut self.ebpf, program).expect(program);
         let result = tc
             .test_run(TestRunOptions {
                 data_in: Some(frame),

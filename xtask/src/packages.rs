@@ -21,7 +21,7 @@ const fn tool(program: &'static str, package: &'static str, reason: &'static str
     }
 }
 
-pub const HOST_TOOLS: [HostTool; 12] = [
+pub const HOST_TOOLS: [HostTool; 18] = [
     tool("ip", "iproute2", "namespaces, veth pairs, `ss`"),
     tool(
         "nginx",
@@ -46,7 +46,38 @@ pub const HOST_TOOLS: [HostTool; 12] = [
         "hand-made packets from a foreign implementation",
     ),
     tool("ethtool", "ethtool", "offloads of a veth pair"),
-    tool("arping", "iputils-arping", "ARP requests"),
+    // The package `arping` has another program of this name, with other options; the two conflict.
+    tool(
+        "arping",
+        "iputils-arping",
+        "ARP requests, probes and announcements",
+    ),
+    tool(
+        "arpspoof",
+        "dsniff",
+        "ARP spoofing by replies, as attackers do it",
+    ),
+    tool(
+        "ettercap",
+        "ettercap-text-only",
+        "ARP spoofing by requests and replies",
+    ),
+    tool(
+        "atk6-fake_router6",
+        "thc-ipv6",
+        "false routers and neighbours, floods of them, denial of addresses",
+    ),
+    tool(
+        "ns6",
+        "ipv6toolkit",
+        "neighbour discovery made to measure: ns6, na6, ra6",
+    ),
+    tool("udhcpc", "udhcpc", "the honest DHCP client"),
+    tool(
+        "dnsmasq",
+        "dnsmasq-base",
+        "its DHCP server; this package has no service",
+    ),
     tool("curl", "curl", "the real client"),
     tool("tcpdump", "tcpdump", "captures when a test fails"),
     tool(

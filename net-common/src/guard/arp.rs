@@ -134,3 +134,6 @@ fn impossible(addr: u32) -> bool {
     let addr = u32::from_be(addr);
     addr >> 28 == 0xe || addr == u32::MAX
 }
+
+#[cfg(test)]
+mod tests;

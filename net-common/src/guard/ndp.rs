@@ -91,7 +91,7 @@ impl Options {
     /// An option of length 0, or one that goes beyond the message: Linux discards the message
     /// (6.12 `ndisc_parse_options`).
     pub const MALFORMED: u32 = 1;
-    /// There are more than could be read, or a link-layer address that is none of Ethernet's.
+    /// There are more than could be read, or a link-layer address that is none of Ethernet's or zero.
     pub const UNREAD: u32 = 1 << 1;
 }
 
@@ -124,6 +124,10 @@ pub fn parse_options(space: &[u8; SPACE], at: usize, len: usize, out: &mut Optio
                 out.flags |= Options::UNREAD;
             } else if *first == 0 {
                 *first = link_layer_address(space, at + 2);
+                // Linux would take it: it is not the absence of an option.
+                if *first == 0 {
+                    out.flags |= Options::UNREAD;
+                }
             }
         }
         at += octets;
@@ -344,3 +348,6 @@ fn is_solicited_node(a: &AddrWords) -> bool {
         && u32::from_be(a[2]) == 1
         && u32::from_be(a[3]) >> 24 == 0xff
 }
+
+#[cfg(test)]
+mod tests;

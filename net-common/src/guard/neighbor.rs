@@ -235,3 +235,6 @@ pub fn event_flags(form: Form, asked: bool) -> u32 {
         Form::Announcement => NeighborEvent::ANNOUNCEMENT,
     }
 }
+
+#[cfg(test)]
+mod tests;

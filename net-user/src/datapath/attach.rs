@@ -10,10 +10,10 @@ use aya::{
 };
 use tracing::warn;
 
-use super::load::{SOCK_PROGRAM, TC_PROGRAM, XDP_PROGRAM, program};
+use super::load::{EGRESS_PROGRAM, SOCK_PROGRAM, TC_PROGRAM, XDP_PROGRAM, program};
 use crate::config::XdpMode;
 
-/// An interface with both programs on it.
+/// An interface with all programs on it.
 #[derive(Clone, Debug)]
 pub struct Attached {
     /// Interface name when it was attached.
@@ -35,19 +35,21 @@ pub fn attach_sockets(ebpf: &mut Ebpf) -> Result<()> {
     Ok(())
 }
 
-/// Puts TC and then XDP onto an interface: an ACK that XDP proves finds its other half in place. The
-/// links live in `ebpf` and go with it.
+/// Puts TC and then XDP onto an interface: an ACK that XDP proves finds its other half in place, and what was asked
+/// for is noted before answers are judged. The links live in `ebpf` and go with it.
 ///
 /// # Errors
 /// The interface has another XDP program, or refuses the mode that was demanded.
 pub fn attach(ebpf: &mut Ebpf, name: &str, ifindex: u32, mode: XdpMode) -> Result<Attached> {
-    program::<SchedClassifier>(ebpf, TC_PROGRAM)?
-        .attach_with_options(
-            name,
-            TcAttachType::Ingress,
-            TcAttachOptions::TcxOrder(LinkOrder::default()),
-        )
-        .with_context(|| format!("{name}: the TC program cannot be attached (TCX, Linux 6.6)"))?;
+    for (tc_program, direction) in [
+        (TC_PROGRAM, TcAttachType::Ingress),
+        (EGRESS_PROGRAM, TcAttachType::Egress),
+    ] {
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        program::<SchedClassifier>(ebpf, tc_program)?
+            .attach_with_options(name, direction, order)
+            .with_context(|| format!("{name}: {tc_program} cannot be attached (TCX, Linux 6.6)"))?;
+    }
     let xdp = program::<Xdp>(ebpf, XDP_PROGRAM)?;
     let native = match mode {
         XdpMode::Native => {

@@ -1,19 +1,20 @@
 //! The agent's hands on the maps. One task owns a [`Maps`]; all others send it requests.
 
-use std::collections::HashMap as StdHashMap;
+use std::{collections::HashMap as StdHashMap, hash::Hash, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
-    Ebpf,
+    Ebpf, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
 };
 use net_common::{
     abi::{
-        CookieKeys, Listener, ListenerKey, ListenerStats, PortState, SOCKET_FILTER_BLOCKS, Settings,
+        Binding, CookieKeys, Listener, ListenerKey, ListenerStats, NeighborKey, NeighborSettings,
+        PortState, SOCKET_FILTER_BLOCKS, Settings,
     },
     spread::filter_place,
     units::{Version, addr_words},
-    verdict::COUNTERS,
+    verdict::{COUNTERS, Reason},
 };
 
 /// Every map that the agent reads or writes.
@@ -26,8 +27,13 @@ pub struct Maps {
     filter: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     stats: PerCpuArray<MapData, ListenerStats>,
+    bindings: HashMap<MapData, NeighborKey, Binding>,
+    neighbor_settings: Array<MapData, NeighborSettings>,
+    heartbeat: Array<MapData, u64>,
     /// What stands in `LISTENERS`, so that only changes are written.
     written: StdHashMap<ListenerKey, Listener>,
+    /// What stands in `BINDINGS`, but for the data path's times.
+    written_bindings: StdHashMap<NeighborKey, Binding>,
 }
 
 fn take<T>(ebpf: &mut Ebpf, name: &str) -> Result<T>
@@ -38,6 +44,49 @@ where
         .take_map(name)
         .ok_or_else(|| anyhow!("the object has no map {name}"))?;
     T::try_from(map).with_context(|| format!("map {name} is of another type"))
+}
+
+/// Makes a map hold exactly `wanted`; `written` is what it holds. Everything that can be written is, and the first
+/// error is told.
+fn replace<K: Pod + Eq + Hash, V: Pod + PartialEq>(
+    map: &mut HashMap<MapData, K, V>,
+    written: &mut StdHashMap<K, V>,
+    wanted: &StdHashMap<K, V>,
+    name: impl Fn(&K) -> String,
+) -> Result<()> {
+    let mut first = Ok(());
+    let gone: Vec<_> = written
+        .keys()
+        .filter(|key| !wanted.contains_key(key))
+        .copied()
+        .collect();
+    for key in gone {
+        match map.remove(&key) {
+            Ok(()) => drop(written.remove(&key)),
+            Err(error) => {
+                first = first
+                    .and(Err(error).with_context(|| format!("{} cannot be removed", name(&key))));
+            }
+        }
+    }
+    for (key, value) in wanted {
+        if written.get(key) == Some(value) {
+            continue;
+        }
+        match map.insert(key, value, 0) {
+            Ok(()) => drop(written.insert(*key, *value)),
+            Err(error) => {
+                first = first.and(Err(error).with_context(|| {
+                    format!(
+                        "{} is not taken beside {} entries",
+                        name(key),
+                        written.len()
+                    )
+                }));
+            }
+        }
+    }
+    first
 }
 
 impl Maps {
@@ -55,7 +104,11 @@ impl Maps {
             filter: take(ebpf, "SOCKET_FILTER")?,
             counters: take(ebpf, "COUNTERS")?,
             stats: take(ebpf, "LISTENER_STATS")?,
+            bindings: take(ebpf, "BINDINGS")?,
+            neighbor_settings: take(ebpf, "NEIGHBOR_SETTINGS")?,
+            heartbeat: take(ebpf, "HEARTBEAT")?,
             written: StdHashMap::new(),
+            written_bindings: StdHashMap::new(),
         })
     }
 
@@ -65,6 +118,14 @@ impl Maps {
     /// It was taken before.
     pub fn listener_events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>> {
         take(ebpf, "LISTENER_EVENTS")
+    }
+
+    /// The ring buffer of neighbours' claims and answers.
+    ///
+    /// # Errors
+    /// It was taken before.
+    pub fn neighbor_events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>> {
+        take(ebpf, "NEIGHBOR_EVENTS")
     }
 
     /// Writes the settings.
@@ -92,39 +153,48 @@ impl Maps {
     /// # Errors
     /// The map is full or refuses; everything that could be written is, and the first error is told.
     pub fn set_listeners(&mut self, wanted: &StdHashMap<ListenerKey, Listener>) -> Result<()> {
-        let mut first = Ok(());
-        let gone: Vec<_> = self
-            .written
-            .keys()
-            .filter(|key| !wanted.contains_key(key))
-            .copied()
-            .collect();
-        for key in gone {
-            match self.listeners.remove(&key) {
-                Ok(()) => drop(self.written.remove(&key)),
-                Err(error) => {
-                    first = first.and(Err(error).context("LISTENERS: an entry cannot be removed"));
-                }
-            }
-        }
-        for (key, value) in wanted {
-            if self.written.get(key) == Some(value) {
-                continue;
-            }
-            match self.listeners.insert(key, value, 0) {
-                Ok(()) => drop(self.written.insert(*key, *value)),
-                Err(error) => {
-                    first = first.and(Err(error).with_context(|| {
-                        let held = self.written.len();
-                        format!(
-                            "LISTENERS holds {held} entries and takes none for port {}",
-                            key.port
-                        )
-                    }));
-                }
-            }
-        }
-        first
+        let name = |key: &ListenerKey| format!("LISTENERS: port {}", key.port);
+        replace(&mut self.listeners, &mut self.written, wanted, name)
+    }
+
+    /// Makes `BINDINGS` hold exactly `wanted`, as [`Self::set_listeners`] does. A changed entry begins with full
+    /// shares again.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn set_bindings(&mut self, wanted: &StdHashMap<NeighborKey, Binding>) -> Result<()> {
+        let name =
+            |key: &NeighborKey| format!("BINDINGS: {}", crate::neighbor::ports::address(key));
+        replace(&mut self.bindings, &mut self.written_bindings, wanted, name)
+    }
+
+    /// Writes the settings of the neighbour guards.
+    ///
+    /// # Errors
+    /// As [`Self::set_settings`].
+    pub fn set_neighbor_settings(&mut self, settings: &NeighborSettings) -> Result<()> {
+        self.neighbor_settings
+            .set(0, settings, 0)
+            .context("NEIGHBOR_SETTINGS cannot be written")
+    }
+
+    /// Tells the data path that the agent is alive; `now` is of the coarse monotonic clock.
+    ///
+    /// # Errors
+    /// As [`Self::set_settings`].
+    pub fn beat(&mut self, now: Duration) -> Result<()> {
+        self.heartbeat
+            .set(0, now.as_nanos() as u64, 0)
+            .context("HEARTBEAT cannot be written")
+    }
+
+    /// Events of neighbours that found the ring buffer full.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn neighbor_events_lost(&self) -> Result<u64> {
+        let cells = self.counters.get(&(Reason::NeighborEventLost as u32), 0);
+        Ok(cells.context("COUNTERS cannot be read")?.iter().sum())
     }
 
     /// What the data path remembers of a port.

@@ -1,0 +1,326 @@
+//! The bindings: which neighbour is where, by whose word, and what the data path is told of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
+
+use net_common::{
+    abi::{BINDING_MACS, Binding, Limit, NeighborKey, NeighborSettings},
+    units::Mac,
+};
+
+use super::{
+    Now,
+    ports::{self, Port},
+    state::Saved,
+};
+use crate::{
+    config::{GuardMode, NeighborPolicy, RateLimit},
+    control::protocol::{BindingHistory, BindingOrigin},
+    listeners::tolerance_ns,
+};
+
+/// Lines of a binding's history.
+const HISTORY: usize = 32;
+/// Link-layer addresses that a binding had before and that are remembered.
+const PAST: usize = 16;
+/// Learned bindings. Routes beyond are not followed: who sends router advertisements could make them up.
+const LEARNED: usize = 64;
+/// How long a learned binding stays after the last default route to it: routes come and go with leases and links.
+const KEPT: Duration = Duration::from_secs(600);
+
+/// A binding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its link-layer addresses; none while it is learned.
+    pub macs: Vec<Mac>,
+    /// Those it had before, latest last.
+    pub past: Vec<Mac>,
+    /// By whose word.
+    pub origin: BindingOrigin,
+    /// May send router advertisements while the RA guard is on.
+    pub router: bool,
+    /// What happened to it.
+    pub history: VecDeque<BindingHistory>,
+    /// When it answered last, and as whom.
+    pub answered: Option<(Duration, Mac)>,
+    /// Claims of others that were found false.
+    pub spoofs: u64,
+    /// Since when no default route leads to it.
+    unrouted: Option<Duration>,
+}
+
+impl Entry {
+    /// A binding without a past.
+    pub fn new(macs: Vec<Mac>, origin: BindingOrigin, router: bool) -> Self {
+        Self {
+            macs,
+            past: Vec::new(),
+            origin,
+            router,
+            history: VecDeque::new(),
+            answered: None,
+            spoofs: 0,
+            unrouted: None,
+        }
+    }
+
+    /// Adds a line to the history.
+    pub fn note(&mut self, what: String, now: Now) {
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        let at = now.wall.as_secs();
+        self.history.push_back(BindingHistory { at, what });
+    }
+
+    /// Gives it other link-layer addresses and remembers those it had.
+    pub fn set(&mut self, macs: Vec<Mac>) {
+        for old in std::mem::replace(&mut self.macs, macs) {
+            self.past.retain(|mac| *mac != old);
+            self.past.push(old);
+        }
+        let macs = &self.macs;
+        self.past.retain(|mac| !macs.contains(mac));
+        self.past.drain(..self.past.len().saturating_sub(PAST));
+    }
+
+    /// Whether the operator named it: it does not move then.
+    pub fn is_fixed(&self) -> bool {
+        self.origin != BindingOrigin::Learned
+    }
+
+    /// Which of its link-layer addresses to use: that which answered last, or else the first.
+    pub fn mac(&self) -> Option<Mac> {
+        let answered = self.answered.map(|(_, mac)| mac);
+        answered
+            .filter(|mac| self.macs.contains(mac))
+            .or(self.macs.first().copied())
+    }
+}
+
+/// What a change of the default routes made of the learned bindings.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// To be learned.
+    pub new: Vec<NeighborKey>,
+    /// Gone.
+    pub gone: Vec<NeighborKey>,
+    /// Not followed, as there are too many.
+    pub left_out: usize,
+}
+
+/// Every binding but those of own addresses.
+#[derive(Debug, Default)]
+pub struct Bindings {
+    entries: BTreeMap<NeighborKey, Entry>,
+    /// Restored ones of interfaces that are not attached now; kept for when they are.
+    elsewhere: Vec<Saved>,
+}
+
+impl Bindings {
+    /// Those of the config, and those that were saved. The config wins over what was pinned.
+    pub fn new(policy: &NeighborPolicy, saved: Vec<Saved>, ports: &[Port], now: Now) -> Self {
+        let mut new = Self::default();
+        for named in &policy.bindings {
+            for port in ports {
+                if named
+                    .interface
+                    .as_ref()
+                    .is_some_and(|name| *name != port.name)
+                {
+                    continue;
+                }
+                let key = ports::key(named.address, port.ifindex, named.vlan);
+                let entry = Entry::new(named.macs.clone(), BindingOrigin::Config, named.router);
+                new.entries.insert(key, entry);
+            }
+        }
+        for saved in saved {
+            new.restore(saved, policy, ports, now);
+        }
+        new
+    }
+
+    fn restore(&mut self, saved: Saved, policy: &NeighborPolicy, ports: &[Port], now: Now) {
+        let learned = saved.origin == BindingOrigin::Learned;
+        if learned && !policy.learn_gateways {
+            return;
+        }
+        let port = ports.iter().find(|port| port.name == saved.interface);
+        let Some(key) = port.map(|port| ports::key(saved.address, port.ifindex, saved.vlan)) else {
+            self.elsewhere.push(saved);
+            return;
+        };
+        let mut entry = saved.into_entry();
+        match self.entries.get_mut(&key) {
+            Some(named) => {
+                let before = if learned { "learned" } else { "pinned" };
+                let differs = entry.macs != named.macs;
+                entry.set(named.macs.clone());
+                entry.origin = named.origin;
+                entry.router = named.router;
+                if differs {
+                    entry.note(format!("named in the config, no longer as {before}"), now);
+                }
+                *named = entry;
+            }
+            None => {
+                entry.unrouted = learned.then_some(now.mono);
+                self.entries.insert(key, entry);
+            }
+        }
+    }
+
+    /// What is to be saved: nothing that the config says already but for its past.
+    pub fn saved(&self, ports: &[Port]) -> Vec<Saved> {
+        let named = self.entries.iter().filter_map(|(key, entry)| {
+            let port = ports.iter().find(|port| port.ifindex == key.ifindex)?;
+            let worth = entry.origin != BindingOrigin::Config && !entry.macs.is_empty();
+            worth.then(|| Saved::new(key, entry, &port.name))
+        });
+        named.chain(self.elsewhere.iter().cloned()).collect()
+    }
+
+    /// Every binding, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&NeighborKey, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// One of them.
+    pub fn get(&self, key: &NeighborKey) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// One of them, to change it.
+    pub fn get_mut(&mut self, key: &NeighborKey) -> Option<&mut Entry> {
+        self.entries.get_mut(key)
+    }
+
+    /// Puts a binding in place of what there was.
+    pub fn insert(&mut self, key: NeighborKey, entry: Entry) {
+        self.entries.insert(key, entry);
+    }
+
+    /// Takes a binding away.
+    pub fn remove(&mut self, key: &NeighborKey) -> Option<Entry> {
+        self.entries.remove(key)
+    }
+
+    /// Follows the default routes: their next hops are `wanted`.
+    pub fn route(&mut self, wanted: &BTreeSet<NeighborKey>, now: Now) -> Routed {
+        let mut routed = Routed::default();
+        for (key, entry) in &mut self.entries {
+            if entry.origin == BindingOrigin::Learned {
+                if wanted.contains(key) {
+                    entry.unrouted = None;
+                } else if now.mono >= *entry.unrouted.get_or_insert(now.mono) + KEPT {
+                    routed.gone.push(*key);
+                }
+            }
+        }
+        for key in &routed.gone {
+            self.entries.remove(key);
+        }
+        let learned = |e: &&Entry| e.origin == BindingOrigin::Learned;
+        let mut room = LEARNED.saturating_sub(self.entries.values().filter(learned).count());
+        for key in wanted {
+            if self.entries.contains_key(key) {
+                continue;
+            }
+            if room == 0 {
+                routed.left_out += 1;
+                continue;
+            }
+            room -= 1;
+            let entry = Entry::new(Vec::new(), BindingOrigin::Learned, false);
+            self.entries.insert(*key, entry);
+            routed.new.push(*key);
+        }
+        routed
+    }
+
+    /// The entries of `BINDINGS`. An own address is no neighbour's, whatever else is said of it.
+    pub fn compile(&self, ports: &[Port], routers: &[Ipv6Addr]) -> HashMap<NeighborKey, Binding> {
+        let mut compiled = HashMap::new();
+        for port in ports {
+            let vlans: BTreeSet<u16> = port.above.values().map(|tags| tags.vlan).collect();
+            for (&vlan, &router) in vlans
+                .iter()
+                .flat_map(|v| routers.iter().map(move |r| (v, r)))
+            {
+                let key = ports::key(router.into(), port.ifindex, vlan);
+                compiled.insert(key, binding(&[], Binding::ROUTER));
+            }
+        }
+        for (key, entry) in &self.entries {
+            let mut flags = 0;
+            let mut set = |on, flag| flags |= if on { flag } else { 0 };
+            set(!entry.macs.is_empty(), Binding::PROTECTED);
+            set(entry.is_fixed(), Binding::PINNED);
+            let listed = |ip| matches!(ip, IpAddr::V6(ip) if routers.contains(&ip));
+            set(entry.router || listed(ports::address(key)), Binding::ROUTER);
+            compiled.insert(*key, binding(&entry.macs, flags));
+        }
+        for port in ports {
+            for own in &port.own {
+                let key = ports::key(own.ip, port.ifindex, own.vlan);
+                compiled.insert(key, binding(&own.macs, Binding::OWN));
+            }
+        }
+        compiled
+    }
+}
+
+fn binding(macs: &[Mac], flags: u32) -> Binding {
+    let mut binding = Binding {
+        flags,
+        ..Binding::default()
+    };
+    for (place, mac) in binding.macs.iter_mut().zip(macs.iter().take(BINDING_MACS)) {
+        *place = mac.0;
+    }
+    binding
+}
+
+/// The value of `NEIGHBOR_SETTINGS`.
+pub fn settings(policy: &NeighborPolicy) -> NeighborSettings {
+    let limit = |limit: RateLimit| {
+        let interval_ns = limit.rate.interval_ns();
+        Limit {
+            interval_ns,
+            tolerance_ns: tolerance_ns(interval_ns, limit.burst),
+        }
+    };
+    let mut flags = 0;
+    let mut set = |on: bool, flag: u32| flags |= if on { flag } else { 0 };
+    set(policy.arp != GuardMode::Off, NeighborSettings::ARP);
+    set(
+        policy.arp == GuardMode::Enforce,
+        NeighborSettings::ARP_ENFORCE,
+    );
+    set(policy.ndp != GuardMode::Off, NeighborSettings::NDP);
+    set(
+        policy.ndp == GuardMode::Enforce,
+        NeighborSettings::NDP_ENFORCE,
+    );
+    set(policy.ra_guard(), NeighborSettings::RA_GUARD);
+    set(policy.validate.src_mac, NeighborSettings::ARP_SRC_MAC);
+    set(policy.validate.dst_mac, NeighborSettings::ARP_DST_MAC);
+    set(policy.validate.ip, NeighborSettings::ARP_IP);
+    NeighborSettings {
+        mac: limit(policy.limit),
+        announce: limit(policy.announce_limit),
+        known: limit(policy.known_limit),
+        unknown: limit(policy.unknown_limit),
+        router: limit(policy.router_limit),
+        share: limit(policy.share),
+        flags,
+        reserved: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

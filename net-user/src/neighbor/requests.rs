@@ -1,0 +1,230 @@
+//! What the control socket asks of the neighbours.
+
+use net_common::abi::{MAX_BINDINGS, NeighborKey};
+
+use super::{
+    NeighborWatch, Now,
+    audit::Bound,
+    bindings::{Entry, settings},
+    journal::Kind,
+    ports::{self, Port, address},
+    verify::Standing,
+    words,
+};
+use crate::{
+    config::NeighborConfig,
+    control::protocol::{
+        BindingOrigin, BindingState, Events, NeighborBinding, Neighbors, NeighborsChanged,
+        PinNeighbor, RequestError, UnpinNeighbor, VERSION,
+    },
+    host::links::Link,
+};
+
+/// Room in `BINDINGS` that pins leave to own addresses and gateways.
+const RESERVED: usize = 2048;
+
+impl NeighborWatch {
+    /// The value of `NEIGHBOR_SETTINGS`.
+    pub fn settings(&self) -> net_common::abi::NeighborSettings {
+        settings(&self.policy)
+    }
+
+    /// Every binding but those of own addresses.
+    pub fn list(&self, now: Now) -> Neighbors {
+        Neighbors {
+            version: VERSION,
+            arp: self.policy.arp,
+            ndp: self.policy.ndp,
+            ra_guard: self.policy.ra_guard(),
+            bindings: self
+                .bindings
+                .iter()
+                .map(|(key, entry)| self.tell(key, entry, now))
+                .collect(),
+        }
+    }
+
+    /// The events after a number.
+    pub fn events(&self, after: u64) -> Events {
+        self.journal.after(after)
+    }
+
+    fn tell(&self, key: &NeighborKey, entry: &Entry, now: Now) -> NeighborBinding {
+        let answered = entry
+            .answered
+            .map(|(at, _)| now.mono.saturating_sub(at).as_secs());
+        NeighborBinding {
+            address: address(key).to_string(),
+            interface: self.place(key).interface,
+            vlan: key.vlan,
+            macs: entry.macs.iter().map(ToString::to_string).collect(),
+            origin: entry.origin,
+            state: match self.verifier.standing(key) {
+                Standing::Contested => BindingState::Contested,
+                _ if entry.macs.is_empty() => BindingState::Learning,
+                Standing::Asking => BindingState::Asking,
+                Standing::Calm => BindingState::Protected,
+            },
+            router: entry.router,
+            answered_s: answered,
+            spoofs: entry.spoofs,
+            history: entry.history.iter().cloned().collect(),
+        }
+    }
+
+    /// The ports that a request is for.
+    fn ports_of(&self, interface: Option<&str>) -> Result<Vec<Port>, RequestError> {
+        let named = |port: &&Port| interface.is_none_or(|name| name == port.name);
+        let ports: Vec<_> = self.ports.iter().filter(named).cloned().collect();
+        if ports.is_empty() {
+            let all: Vec<_> = self.ports.iter().map(|port| port.name.as_str()).collect();
+            return Err(RequestError::Refused(format!(
+                "netmoat is not on {}; it is on {}",
+                interface.unwrap_or_default().escape_debug(),
+                all.join(", ")
+            )));
+        }
+        Ok(ports)
+    }
+
+    /// Holds an address to the link-layer addresses that the operator names, or to what was learned.
+    ///
+    /// # Errors
+    /// It is no neighbour's, the config has the say, or nothing was learned.
+    pub fn pin(&mut self, pin: &PinNeighbor, now: Now) -> Result<NeighborsChanged, RequestError> {
+        let named = NeighborConfig::from_pin(pin)
+            .map_err(|error| RequestError::Refused(format!("{}; {}", error.what, error.remedy)))?;
+        let refused = |why: String| Err(RequestError::Refused(why));
+        let ports = self.ports_of(named.interface.as_deref())?;
+        let ip = named.address;
+        if self.is_own(ip) {
+            return refused(format!(
+                "{ip} is an address of this host, and guarded as such"
+            ));
+        }
+        let mut pins = Vec::new();
+        for port in ports {
+            let key = ports::key(ip, port.ifindex, named.vlan);
+            let before = self.bindings.get(&key);
+            if before.is_some_and(|e| e.origin == BindingOrigin::Config) {
+                return refused(format!(
+                    "{ip} on {} is named in the config, which has the say; change its [[neighbor]] there and \
+                     restart netmoat",
+                    port.name
+                ));
+            }
+            let macs = match (&named.macs, before) {
+                (macs, Some(before)) if macs.is_empty() => before.macs.clone(),
+                (macs, _) => macs.clone(),
+            };
+            if !macs.is_empty() {
+                pins.push((key, port, macs));
+            }
+        }
+        if pins.is_empty() {
+            return refused(format!(
+                "nothing was learned of {ip} that could be pinned; name its link-layer address: \
+                 `netmoat neighbor pin {ip} MAC`"
+            ));
+        }
+        if self.bindings.iter().count() + pins.len() > MAX_BINDINGS as usize - RESERVED {
+            return refused("there is no room for more bindings; unpin some first".to_owned());
+        }
+        let mut changed = Vec::new();
+        for (key, port, macs) in pins {
+            let new = || Entry::new(Vec::new(), BindingOrigin::Pinned, false);
+            let mut entry = self.bindings.remove(&key).unwrap_or_else(new);
+            entry.set(macs.clone());
+            entry.origin = BindingOrigin::Pinned;
+            entry.router = named.router;
+            entry.note(format!("pinned: {}", words::list(&macs)), now);
+            if !port.reaches(ip, named.vlan) {
+                entry.note(
+                    format!("warning: {ip} is on no prefix of {}, so that no neighbour may be known by it", port.name),
+                    now,
+                );
+            }
+            // What was being asked was about other link-layer addresses.
+            self.verifier.forget(&key);
+            changed.push(self.tell(&key, &entry, now));
+            self.bindings.insert(key, entry);
+            let text = words::pinned(&self.place(&key), &macs);
+            self.note(Kind::Pinned, &key, macs, text, now);
+        }
+        self.written_anew();
+        Ok(NeighborsChanged {
+            version: VERSION,
+            bindings: changed,
+        })
+    }
+
+    /// Takes a binding back. The next hop of a default route is learned anew.
+    ///
+    /// # Errors
+    /// There is none, or the config has the say.
+    pub fn unpin(
+        &mut self,
+        unpin: &UnpinNeighbor,
+        now: Now,
+    ) -> Result<NeighborsChanged, RequestError> {
+        let ports = self.ports_of(unpin.interface.as_deref())?;
+        let ip = unpin.address;
+        let keys: Vec<_> = ports
+            .iter()
+            .map(|port| ports::key(ip, port.ifindex, unpin.vlan))
+            .filter(|key| self.bindings.get(key).is_some())
+            .collect();
+        if keys.is_empty() {
+            return Err(RequestError::Refused(format!(
+                "there is no binding of {ip}; `netmoat neighbor list` shows those that are"
+            )));
+        }
+        let named = |key: &NeighborKey| {
+            self.bindings
+                .get(key)
+                .is_some_and(|e| e.origin == BindingOrigin::Config)
+        };
+        if keys.iter().any(named) {
+            return Err(RequestError::Refused(format!(
+                "{ip} is named in the config; take its [[neighbor]] out there and restart netmoat"
+            )));
+        }
+        let mut changed = Vec::new();
+        for key in keys {
+            let Some(entry) = self.bindings.remove(&key) else {
+                continue;
+            };
+            changed.push(self.tell(&key, &entry, now));
+            self.verifier.forget(&key);
+            let text = words::unpinned(&self.place(&key), &entry.macs);
+            self.note(Kind::Unpinned, &key, entry.macs, text, now);
+        }
+        self.route(now);
+        self.written_anew();
+        Ok(NeighborsChanged {
+            version: VERSION,
+            bindings: changed,
+        })
+    }
+
+    fn written_anew(&mut self) {
+        self.changed = true;
+        self.store.change();
+    }
+
+    /// The bindings as the audit wants them; `links` name the interfaces.
+    pub fn bound(&self, links: &std::collections::HashMap<u32, Link>) -> Vec<Bound> {
+        let bound = self.bindings.iter().filter_map(|(key, entry)| {
+            let port = self.port(key)?;
+            let name = |index| Some((index, links.get(&index)?.name.clone()));
+            Some(Bound {
+                ip: address(key),
+                interface: port.name.clone(),
+                carriers: port.carriers(key.vlan).filter_map(name).collect(),
+                macs: entry.macs.clone(),
+                mac: entry.mac(),
+            })
+        });
+        bound.collect()
+    }
+}
