@@ -5,4 +5,5 @@ mod ebpf;
 
 fn main() {
     ebpf::embed("lab-bpf", &[]);
+    ebpf::embed("candidates", &[]);
 }

@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use lab_abi::{
     ACK_V4, ACK_V6, CLAIM, Claims, Flood, SINK_ENTRIES, SINK_OTHERS, SINK_RSTS, SINK_SYN_ACKS,
-    SYN_V4, SYN_V6, VARIED,
+    STRIDE, SYN_V4, SYN_V6, Sources, VARIED, spread_address,
 };
 use net_common::units::{EtherType, IpProto, tcp_flags};
 
@@ -28,6 +28,10 @@ static FLOOD: Array<Flood> = Array::with_max_entries(1, 0);
 /// One value, written by the harness.
 #[map]
 static CLAIMS: Array<Claims> = Array::with_max_entries(1, 0);
+
+/// One value, written by the harness.
+#[map]
+static SOURCES: Array<Sources> = Array::with_max_entries(1, 0);
 
 /// One value: frames generated. Also what the random sequence counts in.
 #[map]
@@ -91,6 +95,39 @@ fn lab_claims(ctx: XdpContext) -> xdp_action::Type {
     } else {
         // The sender of an ARP packet.
         frame.put_word(14 + 14, word);
+    }
+    // SAFETY: as above.
+    unsafe { *generated = n + 1 };
+    XDP_TX
+}
+
+/// Turns a page into the next frame of many sources, as `lab_flood` does into the next segment.
+#[xdp]
+fn lab_sources(ctx: XdpContext) -> xdp_action::Type {
+    let (Some(sources), Some(generated)) = (SOURCES.get(0), GENERATED.get_ptr_mut(0)) else {
+        return XDP_ABORTED;
+    };
+    let Some(frame) = Octets::<CLAIM>::of((ctx.data(), ctx.data_end())) else {
+        return XDP_ABORTED;
+    };
+    for i in 0..CLAIM / 8 {
+        frame.put_long(i * 8, sources.frame[i]);
+    }
+    // SAFETY: this CPU's own live map value.
+    let n = unsafe { *generated };
+    let count = u64::from(sources.count);
+    let Some(turn) = n.checked_rem(count).and_then(|n| (n * STRIDE).checked_rem(count)) else {
+        return XDP_ABORTED;
+    };
+    let number = sources.first.wrapping_add(turn as u32);
+    if sources.ipv6 != 0 {
+        let [a, b, c, d] = spread_address(number, true);
+        frame.put_word(22, a.to_be());
+        frame.put_word(26, b.to_be());
+        frame.put_word(30, c.to_be());
+        frame.put_word(34, d.to_be());
+    } else {
+        frame.put_word(26, spread_address(number, false)[0].to_be());
     }
     // SAFETY: as above.
     unsafe { *generated = n + 1 };

@@ -83,3 +83,48 @@ pub struct Claims {
 }
 
 const _: () = assert!(core::mem::size_of::<Claims>() == CLAIM + 16);
+
+/// Value of `SOURCES`: a frame whose source goes through `count` addresses in an order that no cache foresees. They
+/// are the [`spread_address`]es of the numbers from `first` on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sources {
+    /// The frame as it lies in memory.
+    pub frame: [u64; CLAIM / 8],
+    /// Number of the first address.
+    pub first: u32,
+    /// How many addresses there are.
+    pub count: u32,
+    /// 1 for IPv6, 0 for IPv4.
+    pub ipv6: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(core::mem::size_of::<Sources>() == CLAIM + 16);
+
+/// Steps from one source to the next; prime, so that they lead to every one of any count that it does not divide.
+pub const STRIDE: u64 = 618_033_989;
+
+/// Murmur3's 32-bit finalizer, a bijection.
+#[inline(always)]
+fn mix(n: u32) -> u32 {
+    let n = (n ^ (n >> 16)).wrapping_mul(0x85eb_ca6b);
+    let n = (n ^ (n >> 13)).wrapping_mul(0xc2b2_ae35);
+    n ^ (n >> 16)
+}
+
+/// The `n`-th address, words in host byte order: unicast, spread evenly over all of them. IPv4 is the first word.
+#[inline(always)]
+pub fn spread_address(n: u32, ipv6: bool) -> [u32; 4] {
+    let word = mix(n);
+    if ipv6 {
+        return [0x2000_0000 | word >> 3, mix(word), mix(!word), mix(word ^ STRIDE as u32)];
+    }
+    // 1.0.0.0 to 223.255.255.255, without 127.0.0.0/8.
+    let top = match 1 + ((word >> 24) * 222 >> 8) {
+        127 => 223,
+        top => top,
+    };
+    [top << 24 | word & 0x00ff_ffff, 0, 0, 0]
+}

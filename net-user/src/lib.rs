@@ -10,4 +10,5 @@ pub mod filter;
 pub mod host;
 pub mod keys;
 pub mod listeners;
+pub mod lists;
 pub mod neighbor;

@@ -1,6 +1,7 @@
 //! The laboratory's programs in the kernel: [`Pass`] and [`Generator`].
 
 use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -39,6 +40,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/la
 unsafe impl Pod for abi::Flood {}
 // SAFETY: as above.
 unsafe impl Pod for abi::Claims {}
+// SAFETY: as above.
+unsafe impl Pod for abi::Sources {}
 
 /// How late a paced flood may be and still make up for it: about as long as another task's turn.
 const LATE: Duration = Duration::from_millis(5);
@@ -397,13 +400,7 @@ pub struct Claims {
 }
 
 /// Sends [`Claims`] from a host.
-pub struct ClaimGenerator {
-    ebpf: Ebpf,
-    claims: Array<MapData, abi::Claims>,
-    door: Door,
-    link: Link,
-    cpu: usize,
-}
+pub struct ClaimGenerator(Pages<abi::Claims>);
 
 impl ClaimGenerator {
     /// Loads the program; it runs on `cpu`.
@@ -411,9 +408,103 @@ impl ClaimGenerator {
     /// # Errors
     /// Not root, or the interface has an XDP program already.
     pub fn new(host: &Host, cpu: usize) -> Result<Self> {
+        Ok(Self(Pages::new(host, cpu, "lab_claims", "CLAIMS")?))
+    }
+
+    /// Sends claims for `time`.
+    ///
+    /// # Errors
+    /// The kernel refuses, or Ctrl-C was pressed.
+    pub fn run(&mut self, claims: &Claims, time: Duration) -> Result<()> {
+        let value = abi::Claims {
+            frame: words(&claims.frame),
+            first: claims.first,
+            count: claims.count,
+            ndp: claims.ndp.into(),
+            reserved: 0,
+        };
+        self.0.run(value, time).map(drop)
+    }
+}
+
+/// Frames from many sources, one after the other in an order that no cache foresees.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources {
+    /// The frame, padded with zeros.
+    pub frame: [u8; abi::CLAIM],
+    /// Whether it is IPv6.
+    pub ipv6: bool,
+    /// Number of the first source; see [`source_address`].
+    pub first: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+/// The `n`-th source of [`Sources`]: unicast, all over the addresses.
+pub fn source_address(n: u32, ipv6: bool) -> IpAddr {
+    let [a, b, c, d] = abi::spread_address(n, ipv6);
+    if !ipv6 {
+        return Ipv4Addr::from_bits(a).into();
+    }
+    let bits = [a, b, c, d]
+        .into_iter()
+        .fold(0, |bits, word| bits << 32 | u128::from(word));
+    Ipv6Addr::from_bits(bits).into()
+}
+
+/// Sends [`Sources`] from a host.
+pub struct SourceGenerator(Pages<abi::Sources>);
+
+impl SourceGenerator {
+    /// Loads the program; it runs on `cpu`.
+    ///
+    /// # Errors
+    /// Not root, or the interface has an XDP program already.
+    pub fn new(host: &Host, cpu: usize) -> Result<Self> {
+        Ok(Self(Pages::new(host, cpu, "lab_sources", "SOURCES")?))
+    }
+
+    /// Sends for `time`.
+    ///
+    /// # Errors
+    /// The kernel refuses, or Ctrl-C was pressed.
+    pub fn run(&mut self, sources: &Sources, time: Duration) -> Result<Sent> {
+        let value = abi::Sources {
+            frame: words(&sources.frame),
+            first: sources.first,
+            count: sources.count,
+            ipv6: sources.ipv6.into(),
+            reserved: 0,
+        };
+        self.0.run(value, time)
+    }
+}
+
+fn words(octets: &[u8; abi::CLAIM]) -> [u64; abi::CLAIM / 8] {
+    let mut frame = [0; abi::CLAIM / 8];
+    for (word, octets) in frame.iter_mut().zip(octets.as_chunks::<8>().0) {
+        *word = u64::from_ne_bytes(*octets);
+    }
+    frame
+}
+
+/// Sends pages of [`abi::CLAIM`] octets that a program writes as a value of type `V` says.
+struct Pages<V: Pod> {
+    ebpf: Ebpf,
+    program: &'static str,
+    value: Array<MapData, V>,
+    door: Door,
+    link: Link,
+    cpu: usize,
+}
+
+impl<V: Pod> Pages<V> {
+    fn new(host: &Host, cpu: usize, name: &'static str, map: &str) -> Result<Self> {
         let mut ebpf = load()?;
-        let claims: &mut Xdp = program(&mut ebpf, "lab_claims")?;
-        claims.load().context("lab_claims cannot be loaded")?;
+        let writer: &mut Xdp = program(&mut ebpf, name)?;
+        writer
+            .load()
+            .with_context(|| format!("{name} cannot be loaded"))?;
         // A program in use somewhere spares each run tens of milliseconds, see `Generator::with`; and here it makes
         // the link take what the other end sends.
         let pass: &mut Xdp = program(&mut ebpf, "lab_pass")?;
@@ -423,50 +514,41 @@ impl ClaimGenerator {
             .with_context(|| format!("lab_pass cannot be attached in {}", host.ns.name()))?;
         host.ns
             .ip(&format!("link add {IDLE} type veth peer name {IDLE}-peer"))?;
-        let claims: &mut Xdp = program(&mut ebpf, "lab_claims")?;
+        let writer: &mut Xdp = program(&mut ebpf, name)?;
         host.ns
-            .run(|| claims.attach(IDLE, XdpMode::Driver))
-            .with_context(|| format!("lab_claims cannot be attached in {}", host.ns.name()))?;
-        let map = ebpf
-            .take_map("CLAIMS")
-            .ok_or_else(|| anyhow!("no map CLAIMS"))?;
+            .run(|| writer.attach(IDLE, XdpMode::Driver))
+            .with_context(|| format!("{name} cannot be attached in {}", host.ns.name()))?;
+        let value = ebpf
+            .take_map(map)
+            .ok_or_else(|| anyhow!("no map {map}"))?
+            .try_into()?;
         Ok(Self {
-            claims: map.try_into()?,
             ebpf,
+            program: name,
+            value,
             door: host.ns.door(),
             link: host.link.clone(),
             cpu,
         })
     }
 
-    /// Sends claims for `time`.
-    ///
-    /// # Errors
-    /// The kernel refuses, or Ctrl-C was pressed.
-    pub fn run(&mut self, claims: &Claims, time: Duration) -> Result<()> {
-        let mut frame = [0; abi::CLAIM / 8];
-        for (word, octets) in frame.iter_mut().zip(claims.frame.as_chunks::<8>().0) {
-            *word = u64::from_ne_bytes(*octets);
-        }
-        let value = abi::Claims {
-            frame,
-            first: claims.first,
-            count: claims.count,
-            ndp: claims.ndp.into(),
-            reserved: 0,
-        };
-        self.claims
+    fn run(&mut self, value: V, time: Duration) -> Result<Sent> {
+        self.value
             .set(0, value, 0)
-            .context("CLAIMS cannot be written")?;
-        let (ebpf, link, cpu) = (&mut self.ebpf, &self.link, self.cpu);
+            .with_context(|| format!("{} takes no value", self.program))?;
+        let (ebpf, program, link, cpu) = (&mut self.ebpf, self.program, &self.link, self.cpu);
         self.door.run(|| {
             stay_on(cpu)?;
-            let start = Instant::now();
+            let (mut packets, start) = (0, Instant::now());
             while start.elapsed() < time {
                 interrupt::check()?;
-                inject(ebpf, "lab_claims", link, abi::CLAIM as u32, STRETCH)?;
+                inject(ebpf, program, link, abi::CLAIM as u32, STRETCH)?;
+                packets += STRETCH;
             }
-            Ok(())
+            Ok(Sent {
+                packets,
+                elapsed: start.elapsed(),
+            })
         })
     }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+mod candidates;
 mod contender;
 mod cost;
 mod neighbor;
@@ -17,6 +18,8 @@ pub enum Bench {
     Syn(syn::Args),
     /// ns a packet of ARP and neighbour discovery, by number of bindings (root)
     Neighbor(neighbor::Args),
+    /// ns a packet of candidates for the lists (root)
+    Candidates(candidates::Args),
 }
 
 /// Measures and prints; the exit code tells whether the figures are good enough.
@@ -27,5 +30,6 @@ pub fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Syn(args) => syn::run(args),
         Bench::Neighbor(args) => neighbor::run(args),
+        Bench::Candidates(args) => candidates::run(args),
     }
 }

@@ -1,0 +1,3 @@
+//! Block and allow lists.
+
+pub mod memory;
