@@ -4,10 +4,24 @@
 
 use aya_ebpf::{
     bindings::xdp_action::{self, XDP_ABORTED, XDP_DROP},
-    macros::{map, xdp},
+    btf_maps::{Array as BtfArray, ArrayOfMaps},
+    macros::{btf_map, map, xdp},
     maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
     programs::XdpContext,
 };
+
+macro_rules! candidate {
+    ($name:ident, $lookup:expr) => {
+        #[xdp]
+        fn $name(ctx: XdpContext) -> xdp_action::Type {
+            let Some(addr) = source(&ctx) else {
+                return XDP_ABORTED;
+            };
+            let found: bool = (|a: u32| -> bool { ($lookup)(a) })(addr);
+            if found { XDP_DROP } else { XDP_ABORTED }
+        }
+    };
+}
 
 const MMAPABLE: u32 = 1 << 10;
 
@@ -32,6 +46,37 @@ static TABLE: Array<[u64; 8]> = Array::with_max_entries(1 << 18, MMAPABLE);
 #[map]
 static HITS: Array<[u64; 8]> = Array::with_max_entries(1 << 18, MMAPABLE);
 
+/// The same memory as one array and as 496-line pieces, which the kernel takes from huge pages.
+#[map]
+static WHOLE: Array<[u64; 8]> = Array::with_max_entries(1 << 18, 0);
+#[btf_map]
+static PIECES: ArrayOfMaps<BtfArray<[u64; 8], 496>, 512> = ArrayOfMaps::new();
+
+candidate!(c_v16, |addr: u32| whole(addr, 262143));
+candidate!(c_k16, |addr: u32| pieces(addr, 511));
+candidate!(c_v05, |addr: u32| whole(addr, 8191));
+candidate!(c_v1, |addr: u32| whole(addr, 16383));
+candidate!(c_v2, |addr: u32| whole(addr, 32767));
+candidate!(c_v4, |addr: u32| whole(addr, 65535));
+candidate!(c_k05, |addr: u32| pieces(addr, 15));
+candidate!(c_k1, |addr: u32| pieces(addr, 31));
+candidate!(c_k2, |addr: u32| pieces(addr, 63));
+candidate!(c_k4, |addr: u32| pieces(addr, 127));
+
+#[inline(always)]
+fn whole(addr: u32, mask: u32) -> bool {
+    let h = u64::from(addr).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    WHOLE.get((h >> 32) as u32 & mask).is_some_and(|l| l[(h >> 29 & 7) as usize] == 0)
+}
+
+#[inline(always)]
+fn pieces(addr: u32, mask: u32) -> bool {
+    let h = u64::from(addr).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let line = ((h >> 32 & 0xffff) * 496 >> 16) as u32;
+    let Some(piece) = PIECES.get((h >> 48) as u32 & mask) else { return false };
+    piece.get(line).is_some_and(|l| l[(h >> 29 & 7) as usize] == 0)
+}
+
 #[inline(always)]
 fn source(ctx: &XdpContext) -> Option<u32> {
     let (start, end) = (ctx.data(), ctx.data_end());
@@ -44,19 +89,6 @@ fn source(ctx: &XdpContext) -> Option<u32> {
     // SAFETY: compared above.
     let b = unsafe { at.add(1).read_unaligned() };
     Some(u32::from_be(u32::from(a) | u32::from(b) << 16))
-}
-
-macro_rules! candidate {
-    ($name:ident, $lookup:expr) => {
-        #[xdp]
-        fn $name(ctx: XdpContext) -> xdp_action::Type {
-            let Some(addr) = source(&ctx) else {
-                return XDP_ABORTED;
-            };
-            let found: bool = (|a: u32| -> bool { ($lookup)(a) })(addr);
-            if found { XDP_DROP } else { XDP_ABORTED + 1 }
-        }
-    };
 }
 
 candidate!(c_none, |addr: u32| addr != 7);

@@ -33,10 +33,19 @@ fn entry(i: u32, mixed: bool) -> (u32, u8) {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if args.only.is_empty() || args.only.iter().any(|o| o == "peer") {
+    for features in ["ipv4", "all"] { for n in [10, 9_999] {
+        let pair = Pair::new()?;
+        let addrs = (0..n).map(|i| match source_address(i, false) { std::net::IpAddr::V4(a) => a, _ => unreachable!() });
+        let filter = super::filter::Filter::new(&pair.server, features, addrs)?;
+        let (hit, miss) = costs(args, &pair, filter.program, n)?;
+        println!("{n:8} single xdp-filter {features} hit {hit:6.1} miss {miss:6.1}");
+    } }
+    }
     for &n in &args.entries {
         for mixed in [false, true] {
             let entries: HashSet<_> = (0..n).map(|i| entry(i, mixed)).collect();
-            for name in ["c_none", "c_lpm", "c_khash", "c_dir24", "c_bits", "c_word", "c_bits_hits", "c_word_hits"] {
+            for name in ["c_v16", "c_k16", "c_v05", "c_k05", "c_v1", "c_k1", "c_v2", "c_k2", "c_v4", "c_k4", "c_none", "c_lpm", "c_khash", "c_dir24", "c_bits", "c_word", "c_bits_hits", "c_word_hits"] {
                 if mixed && name == "c_khash" || !args.only.is_empty() && !args.only.iter().any(|o| o == name) { continue; }
                 let (hit, miss) = one(args, name, n, &entries)?;
                 println!("{n:8} {} {name:12} hit {hit:6.1} miss {miss:6.1}", if mixed { "mixed " } else { "single" });
@@ -92,6 +101,14 @@ fn one(args: &Args, name: &str, n: u32, entries: &HashSet<(u32, u8)>) -> Result<
             }
         }
         "c_none" => {}
+        n if n.starts_with("c_k") && n != "c_khash" => {
+            let mut outer: aya::maps::ArrayOfMaps<_, Array<aya::maps::MapData, [u64; 8]>> = ebpf.map_mut("PIECES").context("PIECES")?.try_into()?;
+            for i in 0..512 {
+                let inner: Array<_, [u64; 8]> = Array::create(496, 0)?;
+                outer.set(i, &inner, 0)?;
+            }
+        }
+        n if n.starts_with("c_v") => {}
         _ => {
             let bits = words(&ebpf, "BITS24", 1 << 18)?;
             let mask = words(&ebpf, "MASK20", 1 << 19)?;
@@ -122,6 +139,10 @@ fn one(args: &Args, name: &str, n: u32, entries: &HashSet<(u32, u8)>) -> Result<
     program.load()?;
     pair.server.ns.run(|| program.attach_to_if_index(pair.server.link.ifindex, XdpMode::Driver))?;
     let id = program.info()?.id();
+    costs(args, &pair, id, n)
+}
+
+fn costs(args: &Args, pair: &Pair, id: u32, n: u32) -> Result<(f64, f64)> {
     let mut generator = SourceGenerator::new(&pair.attacker, args.cpu)?;
     let mut frame = [0; 96];
     frame[..6].copy_from_slice(&pair.server.link.mac);

@@ -7,6 +7,7 @@ use anyhow::Result;
 mod candidates;
 mod contender;
 mod cost;
+mod filter;
 mod neighbor;
 mod report;
 mod syn;
