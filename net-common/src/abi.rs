@@ -5,7 +5,7 @@
 
 /// Version of everything in this module. The object carries it in the global `ABI`; the agent refuses
 /// to work with an object or a map of another version.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Upper bound of listeners with statistics of their own ([`Listener::slot`] is below it).
 pub const MAX_LISTENERS: u32 = 4096;
@@ -386,6 +386,59 @@ impl NeighborEvent {
     pub const DROPPED: u32 = 1 << 3;
 }
 
+/// Number of the allowlist.
+pub const ALLOW: u32 = 0;
+/// Number of the blocklist.
+pub const BLOCK: u32 = 1;
+/// Entries of `LIST_TABLES`: two generations of each list, list × 2 + generation. One is read, the other built.
+pub const LIST_TABLES: u32 = 4;
+/// Sources that a [`HitLog`] keeps.
+pub const HITS: usize = 1024;
+
+/// Value of `LIST_TABLES`: what a generation of a list consists of. Which generation is read stands in `LISTS`, two bits
+/// a list: 0 for an empty list, or the generation plus one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListTable {
+    /// Seed of its hashes, random: who does not know it cannot choose collisions.
+    pub seed: u64,
+    /// Lengths in its compact table: bit n for length n, [`crate::lists::compact::SHORT`] for all up to 24; 0 for none.
+    pub compact: u64,
+    /// Its general pieces in `LIST_PIECES`, a power of two.
+    pub pieces: u32,
+    /// Lengths of IPv4 entries in the pieces, longest first, then [`crate::lists::NO_LENGTH`].
+    pub v4: [u8; 36],
+    /// Lengths of entries that the compact table displaced into the pieces, likewise.
+    pub v4_displaced: [u8; 12],
+    /// Lengths of IPv6 entries, likewise.
+    pub v6: [u8; 132],
+}
+
+impl Default for ListTable {
+    fn default() -> Self {
+        let none = crate::lists::NO_LENGTH;
+        Self {
+            seed: 0,
+            compact: 0,
+            pieces: 0,
+            v4: [none; 36],
+            v4_displaced: [none; 12],
+            v6: [none; 132],
+        }
+    }
+}
+
+/// Value of `LIST_HITS` (per CPU), one a list: whose packets were listed last. The agent reads it now and then, and finds
+/// the entries; under a flood it is a sample, and the reason's counter tells of how many.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HitLog {
+    /// Packets so far; the next one's source goes to this place, modulo [`HITS`].
+    pub count: u64,
+    /// Sources, both halves of an address in host byte order; IPv4 as an IPv4-mapped address.
+    pub sources: [[u64; 2]; HITS],
+}
+
 macro_rules! shared {
     ($($t:ty = $size:literal),+ $(,)?) => {$(
         const _: () = assert!(core::mem::size_of::<$t>() == $size);
@@ -411,4 +464,6 @@ shared! {
     Asked = 16,
     InterfaceLimits = 72,
     NeighborEvent = 192,
+    ListTable = 200,
+    HitLog = 16_392,
 }

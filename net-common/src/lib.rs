@@ -10,6 +10,7 @@ pub mod cookie;
 pub mod gcra;
 pub mod guard;
 pub mod kfunc;
+pub mod lists;
 pub mod parse;
 pub mod siphash;
 pub mod spread;

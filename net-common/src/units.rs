@@ -53,7 +53,7 @@ impl IpProto {
 }
 
 /// IP version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Version {
     /// IPv4.
     V4,

@@ -154,6 +154,10 @@ reasons! {
     RaLimit = 46, "ra_limit", Drop;
     /// The agent could not be told of a neighbour's claim or answer: its ring buffer was full.
     NeighborEventLost = 47, "neighbor_event_lost", Note;
+    /// Packet from a source on the allowlist: nothing else is asked of it.
+    Allowed = 48, "allowed", Pass;
+    /// Packet from a source on the blocklist.
+    Blocked = 49, "blocked", Drop;
 }
 
 /// A decision about one packet.

@@ -7,6 +7,7 @@ mod handshake;
 mod kfunc;
 mod limit;
 mod listeners;
+mod lists;
 mod maps;
 mod neighbor;
 mod options;

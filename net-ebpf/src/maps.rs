@@ -2,22 +2,27 @@
 //! in `net_common::abi`.
 
 use aya_ebpf::{
-    macros::map,
+    btf_maps::{Array as InnerArray, ArrayOfMaps},
+    macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use net_common::{
     abi::{
-        ASKED_CELLS, Asked, Binding, CookieKeys, INTERFACE_CELLS, InterfaceLimits, Listener,
-        ListenerKey, ListenerStats, MAX_BINDINGS, MAX_LISTENER_KEYS, MAX_LISTENERS, NEIGHBOR_CELLS,
-        NeighborKey, NeighborSettings, PortState, SEEN_CELLS, SOCKET_FILTER_BLOCKS, SYN_ACK_CELLS,
-        Settings,
+        ASKED_CELLS, Asked, Binding, CookieKeys, HitLog, INTERFACE_CELLS, InterfaceLimits,
+        LIST_TABLES as LIST_TABLE_ENTRIES, ListTable, Listener, ListenerKey, ListenerStats,
+        MAX_BINDINGS, MAX_LISTENER_KEYS, MAX_LISTENERS, NEIGHBOR_CELLS, NeighborKey,
+        NeighborSettings, PortState, SEEN_CELLS, SOCKET_FILTER_BLOCKS, SYN_ACK_CELLS, Settings,
     },
     guard::ndp,
+    lists::{compact, general},
     tcp_options::{Options, SPACE},
     verdict::COUNTERS as COUNTER_ENTRIES,
 };
 
-use crate::recent::{RECENT_ENTRIES, Recent};
+use crate::{
+    lists::MMAPABLE,
+    recent::{RECENT_ENTRIES, Recent},
+};
 
 /// Version of `net_common::abi` that this object was built with; read by the agent before the load.
 #[unsafe(no_mangle)]
@@ -105,6 +110,32 @@ pub static INTERFACE_LIMITS: Array<InterfaceLimits> = Array::with_max_entries(IN
 /// Claims and answers, for the agent. Full: the event is lost and counted.
 #[map]
 pub static NEIGHBOR_EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// One value: which generation of each list is read, see [`ListTable`]. Written by the agent, in one store.
+#[map]
+pub static LISTS: Array<u32> = Array::with_max_entries(1, 0);
+
+/// What each generation of each list consists of. Written by the agent.
+#[map]
+pub static LIST_TABLES: Array<ListTable> = Array::with_max_entries(LIST_TABLE_ENTRIES, 0);
+
+/// The compact tables of both generations of the blocklist. Put there by the agent when they are needed; without one
+/// its entries are not found.
+#[btf_map]
+pub static LIST_COMPACT: ArrayOfMaps<InnerArray<u64, { compact::WORDS as usize }, MMAPABLE>, 2> =
+    ArrayOfMaps::new();
+
+/// The general pieces of each generation of each list, table × [`general::MAX_PIECES`] + piece; likewise. Never evict:
+/// the agent reports when they are full.
+#[btf_map]
+pub static LIST_PIECES: ArrayOfMaps<
+    InnerArray<u64, { general::WORDS as usize }, MMAPABLE>,
+    { (LIST_TABLE_ENTRIES * general::MAX_PIECES) as usize },
+> = ArrayOfMaps::new();
+
+/// Whose packets were listed last, by list. Written by the data path; the oldest are overwritten.
+#[map]
+pub static LIST_HITS: PerCpuArray<HitLog> = PerCpuArray::with_max_entries(2, 0);
 
 /// Working memory of the guards of ARP and NDP.
 #[map]

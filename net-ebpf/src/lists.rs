@@ -1,0 +1,220 @@
+//! Block and allow lists: finds the source in the tables of `net_common::lists`, and notes whose packets were listed.
+
+use aya_ebpf::{bindings::xdp_md, btf_maps::Array, programs::XdpContext};
+use net_common::{
+    abi::{ALLOW, BLOCK, HITS, HitLog, LIST_TABLES},
+    guard::ndp::Kind,
+    lists::{
+        Prefix, Words,
+        compact::{self, Found},
+        find_general,
+        general::{self, Key, MAX_PIECES},
+    },
+    parse::{Frame, Header, Packet, Payload},
+    units::{EtherType, IpProto, Version},
+    verdict::{Reason, Verdict},
+};
+
+use crate::{
+    limit,
+    maps::{LIST_COMPACT, LIST_HITS, LIST_PIECES, LIST_TABLES as TABLES, LISTS},
+    packet::{View, offset},
+    verdict,
+};
+
+/// What [`guard`] returns instead of an XDP action: no list has the source.
+pub const UNLISTED: u32 = u32::MAX;
+
+/// An array as the lists' code sees it.
+#[derive(Clone, Copy)]
+struct Memory<'a, const N: usize>(&'a Array<u64, N, MMAPABLE>);
+
+/// `BPF_F_MMAPABLE`: the agent writes without a system call.
+pub const MMAPABLE: usize = 1 << 10;
+
+impl<const N: usize> Words for Memory<'_, N> {
+    #[inline(always)]
+    fn word(&self, index: u32) -> Option<u64> {
+        let word = self.0.get_ptr(index)?;
+        // SAFETY: a live map value; volatile, since the agent writes meanwhile.
+        Some(unsafe { word.read_volatile() })
+    }
+}
+
+/// The stage of both lists, for a packet that was `parsed`, or not: fragments and malformed ones have a source too.
+/// Costs one load while the lists are empty.
+#[inline(always)]
+pub fn guard(ctx: &XdpContext, payload: Payload, parsed: &Result<Packet, Reason>) -> u32 {
+    if active() == 0 {
+        return UNLISTED;
+    }
+    let ipv6 = match payload.ether_type {
+        EtherType::IPV4 => false,
+        EtherType::IPV6 => true,
+        _ => return UNLISTED,
+    };
+    match parsed {
+        Ok(packet) if is_discovery(ctx, packet) => UNLISTED,
+        _ => list_guard(ctx.ctx, payload.l3 as u32, ipv6.into()),
+    }
+}
+
+/// Neighbour discovery is left to its own guard: a source proves nothing on the link, so being listed as allowed must
+/// not lead past it; and a router whose prefix is blocked stays reachable.
+#[inline(always)]
+fn is_discovery(ctx: &XdpContext, packet: &Packet) -> bool {
+    packet.protocol == IpProto::ICMPV6
+        && View(ctx)
+            .header::<8>(packet.l4)
+            .is_some_and(|icmp| Kind::from_type(icmp.octet::<0>()).is_some())
+}
+
+/// See [`net_common::abi::ListTable`].
+#[inline(always)]
+fn active() -> u32 {
+    LISTS.get(0).copied().unwrap_or_default()
+}
+
+/// With global linkage, so that the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn list_guard(ctx: *mut xdp_md, l3: u32, ipv6: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    judge(&ctx, offset(l3), ipv6 != 0).map_or(UNLISTED, verdict::obey)
+}
+
+#[inline(always)]
+fn judge(ctx: &XdpContext, l3: usize, ipv6: bool) -> Option<Verdict> {
+    let frame = View(ctx);
+    let source = if ipv6 {
+        let ip = frame.header::<40>(l3)?;
+        let words = [
+            ip.word::<8>(),
+            ip.word::<12>(),
+            ip.word::<16>(),
+            ip.word::<20>(),
+        ];
+        Prefix::address(Version::V6, &words)
+    } else {
+        let ip = frame.header::<20>(l3)?;
+        Prefix::address(Version::V4, &[ip.word::<12>(), 0, 0, 0])
+    };
+    // Allow wins over block, whatever the lengths.
+    let active = active();
+    if lists(active, ALLOW, source) {
+        return Some(Reason::Allowed.into());
+    }
+    if lists(active, BLOCK, source) {
+        return Some(Reason::Blocked.into());
+    }
+    None
+}
+
+/// Whether a list has a live entry that covers an address.
+#[inline(always)]
+fn lists(active: u32, list: u32, source: Prefix) -> bool {
+    let generation = active >> (2 * list) & 3;
+    // A word that the agent cannot have written fails open.
+    if generation == 0 || generation > 2 {
+        return false;
+    }
+    let generation = generation - 1;
+    let number = list * 2 + generation;
+    let Some(table) = TABLES.get(number) else {
+        return false;
+    };
+    let mut displaced = false;
+    if source.version == Version::V4 && table.compact != 0 && list == BLOCK {
+        // Missing: fails open.
+        let Some(memory) = LIST_COMPACT.get(generation) else {
+            return false;
+        };
+        match compact::find(
+            &Memory(memory),
+            table.compact,
+            table.seed,
+            source.low as u32,
+        ) {
+            Found::Yes => {
+                note(list, source);
+                return true;
+            }
+            Found::No => {}
+            Found::Displaced => displaced = true,
+        }
+    }
+    if table.pieces == 0 {
+        return false;
+    }
+    let kind = u32::from(source.version == Version::V6) | u32::from(displaced) << 1;
+    if list_general(number, kind, source.high, source.low) == 0 {
+        return false;
+    }
+    note(list, source);
+    true
+}
+
+/// Whether the general pieces of a table have a live entry that covers an address.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn list_general(number: u32, kind: u32, high: u64, low: u64) -> u32 {
+    let ipv6 = kind & 1 != 0;
+    let address = Prefix {
+        version: if ipv6 { Version::V6 } else { Version::V4 },
+        high,
+        low,
+        len: if ipv6 { 128 } else { 32 },
+    };
+    let Some(table) = TABLES.get(number) else {
+        return 0;
+    };
+    let found = find_general(
+        table,
+        address,
+        kind & 2 != 0,
+        limit::now,
+        |place, prefix| {
+            let index = number * MAX_PIECES + place.piece;
+            if !general::may_hold(&Memory(LIST_PIECES.get(index)?), place) {
+                return None;
+            }
+            let key = Key::from(prefix);
+            let last = list_entry(index, place.hash(), key.high, key.low, key.kind);
+            (last != 0).then_some(last)
+        },
+    );
+    found.into()
+}
+
+/// The last word of an entry in a piece, or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn list_entry(index: u32, hash: u64, high: u64, low: u64, kind: u64) -> u64 {
+    let Some(piece) = LIST_PIECES.get(index) else {
+        return 0;
+    };
+    general::find(&Memory(piece), hash, Key { high, low, kind }).unwrap_or_default()
+}
+
+/// Leaves the source for the agent, which counts its entry's hits. Nothing of the entry is touched: a flood from many
+/// would meet a cold cache once more, and CPUs each other.
+#[inline(always)]
+fn note(list: u32, source: Prefix) {
+    let Some(log) = LIST_HITS.get_ptr_mut(list) else {
+        return;
+    };
+    // SAFETY: this CPU's own live map value.
+    let HitLog { count, sources } = unsafe { &mut *log };
+    let at = *count as usize & (HITS - 1);
+    *count += 1;
+    if let Some(place) = sources.get_mut(at) {
+        let mapped = if source.version == Version::V4 {
+            0xffff_0000_0000
+        } else {
+            0
+        };
+        *place = [source.high, source.low | mapped];
+    }
+}
+
+const _: () = assert!(LIST_TABLES == 4 && MAX_PIECES.is_power_of_two() && HITS.is_power_of_two());
