@@ -5,5 +5,4 @@ mod ebpf;
 
 fn main() {
     ebpf::embed("lab-bpf", &[]);
-    ebpf::embed("candidates", &[]);
 }

@@ -392,6 +392,8 @@ pub const ALLOW: u32 = 0;
 pub const BLOCK: u32 = 1;
 /// Entries of `LIST_TABLES`: two generations of each list, list × 2 + generation. One is read, the other built.
 pub const LIST_TABLES: u32 = 4;
+/// Different prefixes that a list may have.
+pub const MAX_LIST_ENTRIES: u32 = 1 << 21;
 /// Sources that a [`HitLog`] keeps.
 pub const HITS: usize = 1024;
 

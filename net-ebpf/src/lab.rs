@@ -116,7 +116,10 @@ fn lab_sources(ctx: XdpContext) -> xdp_action::Type {
     // SAFETY: this CPU's own live map value.
     let n = unsafe { *generated };
     let count = u64::from(sources.count);
-    let Some(turn) = n.checked_rem(count).and_then(|n| (n * STRIDE).checked_rem(count)) else {
+    let Some(turn) = n
+        .checked_rem(count)
+        .and_then(|n| (n * STRIDE).checked_rem(count))
+    else {
         return XDP_ABORTED;
     };
     let number = sources.first.wrapping_add(turn as u32);

@@ -119,7 +119,12 @@ fn mix(n: u32) -> u32 {
 pub fn spread_address(n: u32, ipv6: bool) -> [u32; 4] {
     let word = mix(n);
     if ipv6 {
-        return [0x2000_0000 | word >> 3, mix(word), mix(!word), mix(word ^ STRIDE as u32)];
+        return [
+            0x2000_0000 | word >> 3,
+            mix(word),
+            mix(!word),
+            mix(word ^ STRIDE as u32),
+        ];
     }
     // 1.0.0.0 to 223.255.255.255, without 127.0.0.0/8.
     let top = match 1 + ((word >> 24) * 222 >> 8) {

@@ -18,7 +18,7 @@ use net_common::{
 use crate::{
     limit,
     maps::{LIST_COMPACT, LIST_HITS, LIST_PIECES, LIST_TABLES as TABLES, LISTS},
-    packet::{View, offset},
+    packet::{View, pack, unpack},
     verdict,
 };
 
@@ -41,22 +41,38 @@ impl<const N: usize> Words for Memory<'_, N> {
     }
 }
 
-/// The stage of both lists, for a packet that was `parsed`, or not: fragments and malformed ones have a source too.
-/// Costs one load while the lists are empty.
+/// Whether any list has an entry: one load, all that empty lists cost.
 #[inline(always)]
-pub fn guard(ctx: &XdpContext, payload: Payload, parsed: &Result<Packet, Reason>) -> u32 {
-    if active() == 0 {
-        return UNLISTED;
-    }
-    let ipv6 = match payload.ether_type {
-        EtherType::IPV4 => false,
-        EtherType::IPV6 => true,
+pub fn in_use() -> bool {
+    active() != 0
+}
+
+/// The stage of both lists, for a packet that the parser placed.
+#[inline(always)]
+pub fn guard(ctx: &XdpContext, place: u32, l4: u32) -> u32 {
+    list_guard(ctx.ctx, place, l4)
+}
+
+/// The stage of both lists, for an IP packet that the parser could not judge: fragments and malformed ones have a
+/// source too.
+#[inline(always)]
+pub fn guard_unparsed(ctx: &XdpContext, payload: Payload) -> u32 {
+    let version = match payload.ether_type {
+        EtherType::IPV4 => Version::V4,
+        EtherType::IPV6 => Version::V6,
         _ => return UNLISTED,
     };
-    match parsed {
-        Ok(packet) if is_discovery(ctx, packet) => UNLISTED,
-        _ => list_guard(ctx.ctx, payload.l3 as u32, ipv6.into()),
-    }
+    let (place, l4, _) = pack(&Packet {
+        version,
+        protocol: IpProto(u8::MAX),
+        traffic_class: 0,
+        l3: payload.l3,
+        l4: payload.l3,
+        l4_len: 0,
+        first_fragment: false,
+        fragment_header: false,
+    });
+    list_guard(ctx.ctx, place, l4)
 }
 
 /// Neighbour discovery is left to its own guard: a source proves nothing on the link, so being listed as allowed must
@@ -75,29 +91,35 @@ fn active() -> u32 {
     LISTS.get(0).copied().unwrap_or_default()
 }
 
-/// With global linkage, so that the verifier checks it once.
+/// With global linkage, so that the verifier checks it once. See [`pack`] for the arguments.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn list_guard(ctx: *mut xdp_md, l3: u32, ipv6: u32) -> u32 {
+extern "C" fn list_guard(ctx: *mut xdp_md, place: u32, l4: u32) -> u32 {
     let ctx = XdpContext::new(ctx);
-    judge(&ctx, offset(l3), ipv6 != 0).map_or(UNLISTED, verdict::obey)
+    judge(&ctx, &unpack(place, l4, 0, 0)).map_or(UNLISTED, verdict::obey)
 }
 
 #[inline(always)]
-fn judge(ctx: &XdpContext, l3: usize, ipv6: bool) -> Option<Verdict> {
+fn judge(ctx: &XdpContext, packet: &Packet) -> Option<Verdict> {
+    if is_discovery(ctx, packet) {
+        return None;
+    }
     let frame = View(ctx);
-    let source = if ipv6 {
-        let ip = frame.header::<40>(l3)?;
-        let words = [
-            ip.word::<8>(),
-            ip.word::<12>(),
-            ip.word::<16>(),
-            ip.word::<20>(),
-        ];
-        Prefix::address(Version::V6, &words)
-    } else {
-        let ip = frame.header::<20>(l3)?;
-        Prefix::address(Version::V4, &[ip.word::<12>(), 0, 0, 0])
+    let source = match packet.version {
+        Version::V6 => {
+            let ip = frame.header::<40>(packet.l3)?;
+            let words = [
+                ip.word::<8>(),
+                ip.word::<12>(),
+                ip.word::<16>(),
+                ip.word::<20>(),
+            ];
+            Prefix::address(Version::V6, &words)
+        }
+        Version::V4 => {
+            let ip = frame.header::<20>(packet.l3)?;
+            Prefix::address(Version::V4, &[ip.word::<12>(), 0, 0, 0])
+        }
     };
     // Allow wins over block, whatever the lengths.
     let active = active();

@@ -38,29 +38,35 @@ pub fn run(ctx: &XdpContext) -> xdp_action::Type {
             let (l3, vlan) = (payload.l3 as u32, payload.vlan.into());
             return claims(ctx, neighbor::arp_guard(ctx.ctx, l3, vlan));
         }
-        Ok(payload) => {
-            let parsed = parse::network(&frame, payload);
-            let listed = lists::guard(ctx, payload, &parsed);
-            if listed != lists::UNLISTED {
-                return listed;
-            }
-            match parsed {
-                Ok(packet) => {
-                    let (place, l4, l4_len) = pack(&packet);
-                    if packet.protocol == IpProto::TCP {
-                        let class = packet.traffic_class.into();
-                        return tcp_guard(ctx.ctx, place, l4, l4_len, class);
+        Ok(payload) => match parse::network(&frame, payload) {
+            Ok(packet) => {
+                let (place, l4, l4_len) = pack(&packet);
+                if lists::in_use() {
+                    let listed = lists::guard(ctx, place, l4);
+                    if listed != lists::UNLISTED {
+                        return listed;
                     }
-                    if packet.version == Version::V6 {
-                        let vlan = payload.vlan.into();
-                        let guarded = neighbor::ndp_guard(ctx.ctx, place, l4, l4_len, vlan);
-                        return claims(ctx, guarded);
-                    }
-                    Reason::NoRule
                 }
-                Err(reason) => reason,
+                if packet.protocol == IpProto::TCP {
+                    return tcp_guard(ctx.ctx, place, l4, l4_len, packet.traffic_class.into());
+                }
+                if packet.version == Version::V6 {
+                    let vlan = payload.vlan.into();
+                    let guarded = neighbor::ndp_guard(ctx.ctx, place, l4, l4_len, vlan);
+                    return claims(ctx, guarded);
+                }
+                Reason::NoRule
             }
-        }
+            Err(reason) => {
+                if lists::in_use() {
+                    let listed = lists::guard_unparsed(ctx, payload);
+                    if listed != lists::UNLISTED {
+                        return listed;
+                    }
+                }
+                reason
+            }
+        },
         Err(reason) => reason,
     };
     verdict::obey(reason.into())

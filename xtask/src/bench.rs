@@ -12,6 +12,7 @@ use crate::demo::run_lab;
 Examples:
   cargo xtask bench syn             SYN-ACKs/s and ns a packet: kernel, nftables synproxy, netmoat
   cargo xtask bench neighbor        ns a packet of ARP and neighbour discovery, by number of bindings
+  cargo xtask bench lists           ns a packet of the blocklist, beside xdp-filter and nftables
   cargo xtask bench -- syn --help   its own options")]
 pub struct Args {
     /// What to measure, and the bench's own options

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
 pub use neighbor::parse_mac;
-pub use units::{HumanDuration, Rate};
+pub use units::{HumanDuration, Rate, UnitError};
 
 /// Read when it exists and no `-c` is given.
 pub const DEFAULT_PATH: &str = "/etc/netmoat/netmoat.toml";

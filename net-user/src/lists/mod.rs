@@ -1,3 +1,407 @@
-//! Block and allow lists.
+//! Block and allow lists: what is listed and why, and the kernel's tables that follow it.
+//!
+//! [`Lists`] knows every entry of every named list; the kernel knows only which sources are covered. Single changes are
+//! written into the tables that are read. Larger ones, and growth, build a second generation aside and turn to it with
+//! one store: a packet meets all of the old list or all of the new one.
 
+pub mod entries;
+pub mod kernel;
 pub mod memory;
+pub mod tables;
+pub mod text;
+
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+use net_common::{
+    abi::{ALLOW, BLOCK, MAX_LIST_ENTRIES},
+    lists::{EXPIRY_SHIFT, Expiry, Prefix},
+};
+
+use nix::time::{ClockId, clock_gettime};
+
+use entries::{Entries, Record};
+use kernel::Kernel;
+use tables::{TableError, Tables};
+use text::{Entry, whole};
+
+/// Which list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// Sources that are asked nothing.
+    Allow,
+    /// Sources that are dropped.
+    Block,
+}
+
+impl List {
+    /// Its number in the maps.
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Allow => ALLOW,
+            Self::Block => BLOCK,
+        }
+    }
+}
+
+/// What a change came to, in different prefixes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Not listed under this name before.
+    pub added: usize,
+    /// Listed under this name before, now with another expiry or reason.
+    pub updated: usize,
+    /// Under this name no more.
+    pub removed: usize,
+}
+
+/// An entry as it is reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// What is listed.
+    pub prefix: Prefix,
+    /// The name of the list that it is of.
+    pub origin: String,
+    /// Why.
+    pub reason: String,
+    /// How much longer; None for always.
+    pub left: Option<Duration>,
+    /// Packets seen from there, see [`Lists::count_hits`].
+    pub hits: u64,
+}
+
+/// Every named list, and the kernel's tables.
+pub struct Lists {
+    kernel: Kernel,
+    /// Allow, block.
+    entries: [Entries; 2],
+    tables: [Tables; 2],
+    origins: Names,
+    reasons: Names,
+}
+
+/// Texts that many entries have in common, by number.
+#[derive(Default)]
+struct Names {
+    numbers: HashMap<String, u32>,
+    texts: Vec<String>,
+}
+
+impl Names {
+    fn number(&mut self, text: &str) -> u32 {
+        if let Some(&number) = self.numbers.get(text) {
+            return number;
+        }
+        let number = self.texts.len() as u32;
+        self.numbers.insert(text.to_owned(), number);
+        self.texts.push(text.to_owned());
+        number
+    }
+
+    fn text(&self, number: u32) -> String {
+        self.texts.get(number as usize).cloned().unwrap_or_default()
+    }
+}
+
+/// The clock by which entries end: the kernel's coarse monotonic one, nanoseconds.
+///
+/// # Errors
+/// The kernel has none, which it always has.
+pub fn now_ns() -> std::io::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?;
+    // 584 years.
+    Ok(Duration::from(now).as_nanos() as u64)
+}
+
+/// The last moment of an entry.
+fn expiry(ttl: Option<Duration>, now_ns: u64) -> Expiry {
+    ttl.map(|ttl| {
+        let end = u128::from(now_ns) + ttl.as_nanos();
+        // Rounded up: an entry lives no shorter than it was told. 2^48 units are nine thousand years.
+        (((end >> EXPIRY_SHIFT) as u64) + 1).min((1 << 48) - 1)
+    })
+}
+
+impl Lists {
+    /// Empty lists, over a loaded object's maps.
+    ///
+    /// # Errors
+    /// The object and the agent disagree about a map.
+    pub fn new(ebpf: &mut aya::Ebpf) -> anyhow::Result<Self> {
+        let kernel = Kernel::take(ebpf)?;
+        let tables = || Tables::new(0, false, 0);
+        Ok(Self {
+            kernel,
+            entries: Default::default(),
+            tables: [tables()?, tables()?],
+            origins: Names::default(),
+            reasons: Names::default(),
+        })
+    }
+
+    /// Lists entries under a name; those listed under it already get the new expiry and reason. `now_ns` is the coarse
+    /// monotonic clock.
+    ///
+    /// # Errors
+    /// No room: nothing has changed then.
+    pub fn add(
+        &mut self,
+        list: List,
+        name: &str,
+        wanted: &[Entry],
+        now_ns: u64,
+    ) -> Result<Changed, TableError> {
+        self.change(list, name, wanted, &[], now_ns)
+    }
+
+    /// Takes prefixes off the list of a name; what is not on it is no error.
+    ///
+    /// # Errors
+    /// No memory to build in: nothing has changed then.
+    pub fn remove(
+        &mut self,
+        list: List,
+        name: &str,
+        gone: &[Prefix],
+    ) -> Result<Changed, TableError> {
+        self.change(list, name, &[], gone, 0)
+    }
+
+    /// Makes the list of a name hold exactly these entries, all at once.
+    ///
+    /// # Errors
+    /// No room: nothing has changed then.
+    pub fn replace(
+        &mut self,
+        list: List,
+        name: &str,
+        wanted: &[Entry],
+        now_ns: u64,
+    ) -> Result<Changed, TableError> {
+        let origin = self.origins.number(name);
+        let mut next = self.entries[list.number() as usize].clone();
+        let before = next.take_origin(origin);
+        let mut changed = Changed::default();
+        for entry in wanted {
+            let mut record = self.record(entry, now_ns);
+            let old = before.get(&entry.prefix);
+            record.hits = old.map_or(0, |old| old.hits);
+            if next.insert(entry.prefix, origin, record).is_none() {
+                match old {
+                    None => changed.added += 1,
+                    Some(old) if !old.same(&record) => changed.updated += 1,
+                    Some(_) => {}
+                }
+            }
+        }
+        let kept = changed.added;
+        changed.removed = before.len() - (next.count(origin) - kept);
+        self.build(list, next)?;
+        Ok(changed)
+    }
+
+    fn record(&mut self, entry: &Entry, now_ns: u64) -> Record {
+        Record {
+            expiry: expiry(entry.ttl, now_ns),
+            reason: self.reasons.number(&entry.reason),
+            hits: 0,
+        }
+    }
+
+    /// A few changes at once. Written in place, or, when the tables are full, into new ones.
+    fn change(
+        &mut self,
+        list: List,
+        name: &str,
+        wanted: &[Entry],
+        gone: &[Prefix],
+        now_ns: u64,
+    ) -> Result<Changed, TableError> {
+        let (at, origin) = (list.number() as usize, self.origins.number(name));
+        let mut changed = Changed::default();
+        let mut undo = Vec::new();
+        let mut touched = Vec::new();
+        for entry in wanted {
+            let mut record = self.record(entry, now_ns);
+            let entries = &mut self.entries[at];
+            let old = entries.get(entry.prefix, origin);
+            record.hits = old.map_or(0, |old| old.hits);
+            match old {
+                None => changed.added += 1,
+                Some(old) if !old.same(&record) => changed.updated += 1,
+                Some(_) => continue,
+            }
+            touched.push((entry.prefix, entries.expiry(entry.prefix)));
+            entries.insert(entry.prefix, origin, record);
+            undo.push((entry.prefix, old));
+        }
+        for &prefix in gone {
+            let entries = &mut self.entries[at];
+            let before = entries.expiry(prefix);
+            if let Some(old) = entries.remove(prefix, origin) {
+                changed.removed += 1;
+                touched.push((prefix, before));
+                undo.push((prefix, Some(old)));
+            }
+        }
+        let written = self.follow(list, &touched);
+        let Err(error) = written else {
+            return Ok(changed);
+        };
+        // Growing builds everything anew from the entries; if that fails too, they are as before.
+        let built = match error {
+            TableError::Full => self.build(list, self.entries[at].clone()),
+            other => Err(other),
+        };
+        if built.is_err() {
+            for (prefix, old) in undo.into_iter().rev() {
+                match old {
+                    Some(old) => drop(self.entries[at].insert(prefix, origin, old)),
+                    None => drop(self.entries[at].remove(prefix, origin)),
+                }
+            }
+            self.build(list, self.entries[at].clone())?;
+        }
+        built.map(|()| changed)
+    }
+
+    /// Brings the tables in use after the entries; with each prefix goes the expiry that the tables have.
+    fn follow(
+        &mut self,
+        list: List,
+        touched: &[(Prefix, Option<Expiry>)],
+    ) -> Result<(), TableError> {
+        let at = list.number() as usize;
+        let (entries, tables) = (&self.entries[at], &mut self.tables[at]);
+        if entries.len() > MAX_LIST_ENTRIES as usize {
+            return Err(TableError::TooMany);
+        }
+        if tables.is_unused() {
+            // Nothing was built yet.
+            return Err(TableError::Full);
+        }
+        for &(prefix, old) in touched {
+            let still = |p24: u32| entries.covers_24(p24);
+            match (entries.expiry(prefix), old) {
+                (Some(expiry), old) => tables.set(prefix, old, expiry, still)?,
+                (None, Some(old)) => tables.remove(prefix, old, still),
+                (None, None) => {}
+            }
+        }
+        self.kernel.show(list.number(), tables)?;
+        Ok(())
+    }
+
+    /// Builds the tables anew for these entries, and turns to them.
+    fn build(&mut self, list: List, next: Entries) -> Result<(), TableError> {
+        if next.len() > MAX_LIST_ENTRIES as usize {
+            return Err(TableError::TooMany);
+        }
+        let mut seed = [0; 8];
+        // Without randomness the list still works; only its collisions could be foreseen.
+        let _ = getrandom::fill(&mut seed);
+        let seed = u64::from_ne_bytes(seed);
+        let compacts = list == List::Block;
+        let probe = Tables::new(seed, compacts, 0)?;
+        let mut general = next
+            .all()
+            .filter(|&(prefix, expiry)| !probe.is_compact(prefix, expiry))
+            .count();
+        let tables = loop {
+            let mut tables = Tables::new(seed, compacts, general.max(1))?;
+            let filled = next
+                .all()
+                .try_for_each(|(prefix, expiry)| tables.set(prefix, None, expiry, |_| false));
+            match filled {
+                Ok(()) => break tables,
+                // Displaced entries, or uncommonly many collisions.
+                Err(TableError::Full) => general = tables.capacity() + 1,
+                Err(error) => return Err(error),
+            }
+        };
+        self.kernel
+            .turn(list.number(), (!next.is_empty()).then_some(&tables))?;
+        let at = list.number() as usize;
+        self.tables[at] = tables;
+        self.entries[at] = next;
+        Ok(())
+    }
+
+    /// Takes out what is over; the data path has ignored it since. Returns how many entries it was.
+    ///
+    /// # Errors
+    /// No memory to build in.
+    pub fn sweep(&mut self, now_ns: u64) -> Result<usize, TableError> {
+        let mut swept = 0;
+        for list in [List::Allow, List::Block] {
+            let at = list.number() as usize;
+            let over = self.entries[at].over(now_ns >> EXPIRY_SHIFT);
+            let mut touched = Vec::new();
+            for &(prefix, origin) in &over {
+                touched.push((prefix, self.entries[at].expiry(prefix)));
+                self.entries[at].remove(prefix, origin);
+            }
+            swept += over.len();
+            if !touched.is_empty() {
+                self.follow(list, &touched)?;
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Reads whose packets were listed since the last call, and adds them to their entries' hits. Exact up to
+    /// [`net_common::abi::HITS`] packets a CPU between two calls; beyond, each source read stands for several.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn count_hits(&mut self, now_ns: u64) -> Result<(), TableError> {
+        for list in [List::Allow, List::Block] {
+            for (source, weight) in self.kernel.hits(list.number())? {
+                self.entries[list.number() as usize].hit(
+                    whole(source),
+                    now_ns >> EXPIRY_SHIFT,
+                    weight,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries that list an address: the longest prefix, once for each name that has it.
+    pub fn find(&self, list: List, address: IpAddr, now_ns: u64) -> Vec<Listed> {
+        let entries = &self.entries[list.number() as usize];
+        let found = entries.longest(whole(address), now_ns >> EXPIRY_SHIFT);
+        let of = |prefix| {
+            entries
+                .of(prefix)
+                .map(move |(origin, r)| (prefix, origin, r))
+        };
+        found
+            .into_iter()
+            .flat_map(of)
+            .map(|(prefix, origin, record)| self.listed(prefix, origin, record, now_ns))
+            .collect()
+    }
+
+    /// All entries of a list, in the order of their addresses.
+    pub fn iter(&self, list: List, now_ns: u64) -> impl Iterator<Item = Listed> {
+        self.entries[list.number() as usize]
+            .iter()
+            .map(move |(prefix, origin, record)| self.listed(prefix, origin, record, now_ns))
+    }
+
+    fn listed(&self, prefix: Prefix, origin: u32, record: &Record, now_ns: u64) -> Listed {
+        let left = |end: u64| Duration::from_nanos((end << EXPIRY_SHIFT).saturating_sub(now_ns));
+        Listed {
+            prefix,
+            origin: self.origins.text(origin),
+            reason: self.reasons.text(record.reason),
+            left: record.expiry.map(left),
+            hits: record.hits,
+        }
+    }
+
+    /// Octets of the kernel's memory that the lists take.
+    pub fn kernel_memory(&self) -> usize {
+        self.tables.iter().map(Tables::memory).sum()
+    }
+}

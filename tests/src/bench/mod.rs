@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-mod candidates;
 mod contender;
 mod cost;
 mod filter;
+mod lists;
 mod neighbor;
 mod report;
 mod syn;
@@ -19,8 +19,8 @@ pub enum Bench {
     Syn(syn::Args),
     /// ns a packet of ARP and neighbour discovery, by number of bindings (root)
     Neighbor(neighbor::Args),
-    /// ns a packet of candidates for the lists (root)
-    Candidates(candidates::Args),
+    /// ns a packet of the block list, by number of entries, beside xdp-filter and nftables (root)
+    Lists(lists::Args),
 }
 
 /// Measures and prints; the exit code tells whether the figures are good enough.
@@ -31,6 +31,6 @@ pub fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Syn(args) => syn::run(args),
         Bench::Neighbor(args) => neighbor::run(args),
-        Bench::Candidates(args) => candidates::run(args),
+        Bench::Lists(args) => lists::run(args),
     }
 }

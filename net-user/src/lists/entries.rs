@@ -1,0 +1,196 @@
+//! Every entry of every named list of a kind, and which of them a packet meets.
+
+use std::collections::{BTreeMap, HashMap};
+
+use net_common::{
+    lists::{Expiry, Prefix},
+    units::Version,
+};
+
+/// An entry's facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// When it is over.
+    pub expiry: Expiry,
+    /// Number of its reason's text.
+    pub reason: u32,
+    /// Packets seen.
+    pub hits: u64,
+}
+
+impl Record {
+    /// Whether it says the same as another, whatever was seen meanwhile.
+    pub fn same(&self, other: &Self) -> bool {
+        (self.expiry, self.reason) == (other.expiry, other.reason)
+    }
+
+    fn is_over(&self, now: u64) -> bool {
+        self.expiry.is_some_and(|end| end <= now)
+    }
+}
+
+/// Entries by prefix and by the number of the list's name.
+#[derive(Clone, Debug, Default)]
+pub struct Entries {
+    records: BTreeMap<(Prefix, u32), Record>,
+    /// How many there are of each length, so that only those are looked for.
+    v4: BTreeMap<u8, usize>,
+    v6: BTreeMap<u8, usize>,
+}
+
+impl Entries {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// How many there are, of all names.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// How many a name has.
+    pub fn count(&self, origin: u32) -> usize {
+        self.records.keys().filter(|key| key.1 == origin).count()
+    }
+
+    fn lengths(&mut self, prefix: Prefix) -> &mut BTreeMap<u8, usize> {
+        match prefix.version {
+            Version::V4 => &mut self.v4,
+            Version::V6 => &mut self.v6,
+        }
+    }
+
+    /// An entry of a name.
+    pub fn get(&self, prefix: Prefix, origin: u32) -> Option<Record> {
+        self.records.get(&(prefix, origin)).copied()
+    }
+
+    /// Adds or replaces one; returns what it replaced.
+    pub fn insert(&mut self, prefix: Prefix, origin: u32, record: Record) -> Option<Record> {
+        let old = self.records.insert((prefix, origin), record);
+        if old.is_none() {
+            *self.lengths(prefix).entry(prefix.len).or_default() += 1;
+        }
+        old
+    }
+
+    /// Takes one out, and returns it.
+    pub fn remove(&mut self, prefix: Prefix, origin: u32) -> Option<Record> {
+        let old = self.records.remove(&(prefix, origin))?;
+        let lengths = self.lengths(prefix);
+        if let Some(count) = lengths.get_mut(&prefix.len) {
+            *count -= 1;
+            if *count == 0 {
+                lengths.remove(&prefix.len);
+            }
+        }
+        Some(old)
+    }
+
+    /// Takes all entries of a name out, and returns them.
+    pub fn take_origin(&mut self, origin: u32) -> HashMap<Prefix, Record> {
+        let taken: HashMap<_, _> = self
+            .records
+            .iter()
+            .filter(|(key, _)| key.1 == origin)
+            .map(|(key, record)| (key.0, *record))
+            .collect();
+        for &prefix in taken.keys() {
+            self.remove(prefix, origin);
+        }
+        taken
+    }
+
+    /// The entries of a prefix, with their names' numbers.
+    pub fn of(&self, prefix: Prefix) -> impl Iterator<Item = (u32, &Record)> {
+        self.records
+            .range((prefix, 0)..=(prefix, u32::MAX))
+            .map(|(key, record)| (key.1, record))
+    }
+
+    /// When a prefix is over for good: the last of its entries' ends. None if it is not listed.
+    pub fn expiry(&self, prefix: Prefix) -> Option<Expiry> {
+        self.of(prefix)
+            .map(|(_, record)| record.expiry)
+            .reduce(later)
+    }
+
+    /// Each prefix once, with [`Self::expiry`], in order.
+    pub fn all(&self) -> impl Iterator<Item = (Prefix, Expiry)> {
+        let mut records = self.records.iter().peekable();
+        std::iter::from_fn(move || {
+            let (&(prefix, _), record) = records.next()?;
+            let mut expiry = record.expiry;
+            while let Some((_, record)) = records.next_if(|(key, _)| key.0 == prefix) {
+                expiry = later(expiry, record.expiry);
+            }
+            Some((prefix, expiry))
+        })
+    }
+
+    /// Every entry, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Prefix, u32, &Record)> {
+        self.records
+            .iter()
+            .map(|(key, record)| (key.0, key.1, record))
+    }
+
+    /// Entries that are over.
+    pub fn over(&self, now: u64) -> Vec<(Prefix, u32)> {
+        self.records
+            .iter()
+            .filter(|(_, record)| record.is_over(now))
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
+    /// The longest prefix with a live entry that covers an address.
+    pub fn longest(&self, address: Prefix, now: u64) -> Option<Prefix> {
+        let lengths = match address.version {
+            Version::V4 => &self.v4,
+            Version::V6 => &self.v6,
+        };
+        lengths
+            .keys()
+            .rev()
+            .map(|&len| address.first(len))
+            .find(|&prefix| self.of(prefix).any(|(_, record)| !record.is_over(now)))
+    }
+
+    /// Whether an entry of up to /24 without an expiry covers an IPv4 /24, given by its number.
+    pub fn covers_24(&self, p24: u32) -> bool {
+        let address = Prefix {
+            version: Version::V4,
+            high: 0,
+            low: u64::from(p24) << 8,
+            len: 32,
+        };
+        self.v4
+            .range(..=24)
+            .any(|(&len, _)| self.expiry(address.first(len)) == Some(None))
+    }
+
+    /// Adds hits to the live entries that list an address.
+    pub fn hit(&mut self, address: Prefix, now: u64, hits: u64) {
+        // Its entry may be gone by now.
+        let Some(prefix) = self.longest(address, now) else {
+            return;
+        };
+        for (_, record) in self
+            .records
+            .range_mut((prefix, 0)..=(prefix, u32::MAX))
+            .filter(|(_, record)| !record.is_over(now))
+        {
+            record.hits = record.hits.saturating_add(hits);
+        }
+    }
+}
+
+/// The later of two ends; never is the latest.
+fn later(a: Expiry, b: Expiry) -> Expiry {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.max(b)),
+        _ => None,
+    }
+}
