@@ -33,6 +33,7 @@ use net_user::datapath::{
     load::{self, EGRESS_PROGRAM, TC_PROGRAM, XDP_PROGRAM},
     maps::Maps,
 };
+use net_user::lists::Lists;
 use nix::{
     libc,
     sys::{
@@ -92,6 +93,8 @@ pub struct Lab {
     pub listeners: [Listener; 2],
     /// The guards of ARP and neighbour discovery, which are off.
     pub neighbors: Neighbors,
+    /// Block and allow lists, which are empty.
+    pub lists: Lists,
 }
 
 /// Runs a test in a network namespace of its own with the addresses of [`crate::frames`] on its
@@ -155,6 +158,7 @@ impl Lab {
         let mut ebpf = load::load().expect("the object loads");
         let ports = neighbors::open(&ebpf, "PORTS");
         let neighbors = Neighbors::open(&ebpf);
+        let lists = Lists::new(&mut ebpf).expect("the lists' maps");
         let xdp: &mut Xdp = load::program(&mut ebpf, XDP_PROGRAM).expect("the XDP program");
         xdp.attach(IDLE, XdpMode::Skb).expect("XDP on a device");
         let maps = Maps::take(&mut ebpf).expect("the maps");
@@ -198,6 +202,7 @@ impl Lab {
             sockets: None,
             listeners,
             neighbors,
+            lists,
         };
         lab.set_settings(|_| {});
         lab.set_keys(&CookieKeys {

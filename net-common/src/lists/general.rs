@@ -150,29 +150,37 @@ pub fn remove<W: WordsMut>(piece: &mut W, place: Place, prefix: Prefix) -> bool 
 
 /// Index of a prefix's first word.
 fn index<W: Words>(piece: &W, place: Place, prefix: Prefix) -> Option<u32> {
-    places(place).find(|&at| {
-        let word = |n| piece.word(at + n);
-        word(0) == Some(prefix.high)
-            && word(1) == Some(prefix.low)
-            && word(2).is_some_and(|last| last & 0xffff == prefix.kind())
-    })
+    for turn in 0..TURNS {
+        let bucket = Place::bucket(place.hash, turn);
+        let found = places(bucket).find(|&at| {
+            let word = |n| piece.word(at + n);
+            word(0) == Some(prefix.high)
+                && word(1) == Some(prefix.low)
+                && word(2).is_some_and(|last| last & 0xffff == prefix.kind())
+        });
+        if found.is_some() || piece.word(bucket)? & GOES_ON == 0 {
+            return found;
+        }
+    }
+    None
 }
 
 /// Index of the first free place; every full bucket before it is told to go on.
 fn free<W: WordsMut>(piece: &mut W, place: Place) -> Option<u32> {
-    let found = places(place).find(|&at| piece.word(at + 2) == Some(0))?;
-    for turn in 0..TURNS {
-        let bucket = Place::bucket(place.hash, turn);
-        if found / BUCKET_WORDS == bucket / BUCKET_WORDS {
-            break;
-        }
+    let buckets = || (0..TURNS).map(|turn| Place::bucket(place.hash, turn));
+    let is_free = |piece: &W, at: u32| piece.word(at + 2) == Some(0);
+    let (full, found) = buckets().enumerate().find_map(|(full, bucket)| {
+        let found = places(bucket).find(|&at| is_free(piece, at))?;
+        Some((full, found))
+    })?;
+    for bucket in buckets().take(full) {
         let word = piece.word(bucket)?;
         piece.store(bucket, word | GOES_ON);
     }
     Some(found)
 }
 
-fn places(place: Place) -> impl Iterator<Item = u32> {
-    (0..TURNS)
-        .flat_map(move |turn| (0..PLACES).map(move |n| Place::bucket(place.hash, turn) + 1 + 3 * n))
+/// Indices of a bucket's places.
+fn places(bucket: u32) -> impl Iterator<Item = u32> {
+    (0..PLACES).map(move |n| bucket + 1 + 3 * n)
 }

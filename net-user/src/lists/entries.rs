@@ -8,7 +8,7 @@ use net_common::{
 };
 
 /// An entry's facts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// When it is over.
     pub expiry: Expiry,
@@ -36,6 +36,8 @@ pub struct Entries {
     /// How many there are of each length, so that only those are looked for.
     v4: BTreeMap<u8, usize>,
     v6: BTreeMap<u8, usize>,
+    /// Nothing is over before; it may be too early.
+    soonest: Option<u64>,
 }
 
 impl Entries {
@@ -68,6 +70,9 @@ impl Entries {
 
     /// Adds or replaces one; returns what it replaced.
     pub fn insert(&mut self, prefix: Prefix, origin: u32, record: Record) -> Option<Record> {
+        if let Some(end) = record.expiry {
+            self.soonest = Some(self.soonest.map_or(end, |soonest| soonest.min(end)));
+        }
         let old = self.records.insert((prefix, origin), record);
         if old.is_none() {
             *self.lengths(prefix).entry(prefix.len).or_default() += 1;
@@ -137,7 +142,12 @@ impl Entries {
     }
 
     /// Entries that are over.
-    pub fn over(&self, now: u64) -> Vec<(Prefix, u32)> {
+    pub fn over(&mut self, now: u64) -> Vec<(Prefix, u32)> {
+        if self.soonest.is_none_or(|soonest| now < soonest) {
+            return Vec::new();
+        }
+        let live = self.records.values().filter(|record| !record.is_over(now));
+        self.soonest = live.filter_map(|record| record.expiry).min();
         self.records
             .iter()
             .filter(|(_, record)| record.is_over(now))
