@@ -8,7 +8,8 @@ use net_common::{
         Prefix, Words,
         compact::{self, Found},
         find_general,
-        general::{self, Key, MAX_PIECES},
+        general::{MAX_PIECES, Place},
+        has,
     },
     parse::{Frame, Header, Packet, Payload},
     units::{EtherType, IpProto, Version},
@@ -168,7 +169,11 @@ fn lists(active: u32, list: u32, source: Prefix) -> bool {
     if table.pieces == 0 {
         return false;
     }
-    let kind = u32::from(source.version == Version::V6) | u32::from(displaced) << 1;
+    let kind = match source.version {
+        Version::V6 => IPV6,
+        Version::V4 if displaced => DISPLACED,
+        Version::V4 => 0,
+    };
     if list_general(number, kind, source.high, source.low) == 0 {
         return false;
     }
@@ -180,42 +185,50 @@ fn lists(active: u32, list: u32, source: Prefix) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn list_general(number: u32, kind: u32, high: u64, low: u64) -> u32 {
-    let ipv6 = kind & 1 != 0;
-    let address = Prefix {
-        version: if ipv6 { Version::V6 } else { Version::V4 },
-        high,
-        low,
-        len: if ipv6 { 128 } else { 32 },
-    };
     let Some(table) = TABLES.get(number) else {
         return 0;
     };
-    let found = find_general(
-        table,
-        address,
-        kind & 2 != 0,
-        limit::now,
-        |place, prefix| {
-            let index = number * MAX_PIECES + place.piece;
-            if !general::may_hold(&Memory(LIST_PIECES.get(index)?), place) {
-                return None;
-            }
-            let key = Key::from(prefix);
-            let last = list_entry(index, place.hash(), key.high, key.low, key.kind);
-            (last != 0).then_some(last)
-        },
-    );
-    found.into()
+    let version = version(kind);
+    let has = |len| list_prefix(number, kind | u32::from(len) << 8, high, low) != 0;
+    find_general(table, version, kind & DISPLACED != 0, has).into()
 }
 
-/// The last word of an entry in a piece, or 0.
+/// Whether a prefix of an address is a live entry of a table. A function of its own, since the verifier would follow
+/// what it does for every length.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn list_entry(index: u32, hash: u64, high: u64, low: u64, kind: u64) -> u64 {
-    let Some(piece) = LIST_PIECES.get(index) else {
+extern "C" fn list_prefix(number: u32, kind: u32, high: u64, low: u64) -> u32 {
+    let Some(table) = TABLES.get(number) else {
         return 0;
     };
-    general::find(&Memory(piece), hash, Key { high, low, kind }).unwrap_or_default()
+    let version = version(kind);
+    let address = Prefix {
+        version,
+        high,
+        low,
+        // Unused: `first` sets it.
+        len: 0,
+    };
+    let prefix = address.first((kind >> 8) as u8);
+    let place = Place::of(prefix, table.seed, table.pieces);
+    let Some(piece) = LIST_PIECES.get(number * MAX_PIECES + place.piece) else {
+        return 0;
+    };
+    has(&Memory(piece), place, prefix, limit::now).into()
+}
+
+/// Flag of the functions above: the address is IPv6.
+const IPV6: u32 = 1;
+/// Displaced entries are looked for too.
+const DISPLACED: u32 = 1 << 1;
+
+#[inline(always)]
+fn version(kind: u32) -> Version {
+    if kind & IPV6 != 0 {
+        Version::V6
+    } else {
+        Version::V4
+    }
 }
 
 /// Leaves the source for the agent, which counts its entry's hits. Nothing of the entry is touched: a flood from many

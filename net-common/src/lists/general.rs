@@ -40,12 +40,6 @@ impl Place {
         }
     }
 
-    /// The same, from its parts.
-    #[inline(always)]
-    pub fn hash(self) -> u64 {
-        self.hash
-    }
-
     #[inline(always)]
     fn filter(self) -> (u32, u64) {
         let h = self.hash;
@@ -66,39 +60,17 @@ pub fn may_hold<W: Words>(piece: &W, place: Place) -> bool {
     piece.word(at).is_some_and(|word| word & bits == bits)
 }
 
-/// What an entry is compared by.
-#[derive(Clone, Copy)]
-pub struct Key {
-    /// [`Prefix::high`].
-    pub high: u64,
-    /// [`Prefix::low`].
-    pub low: u64,
-    /// Version and length.
-    pub kind: u64,
-}
-
-impl From<Prefix> for Key {
-    #[inline(always)]
-    fn from(prefix: Prefix) -> Self {
-        Self {
-            high: prefix.high,
-            low: prefix.low,
-            kind: prefix.kind(),
-        }
-    }
-}
-
 /// The last word of a prefix's entry.
 #[inline(always)]
-pub fn find<W: Words>(piece: &W, hash: u64, key: Key) -> Option<u64> {
+pub fn find<W: Words>(piece: &W, place: Place, prefix: Prefix) -> Option<u64> {
     for turn in 0..TURNS {
-        let at = Place::bucket(hash, turn);
+        let at = Place::bucket(place.hash, turn);
         for place in 0..PLACES {
             let at = at + 1 + 3 * place;
             let last = piece.word(at + 2)?;
-            if last & 0xffff == key.kind
-                && piece.word(at + 1)? == key.low
-                && piece.word(at)? == key.high
+            if last & 0xffff == prefix.kind()
+                && piece.word(at + 1)? == prefix.low
+                && piece.word(at)? == prefix.high
             {
                 return Some(last);
             }

@@ -117,26 +117,32 @@ pub const EXPIRY_SHIFT: u32 = 20;
 /// End of the lengths in a [`ListTable`].
 pub const NO_LENGTH: u8 = u8::MAX;
 
-/// Whether a live entry covers an address: what the data path asks of a list, piece by piece. `compact` is the list's
-/// compact table, if it has one; `general` finds the last word of an entry in a piece.
+/// Whether the general pieces of a list cover an address: calls with each length that entries of its family have, the
+/// longest first, until one has it.
 #[inline(always)]
 pub fn find_general(
     table: &ListTable,
-    address: Prefix,
+    version: Version,
     displaced: bool,
-    now: impl Fn() -> u64,
-    general: impl Fn(general::Place, Prefix) -> Option<u64>,
+    has: impl Fn(u8) -> bool,
 ) -> bool {
-    let probe = |len| {
-        let prefix = address.first(len);
-        let place = general::Place::of(prefix, table.seed, table.pieces);
-        general(place, prefix)
-            .is_some_and(|last| !general::ends(last) || !general::is_over(last, now()))
-    };
-    if address.version == Version::V6 {
-        return some_length(&table.v6, 128, probe);
+    if version == Version::V6 {
+        return some_length(&table.v6, 128, has);
     }
-    some_length(&table.v4, 32, probe) || displaced && some_length(&table.v4_displaced, 32, probe)
+    some_length(&table.v4, 32, &has) || displaced && some_length(&table.v4_displaced, 32, &has)
+}
+
+/// Whether an address's prefix of a length is a live entry of a piece.
+#[inline(always)]
+pub fn has<W: Words>(
+    piece: &W,
+    place: general::Place,
+    prefix: Prefix,
+    now: impl Fn() -> u64,
+) -> bool {
+    general::may_hold(piece, place)
+        && general::find(piece, place, prefix)
+            .is_some_and(|last| !general::ends(last) || !general::is_over(last, now()))
 }
 
 /// Whether one of the lengths, up to the end mark, is wanted.

@@ -10,7 +10,11 @@ pub mod memory;
 pub mod tables;
 pub mod text;
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    time::Duration,
+};
 
 use net_common::{
     abi::{ALLOW, BLOCK, MAX_LIST_ENTRIES},
@@ -78,6 +82,9 @@ pub struct Lists {
     origins: Names,
     reasons: Names,
 }
+
+/// Prefixes whose entries have changed, with the expiry that the tables have; None for those not in them.
+type Touched = BTreeMap<Prefix, Option<Expiry>>;
 
 /// Texts that many entries have in common, by number.
 #[derive(Default)]
@@ -219,7 +226,7 @@ impl Lists {
         let (at, origin) = (list.number() as usize, self.origins.number(name));
         let mut changed = Changed::default();
         let mut undo = Vec::new();
-        let mut touched = Vec::new();
+        let mut touched = Touched::new();
         for entry in wanted {
             let mut record = self.record(entry, now_ns);
             let entries = &mut self.entries[at];
@@ -230,7 +237,9 @@ impl Lists {
                 Some(old) if !old.same(&record) => changed.updated += 1,
                 Some(_) => continue,
             }
-            touched.push((entry.prefix, entries.expiry(entry.prefix)));
+            touched
+                .entry(entry.prefix)
+                .or_insert_with(|| entries.expiry(entry.prefix));
             entries.insert(entry.prefix, origin, record);
             undo.push((entry.prefix, old));
         }
@@ -239,7 +248,7 @@ impl Lists {
             let before = entries.expiry(prefix);
             if let Some(old) = entries.remove(prefix, origin) {
                 changed.removed += 1;
-                touched.push((prefix, before));
+                touched.entry(prefix).or_insert(before);
                 undo.push((prefix, Some(old)));
             }
         }
@@ -264,12 +273,8 @@ impl Lists {
         built.map(|()| changed)
     }
 
-    /// Brings the tables in use after the entries; with each prefix goes the expiry that the tables have.
-    fn follow(
-        &mut self,
-        list: List,
-        touched: &[(Prefix, Option<Expiry>)],
-    ) -> Result<(), TableError> {
+    /// Brings the tables in use after the entries.
+    fn follow(&mut self, list: List, touched: &Touched) -> Result<(), TableError> {
         let at = list.number() as usize;
         let (entries, tables) = (&self.entries[at], &mut self.tables[at]);
         if entries.len() > MAX_LIST_ENTRIES as usize {
@@ -279,7 +284,7 @@ impl Lists {
             // Nothing was built yet.
             return Err(TableError::Full);
         }
-        for &(prefix, old) in touched {
+        for (&prefix, &old) in touched {
             let still = |p24: u32| entries.covers_24(p24);
             match (entries.expiry(prefix), old) {
                 (Some(expiry), old) => tables.set(prefix, old, expiry, still)?,
@@ -335,9 +340,12 @@ impl Lists {
         for list in [List::Allow, List::Block] {
             let at = list.number() as usize;
             let over = self.entries[at].over(now_ns >> EXPIRY_SHIFT);
-            let mut touched = Vec::new();
+            let mut touched = Touched::new();
             for &(prefix, origin) in &over {
-                touched.push((prefix, self.entries[at].expiry(prefix)));
+                let entries = &self.entries[at];
+                touched
+                    .entry(prefix)
+                    .or_insert_with(|| entries.expiry(prefix));
                 self.entries[at].remove(prefix, origin);
             }
             swept += over.len();
