@@ -11,13 +11,14 @@ const FILTER_WORDS: u32 = 2_048;
 pub const WORDS: u32 = FILTER_AT + FILTER_WORDS;
 /// Most pieces of a list; a power of two.
 pub const MAX_PIECES: u32 = 256;
-/// Entries for which a piece is meant: more would make its buckets overflow.
-pub const PIECE_ENTRIES: u32 = BUCKETS * 3;
+/// Entries for which a piece is meant: half of its places, so that of 256 such pieces all take them but once in some
+/// hundred times (the tail of a Poisson distribution in [`TURNS`] buckets in a row).
+pub const PIECE_ENTRIES: u32 = BUCKETS * PLACES / 2;
 
 /// Entries of a bucket, each three words behind the bucket's first.
 const PLACES: u32 = 5;
 /// Buckets in which an entry may stand.
-const TURNS: u32 = 6;
+const TURNS: u32 = 16;
 /// First word of a bucket: entries went on in the next one.
 const GOES_ON: u64 = 1;
 

@@ -227,15 +227,14 @@ fn a_full_bucket_says_so_for_as_long_as_it_may_have_displaced_entries() {
 
 #[test]
 fn a_piece_takes_what_it_is_meant_for_and_says_when_it_is_full() {
-    let mut piece = Memory(vec![0; general::WORDS as usize]);
-    let add = |piece: &mut Memory, n: u32| {
-        let prefix = v4(n);
-        general::add(piece, general::Place::of(prefix, 3, 1), prefix, None)
-    };
-    assert!((0..general::PIECE_ENTRIES).all(|n| add(&mut piece, n)));
-    assert!(!(0..20_000).all(|n| add(&mut piece, n)));
-    let place = |n| general::Place::of(v4(n), 3, 1);
-    for n in 0..general::PIECE_ENTRIES {
-        assert!(general::find(&piece, place(n), v4(n)).is_some());
+    for seed in 0..100 {
+        let mut piece = Memory(vec![0; general::WORDS as usize]);
+        let place = |n| general::Place::of(v4(n), seed, 1);
+        let mut add = |n| general::add(&mut piece, place(n), v4(n), None);
+        assert!((0..general::PIECE_ENTRIES).all(&mut add), "seed {seed}");
+        assert!(!(0..20_000).all(add));
+        for n in 0..general::PIECE_ENTRIES {
+            assert!(general::find(&piece, place(n), v4(n)).is_some());
+        }
     }
 }

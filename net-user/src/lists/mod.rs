@@ -301,18 +301,17 @@ impl Lists {
         if next.len() > MAX_LIST_ENTRIES as usize {
             return Err(TableError::TooMany);
         }
-        let mut seed = [0; 8];
-        // Without randomness the list still works; only its collisions could be foreseen.
-        let _ = getrandom::fill(&mut seed);
-        let seed = u64::from_ne_bytes(seed);
         let compacts = list == List::Block;
-        let probe = Tables::new(seed, compacts, 0)?;
+        let probe = Tables::new(0, compacts, 0)?;
         let mut general = next
             .all()
             .filter(|&(prefix, expiry)| !probe.is_compact(prefix, expiry))
             .count();
         let tables = loop {
-            let mut tables = Tables::new(seed, compacts, general.max(1))?;
+            let mut seed = [0; 8];
+            // Without randomness the list still works; only its collisions could be foreseen.
+            let _ = getrandom::fill(&mut seed);
+            let mut tables = Tables::new(u64::from_ne_bytes(seed), compacts, general.max(1))?;
             let filled = next
                 .all()
                 .try_for_each(|(prefix, expiry)| tables.set(prefix, None, expiry, |_| false));
