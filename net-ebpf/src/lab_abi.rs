@@ -127,7 +127,7 @@ pub fn spread_address(n: u32, ipv6: bool) -> [u32; 4] {
         ];
     }
     // 1.0.0.0 to 223.255.255.255, without 127.0.0.0/8.
-    let top = match 1 + ((word >> 24) * 222 >> 8) {
+    let top = match 1 + (((word >> 24) * 222) >> 8) {
         127 => 223,
         top => top,
     };

@@ -15,7 +15,7 @@ use net_user::lists::{
     text::{self, Entry, parse_prefix, show, whole},
 };
 
-const HOUR_NS: u64 = 3_600_000_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
 
 fn entries(text: &str) -> Vec<Entry> {
     text::parse(&text.replace(',', "\n")).expect("entries")
@@ -128,17 +128,16 @@ fn entries_end_by_the_kernels_clock_with_no_agent_to_take_them_out() {
                 ("2001:db8:5::/64", "2001:db8:5::1"),
             ] {
                 let now = now_ns().expect("a clock");
-                let hour = entries(&format!("{entry} 1h"));
-                // As it will be an hour after it was listed.
-                let over =
-                    lab.lists
-                        .add(list, "test", &hour, now.saturating_sub(HOUR_NS + 1 << 24));
+                let [second, hour] = ["1s", "1h"].map(|ttl| entries(&format!("{entry} {ttl}")));
+                // As it will be a second and 17 ms after it was listed.
+                let then = now - SECOND_NS - (1 << 24);
+                let over = lab.lists.add(list, "test", &second, then);
                 assert_eq!(over.expect("room").added, 1);
                 expect(lab, src, Reason::NoRule);
                 lab.lists.add(list, "test", &hour, now).expect("room");
                 expect(lab, src, listed);
                 assert_eq!(lab.lists.sweep(now).expect("memory"), 0);
-                assert_eq!(lab.lists.sweep(now + 2 * HOUR_NS).expect("memory"), 1);
+                assert_eq!(lab.lists.sweep(now + 7_200 * SECOND_NS).expect("memory"), 1);
                 expect(lab, src, Reason::NoRule);
             }
         }
@@ -149,10 +148,10 @@ fn entries_end_by_the_kernels_clock_with_no_agent_to_take_them_out() {
 fn a_shorter_entry_stands_in_when_the_longer_is_over_or_gone() {
     prog_run::in_namespace(|lab| {
         let now = now_ns().expect("a clock");
-        let over = entries("203.0.113.7 1h short-lived");
+        let over = entries("203.0.113.7 1s short-lived");
         add(lab, List::Block, "203.0.112.0/22 lasting");
         lab.lists
-            .add(List::Block, "test", &over, now.saturating_sub(2 * HOUR_NS))
+            .add(List::Block, "test", &over, now - 2 * SECOND_NS)
             .expect("room");
         expect(lab, "203.0.113.7", Reason::Blocked);
         let found = |lab: &Lab| {

@@ -83,7 +83,7 @@ fn has_zero(word: u64) -> u64 {
 fn place(addr: u32, len: u8, seed: u64) -> (u32, u64) {
     const MASK: u64 = (1 << 33) - 1;
     // Each step can be undone: an odd factor, and a shift of the upper half onto the lower. So no two entries meet.
-    let n = u64::from(addr) << 1 | 1 << (32 - u32::from(len) & 63);
+    let n = u64::from(addr) << 1 | 1 << ((32 - u32::from(len)) & 63);
     let n = n.wrapping_mul(seed | 1) & MASK;
     let n = (n ^ n >> 17).wrapping_mul(0xc2b2_ae3d_27d4_eb4f) & MASK;
     let n = n ^ n >> 17;

@@ -88,7 +88,7 @@ impl Prefix {
     /// Version and length, never 0: the low half of an entry's last word.
     #[inline(always)]
     fn kind(self) -> u64 {
-        1 + u64::from(self.len) + 256 * (self.version.number() as u64)
+        1 + u64::from(self.len) + 256 * u64::from(self.version.number())
     }
 
     #[inline(always)]
@@ -103,7 +103,7 @@ fn ones(len: u8) -> u64 {
     if len == 0 {
         0
     } else {
-        u64::MAX << (64 - len as u32 & 63)
+        u64::MAX << ((64 - u32::from(len)) & 63)
     }
 }
 
