@@ -96,6 +96,18 @@ impl Scene {
             .unwrap();
     }
 
+    /// The gateway goes dark; a router takes its addresses.
+    pub fn fail_over(&self, spare: &Host) {
+        self.lan.bridge().ip("link set p2 down").unwrap();
+        let (v4, v6) = (self.next_hop(4), self.next_hop(6));
+        spare
+            .ns
+            .ip(&format!(
+                "addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad"
+            ))
+            .unwrap();
+    }
+
     /// The address of the victim's default route of family 4 or 6.
     pub fn next_hop(&self, family: u8) -> IpAddr {
         if family == 4 {

@@ -453,7 +453,7 @@ fn a_protected_address_is_held_to_its_binding_by_every_carrier_r_arp_6_c_29_c_30
 #[test]
 fn a_binding_is_keyed_by_vlan_and_interface_r_arp_6_c_27() {
     enforcing(|lab| {
-        for (name, tags, vlan) in TAGS {
+        for (name, _, vlan) in TAGS {
             lab.neighbors
                 .bind(key(GATEWAY_V4, *vlan), &[GATEWAY_MAC], Binding::PROTECTED);
             for (other, others, other_vlan) in TAGS {
@@ -785,9 +785,8 @@ fn strangers_share_a_limit_that_leaves_known_neighbours_and_answers_alone_r_arp_
         }
         assert_eq!(passed, 10);
         let stranger = Arp::REQUEST.of([10, 0, 0, 99].into(), [2, 0, 0, 1, 0, 99]);
-        dropped(lab, "stranger", &stranger.frame(), Reason::ArpLimit);
-        dropped(
-            lab,
+        lab.expect("stranger", &stranger.frame(), Reason::ArpLimit);
+        lab.expect(
             "probe",
             &PROBE_FOR_US.from([2, 0, 0, 1, 0, 98]).frame(),
             Reason::ArpLimit,
@@ -796,8 +795,7 @@ fn strangers_share_a_limit_that_leaves_known_neighbours_and_answers_alone_r_arp_
             lab.expect("known", &known.frame(), Reason::ArpPass);
         }
         let elsewhere = known.of([192, 0, 2, 7].into(), [2, 0, 0, 0, 0, 8]);
-        dropped(
-            lab,
+        lab.expect(
             "known address, new source",
             &elsewhere.frame(),
             Reason::ArpLimit,
@@ -805,9 +803,14 @@ fn strangers_share_a_limit_that_leaves_known_neighbours_and_answers_alone_r_arp_
         // An answer to what we asked, though its sender was never seen.
         let sender = Ipv4Addr::new(10, 0, 0, 120);
         let answer = Arp::REPLY.of(sender, [2, 0, 0, 1, 0, 120]).frame();
-        dropped(lab, "nobody asked", &answer, Reason::ArpLimit);
+        lab.expect("nobody asked", &answer, Reason::ArpLimit);
         lab.run_egress(&Arp::asks_for(sender).frame());
         lab.expect("asked", &answer, Reason::ArpPass);
+        // In observe mode it passes, and so is known from then on.
+        lab.neighbors.set_flag(NeighborSettings::ARP_ENFORCE, false);
+        lab.expect_observed("observed", &stranger.frame(), Reason::ArpLimit);
+        lab.neighbors.set_flag(NeighborSettings::ARP_ENFORCE, true);
+        lab.expect("known", &stranger.frame(), Reason::ArpPass);
     });
 }
 
@@ -870,7 +873,7 @@ fn a_protected_neighbours_share_survives_when_all_else_is_used_up_r_arp_9_c_31()
             lab.run(&Arp::REQUEST.of([10, 0, 0, 0].into(), GATEWAY_MAC).frame());
         }
         let stranger = Arp::REQUEST.frame();
-        dropped(lab, "stranger", &stranger, Reason::ArpLimit);
+        lab.expect("stranger", &stranger, Reason::ArpLimit);
         // Nor can one who claims its address, or answers in its name unasked, take from its share.
         for _ in 0..50 {
             lab.expect(
