@@ -72,6 +72,22 @@ fn ruled(settings: &NeighborSettings, enforce: u32, reason: Reason) -> Verdict {
     }
 }
 
+/// The verdict of a frame that the parser could not look into, for a reason that may be one of these guards': it is
+/// theirs only while they are on.
+#[inline(always)]
+pub fn hidden(reason: Reason) -> Verdict {
+    use NeighborSettings as S;
+    let (on, enforce) = match reason {
+        Reason::StackedPriorityTags => (S::ARP | S::NDP, S::ARP_ENFORCE | S::NDP_ENFORCE),
+        Reason::NdHidden => (S::NDP, S::NDP_ENFORCE),
+        _ => return reason.into(),
+    };
+    match NEIGHBOR_SETTINGS.get(0) {
+        Some(settings) if settings.flags & on != 0 => ruled(settings, enforce, reason),
+        _ => Reason::ParserLimit.into(),
+    }
+}
+
 /// What a guard returns instead of an XDP action: the frame is sane, and [`claim_guard`] is to judge it. Called one
 /// after the other and not one by the other, since their stacks add up.
 pub const HANDED_ON: u32 = u32::MAX;
@@ -192,51 +208,12 @@ fn message(
     settings: &NeighborSettings,
     packet: &Packet,
 ) -> Result<(Message, Options), Reason> {
-    let frame = View(ctx);
-    // First: the compiler would leave out a check that follows from those below, and the verifier wants it.
-    let ethernet = frame.header::<14>(0).ok_or(Reason::ParserLimit)?;
-    let source = ndp::ethernet_source(ethernet);
-    let ip = frame.header::<40>(packet.l3).ok_or(Reason::ParserLimit)?;
-    let hop_limit = ip.octet::<7>();
-    let (src, dst) = parse::addresses(&frame, packet).ok_or(Reason::ParserLimit)?;
-    if packet.protocol != IpProto::ICMPV6 {
-        let guarded = settings.flags & NeighborSettings::RA_GUARD != 0;
-        let hides = ndp::hides_from_ra_guard(packet.protocol, hop_limit, &src);
-        return Err(if guarded && hides {
-            Reason::RaGuardHeader
-        } else {
-            Reason::NoRule
-        });
-    }
-    let icmp = frame.header::<8>(packet.l4).ok_or(Reason::NoRule)?;
-    let kind = Kind::from_type(icmp.octet::<0>()).ok_or(Reason::NoRule)?;
-    let target = if kind.has_target() {
-        let body = frame.header::<24>(packet.l4).ok_or(Reason::NdMalformed)?;
-        [
-            body.word::<8>(),
-            body.word::<12>(),
-            body.word::<16>(),
-            body.word::<20>(),
-        ]
-    } else {
-        [0; 4]
-    };
-    let message = Message {
-        kind,
-        code: icmp.octet::<1>(),
-        len: packet.l4_len,
-        hop_limit,
-        fragment_header: packet.fragment_header,
-        flags: icmp.octet::<4>(),
-        src,
-        dst,
-        target,
-        source,
-    };
+    let guarded = settings.flags & NeighborSettings::RA_GUARD != 0;
+    let message = ndp::read(&View(ctx), packet, guarded)?;
     if let Some(reason) = message.sanity() {
         return Err(reason);
     }
-    let options = options(ctx, packet, kind.body_len()).ok_or(Reason::NdMalformed)?;
+    let options = options(ctx, packet, message.kind.body_len()).ok_or(Reason::NdMalformed)?;
     match message.option_sanity(&options) {
         Some(reason) => Err(reason),
         None => Ok((message, options)),

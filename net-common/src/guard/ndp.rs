@@ -7,7 +7,7 @@
 use crate::{
     abi::AddrWords,
     guard::neighbor::{Claim, Form},
-    parse::Header,
+    parse::{self, Frame, Header, Packet},
     units::{IpProto, Mac, Version},
     verdict::Reason,
 };
@@ -195,10 +195,49 @@ pub struct Message {
     pub source: Mac,
 }
 
-/// The Ethernet source of a frame.
+/// Reads the fixed part of the message in an IPv6 packet. Err is the reason to pass, or to drop, one that has none:
+/// with `ra_guard` on also a packet in which a router advertisement may hide.
 #[inline(always)]
-pub fn ethernet_source<H: Header>(ethernet: H) -> Mac {
-    super::arp::mac(ethernet.word::<6>(), ethernet.be16::<10>())
+pub fn read<F: Frame>(frame: &F, packet: &Packet, ra_guard: bool) -> Result<Message, Reason> {
+    // First: the compiler would leave out a check that follows from those below, and the verifier wants it.
+    let ethernet = frame.header::<14>(0).ok_or(Reason::ParserLimit)?;
+    let source = super::arp::mac(ethernet.word::<6>(), ethernet.be16::<10>());
+    let ip = frame.header::<40>(packet.l3).ok_or(Reason::ParserLimit)?;
+    let hop_limit = ip.octet::<7>();
+    let (src, dst) = parse::addresses(frame, packet).ok_or(Reason::ParserLimit)?;
+    if packet.protocol != IpProto::ICMPV6 {
+        let hides = ra_guard && hides_from_ra_guard(packet.protocol, hop_limit, &src);
+        return Err(if hides {
+            Reason::RaGuardHeader
+        } else {
+            Reason::NoRule
+        });
+    }
+    let icmp = frame.header::<8>(packet.l4).ok_or(Reason::NoRule)?;
+    let kind = Kind::from_type(icmp.octet::<0>()).ok_or(Reason::NoRule)?;
+    let target = if kind.has_target() {
+        let body = frame.header::<24>(packet.l4).ok_or(Reason::NdMalformed)?;
+        [
+            body.word::<8>(),
+            body.word::<12>(),
+            body.word::<16>(),
+            body.word::<20>(),
+        ]
+    } else {
+        [0; 4]
+    };
+    Ok(Message {
+        kind,
+        code: icmp.octet::<1>(),
+        len: packet.l4_len,
+        hop_limit,
+        fragment_header: packet.fragment_header,
+        flags: icmp.octet::<4>(),
+        src,
+        dst,
+        target,
+        source,
+    })
 }
 
 /// The solicited flag of a neighbour advertisement.

@@ -1,6 +1,10 @@
 use std::sync::{Arc, Mutex};
 
-use net_common::{abi::EVENT_FRAME, verdict::Reason};
+use net_common::{
+    abi::{EVENT_FRAME, NeighborEvent},
+    guard::neighbor::EventKind,
+    verdict::Reason,
+};
 
 use super::*;
 use crate::config::NeighborConfig;

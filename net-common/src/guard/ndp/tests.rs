@@ -222,46 +222,20 @@ enum Judged {
     Claims(Vec<(Ipv6Addr, Option<[u8; 6]>, Form)>),
 }
 
-/// Fetches what the rules look at as net-ebpf does, and asks them.
+/// Asks the rules as net-ebpf does.
 fn judge(frame: &[u8]) -> Judged {
     let view = Octets(frame);
     let packet = match parse::parse(&view) {
         Ok(packet) => packet,
         Err(reason) => return Judged::Parser(reason),
     };
-    let (src, dst) = parse::addresses(&view, &packet).expect("addresses of a parsed packet");
-    let Some(icmp) = view.header::<8>(packet.l4) else {
-        return Judged::NoRule;
-    };
-    if packet.version == Version::V4 || packet.protocol != IpProto::ICMPV6 {
+    if packet.version == Version::V4 {
         return Judged::NoRule;
     }
-    let Some(kind) = Kind::from_type(icmp.octet::<0>()) else {
-        return Judged::NoRule;
-    };
-    let mut target = [0; 4];
-    if kind.has_target() {
-        let Some(body) = view.header::<24>(packet.l4) else {
-            return Judged::Drop(Reason::NdMalformed);
-        };
-        target = [
-            body.word::<8>(),
-            body.word::<12>(),
-            body.word::<16>(),
-            body.word::<20>(),
-        ];
-    }
-    let message = Message {
-        kind,
-        code: icmp.octet::<1>(),
-        len: packet.l4_len,
-        hop_limit: frame[packet.l3 + 7],
-        fragment_header: packet.fragment_header,
-        flags: icmp.octet::<4>(),
-        src,
-        dst,
-        target,
-        source: ethernet_source(view.header::<14>(0).expect("an Ethernet header")),
+    let message = match read(&view, &packet, false) {
+        Ok(message) => message,
+        Err(Reason::NoRule) => return Judged::NoRule,
+        Err(reason) => return Judged::Drop(reason),
     };
     if let Some(reason) = message.sanity() {
         return Judged::Drop(reason);

@@ -2,7 +2,11 @@ use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 
-use super::{candidates::CANDIDATES, *};
+use super::{
+    candidates::{CANDIDATES, Candidates},
+    watch::HOLDS,
+    *,
+};
 use crate::neighbor::ports::key;
 
 const A: Mac = Mac::new([2, 0, 0, 0, 0, 0xa]);
@@ -374,10 +378,13 @@ fn lost_events_and_unsent_asks_prove_nothing() {
 
     let mut lab = Lab::new(&[A], &[A]);
     lab.mute = true;
-    lab.claim(B);
-    lab.run(Duration::from_secs(20));
+    for _ in 0..200 {
+        // As if it answered the kernel's requests.
+        lab.call(|v, known, now, out| v.claim(gateway(1), known, B, true, now, out));
+        lab.run(Duration::from_millis(100));
+    }
     assert_eq!(lab.take(), []);
-    assert!(lab.asks.len() < 80, "{}", lab.asks.len());
+    assert!(lab.asks.len() < 100, "{}", lab.asks.len());
     lab.mute = false;
     lab.run(Duration::from_secs(3));
     assert_eq!(lab.take(), [spoof(B, A)]);
@@ -603,11 +610,11 @@ fn bindings_that_wait_are_served_in_turn() {
         now += Duration::from_millis(50);
     }
     assert_eq!(most, ROUNDS);
-    // 50 s of 64 rounds that take 1.2 s each.
+    // 50 s of 64 rounds that take 1.2 s each and ask everybody twice.
     let (least, greatest) = (asked.values().min().unwrap(), asked.values().max().unwrap());
     assert_eq!(asked.len(), ALL as usize);
     assert!(
-        *least >= 13 && greatest - least <= 1,
+        *least >= 26 && greatest - least <= 2,
         "{least} to {greatest}"
     );
 }
