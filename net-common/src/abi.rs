@@ -23,6 +23,9 @@ pub const BINDING_MACS: usize = 8;
 pub const NEIGHBOR_CELLS: u32 = 16_384;
 /// Cells of what was asked for, a power of two; 64 KiB.
 pub const ASKED_CELLS: u32 = 4_096;
+/// Cells of the link-layer addresses that answered for a protected neighbour from outside its set, a power of two;
+/// 512 KiB.
+pub const CANDIDATE_CELLS: u32 = 65_536;
 /// Cells of the neighbours seen before, a power of two; 256 KiB.
 pub const SEEN_CELLS: u32 = 32_768;
 /// Cells of the limits per interface, a power of two. Interfaces whose indices agree in the low bits share.
@@ -248,6 +251,9 @@ pub struct Binding {
     /// GCRA of events: contradicting claims that answer a request of ours. Apart from the others, so that
     /// who floods claims does not hide a new holder that answers.
     pub candidate_tat_ns: u64,
+    /// GCRA of events: the same, from a link-layer address that answered before in the last 3 s. Random ones never do,
+    /// so that who floods them does not hide a new holder that answers each request.
+    pub steady_tat_ns: u64,
     /// GCRA of events: answers of the recorded holder. Apart from all claims: a lost answer would look like
     /// silence.
     pub answer_tat_ns: u64,
@@ -384,6 +390,8 @@ impl NeighborEvent {
     pub const REPLY: u32 = 1 << 2;
     /// The frame was dropped.
     pub const DROPPED: u32 = 1 << 3;
+    /// The link-layer address answered for this address before, in the last 3 s.
+    pub const STEADY: u32 = 1 << 4;
 }
 
 macro_rules! shared {
@@ -405,7 +413,7 @@ shared! {
     ListenerEvent = 4,
     SockOffsets = 16,
     NeighborKey = 24,
-    Binding = 104,
+    Binding = 112,
     Limit = 16,
     NeighborSettings = 104,
     Asked = 16,

@@ -17,10 +17,12 @@ use net_common::{
     guard::{
         arp,
         ndp::{self, Kind, Message, Options},
-        neighbor::{self, ALL_CLAIMS, Claim, EventKind, Form, Standing, event_limit},
+        neighbor::{
+            self, ALL_CLAIMS, CANDIDATE, Claim, EventKind, Form, STEADY, Standing, event_limit,
+        },
     },
     parse::{self, Frame, Header, Packet},
-    spread::{MacClass, asked_cell, interface_cell, mac_cell, seen_place},
+    spread::{MacClass, asked_cell, candidate_place, interface_cell, mac_cell, seen_place},
     units::{EtherType, IpProto, Mac, Version},
     verdict::{Action, Reason, Verdict},
 };
@@ -28,7 +30,7 @@ use net_common::{
 use crate::{
     limit,
     maps::{
-        ASKED, BINDINGS, HEARTBEAT, INTERFACE_LIMITS, NEIGHBOR_EVENTS, NEIGHBOR_LIMIT,
+        ASKED, BINDINGS, CANDIDATES, HEARTBEAT, INTERFACE_LIMITS, NEIGHBOR_EVENTS, NEIGHBOR_LIMIT,
         NEIGHBOR_SCRATCH, NEIGHBOR_SETTINGS, NeighborScratch, SEEN, SETTINGS, Sighting,
     },
     packet::{Context, View, forget, offset, unpack},
@@ -504,7 +506,7 @@ extern "C" fn take_shares(expected: u32) -> u32 {
         MacClass::Arp
     };
     let announces = !site.is(NDP) && matches!(site.claim().form, Form::Announcement);
-    if announces && !take_of(&site, MacClass::Announcement, &s.announce) {
+    if announces && !take_of(&site, MacClass::Announcement, site.source(), &s.announce) {
         return Reason::ArpAnnounceLimit as u32;
     }
     if !site.is(FOR_US) {
@@ -515,7 +517,7 @@ extern "C" fn take_shares(expected: u32) -> u32 {
             site.limit_reason() as u32
         };
     }
-    if !take_of(&site, class, &s.mac) {
+    if !take_of(&site, class, site.source(), &s.mac) {
         return site.limit_reason() as u32;
     }
     if site.is(ADVERTISES_ROUTER)
@@ -535,10 +537,10 @@ extern "C" fn take_shares(expected: u32) -> u32 {
     }
 }
 
-/// Takes from the share of the source link-layer address.
+/// Takes from the share of a link-layer address.
 #[inline(always)]
-fn take_of(site: &Site, class: MacClass, rate: &Limit) -> bool {
-    let cell = mac_cell(class, site.source(), site.sighting.key.ifindex, site.seed);
+fn take_of(site: &Site, class: MacClass, mac: Mac, rate: &Limit) -> bool {
+    let cell = mac_cell(class, mac, site.sighting.key.ifindex, site.seed);
     NEIGHBOR_LIMIT
         .get_ptr_mut(cell)
         .is_none_or(|cell| site.take(cell, rate))
@@ -568,9 +570,10 @@ extern "C" fn tell(ctx: *mut xdp_md, kind: u32, reason: u32, flags: u32) -> u32 
     let Some(kind) = EventKind::from_number(kind) else {
         return 0;
     };
-    if !may_tell(&site, kind, flags) {
-        return 0;
-    }
+    let flags = match share_of_events(&site, kind, flags) {
+        Some(flags) => flags,
+        None => return 0,
+    };
     let Some(mut entry) = NEIGHBOR_EVENTS.reserve::<NeighborEvent>(0) else {
         count(Reason::NeighborEventLost);
         return 0;
@@ -596,35 +599,57 @@ extern "C" fn tell(ctx: *mut xdp_md, kind: u32, reason: u32, flags: u32) -> u32 
     1
 }
 
-/// Takes from the share of events.
+/// Takes from the share of events; the event's flags, or None when it is used up.
 #[inline(always)]
-fn may_tell(site: &Site, kind: EventKind, flags: u32) -> bool {
+fn share_of_events(site: &Site, kind: EventKind, flags: u32) -> Option<u32> {
     let rate = event_limit(kind);
-    let Some(cells) = site.cells() else {
-        return false;
+    let cells = site.cells()?;
+    let (cell, rate, flags) = match kind {
+        EventKind::Claim => {
+            let binding = BINDINGS.get_ptr_mut(site.sighting.key)?;
+            if flags & NeighborEvent::SOLICITED == 0 {
+                let all = at!(cells, InterfaceLimits, claims_tat_ns);
+                let within = site.take(at!(binding, Binding, claim_tat_ns), &rate)
+                    && site.take(all, &ALL_CLAIMS);
+                return within.then_some(flags);
+            }
+            if !take_of(
+                site,
+                MacClass::Candidate,
+                Mac(site.sighting.mac),
+                &CANDIDATE,
+            ) {
+                return None;
+            }
+            if is_steady(site)? {
+                let cell = at!(binding, Binding, steady_tat_ns);
+                (cell, STEADY, flags | NeighborEvent::STEADY)
+            } else {
+                (at!(binding, Binding, candidate_tat_ns), rate, flags)
+            }
+        }
+        EventKind::Answer => {
+            let binding = BINDINGS.get_ptr_mut(site.sighting.key)?;
+            (at!(binding, Binding, answer_tat_ns), rate, flags)
+        }
+        EventKind::OwnClaim => (at!(cells, InterfaceLimits, own_tat_ns), rate, flags),
+        EventKind::ProbeAnswered => (at!(cells, InterfaceLimits, probe_tat_ns), rate, flags),
+        EventKind::RogueRouter => (at!(cells, InterfaceLimits, rogue_tat_ns), rate, flags),
+        EventKind::Station => (at!(cells, InterfaceLimits, station_tat_ns), rate, flags),
     };
-    if matches!(kind, EventKind::Claim | EventKind::Answer) {
-        let Some(binding) = BINDINGS.get_ptr_mut(site.sighting.key) else {
-            return false;
-        };
-        let claims = kind == EventKind::Claim && flags & NeighborEvent::SOLICITED == 0;
-        let cell = if claims {
-            at!(binding, Binding, claim_tat_ns)
-        } else if kind == EventKind::Claim {
-            at!(binding, Binding, candidate_tat_ns)
-        } else {
-            at!(binding, Binding, answer_tat_ns)
-        };
-        return site.take(cell, &rate)
-            && (!claims || site.take(at!(cells, InterfaceLimits, claims_tat_ns), &ALL_CLAIMS));
-    }
-    let cell = match kind {
-        EventKind::OwnClaim => at!(cells, InterfaceLimits, own_tat_ns),
-        EventKind::ProbeAnswered => at!(cells, InterfaceLimits, probe_tat_ns),
-        EventKind::RogueRouter => at!(cells, InterfaceLimits, rogue_tat_ns),
-        _ => at!(cells, InterfaceLimits, station_tat_ns),
-    };
-    site.take(cell, &rate)
+    site.take(cell, &rate).then_some(flags)
+}
+
+/// Whether the link-layer address of an answer gave one before; and remembers this one.
+#[inline(always)]
+fn is_steady(site: &Site) -> Option<bool> {
+    let (place, print) = candidate_place(&site.sighting.key, Mac(site.sighting.mac), site.seed);
+    let cell = CANDIDATES.get_ptr_mut(place)?;
+    // SAFETY: a live map value.
+    let (steady, value) = neighbor::steady(unsafe { cell.read_volatile() }, print, site.now);
+    // SAFETY: as above.
+    unsafe { cell.write_volatile(value) };
+    Some(steady)
 }
 
 /// Notes what a packet that leaves asks for.

@@ -167,6 +167,41 @@ fn three_tags_are_beyond_the_parser_r_gen_2() {
 }
 
 #[test]
+fn nothing_hides_behind_stacked_priority_tags() {
+    // Linux peels priority tags off in any number: an ARP spoof behind three of them would be believed.
+    const STACKS: [Tags; 4] = [
+        &[(Q, 0), (Q, 0), (Q, 0)],
+        &[(Q, 0), (Q, 0), (Q, 0), (Q, 0), (Q, 0)],
+        &[(Q, 0), (Q, 5), (Q, 6)],
+        &[(AD, 5), (Q, 6), (Q, 0)],
+    ];
+    enforcing(|lab| {
+        lab.neighbors.protect(GATEWAY_V4, &[GATEWAY_MAC]);
+        for tags in STACKS {
+            let frame = spoofed(Arp::REQUEST).tagged(tags).frame();
+            let (what, reason) = (format!("{tags:?}"), Reason::StackedPriorityTags);
+            lab.expect(&what, &frame, reason);
+            for guard in [Guard::Arp, Guard::Ndp] {
+                lab.neighbors.set_flag(guard.enforces(), false);
+            }
+            lab.expect_observed(&what, &frame, reason);
+            for guard in [Guard::Arp, Guard::Ndp] {
+                lab.neighbors.set_flag(guard.on(), false);
+            }
+            lab.expect(&what, &frame, Reason::ParserLimit);
+            for guard in [Guard::Arp, Guard::Ndp] {
+                lab.neighbors.set_flag(guard.on() | guard.enforces(), true);
+            }
+        }
+        // One priority tag is what switches send, and two are read.
+        for tags in [&[(Q, 0)] as Tags, &[(Q, 0), (Q, 0)]] {
+            let frame = spoofed(Arp::REQUEST).tagged(tags).frame();
+            lab.expect("within the parser", &frame, Reason::NeighborMismatch);
+        }
+    });
+}
+
+#[test]
 fn malformed_arp_is_dropped_r_arp_1_c_32() {
     enforcing(|lab| {
         let table: &[(&str, usize, &[u8])] = &[

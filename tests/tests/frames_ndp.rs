@@ -756,17 +756,40 @@ fn a_spoof_is_found_behind_whatever_the_parser_looks_behind_r_nd_6() {
             };
             lab.expect(envelope.name, &nd.wrapped(envelope).frame(), want);
         }
-        // Beyond its limit it passes and is counted (R-GEN-2, RFC 7113 section 3).
+        // Beyond the parser's limit nothing of this very link may hide (RFC 8504 section 5.3); what came over routers
+        // passes and is counted (R-GEN-2).
         let long = Envelope {
             extensions: &[Extension::DestOptions(8); 7],
             ..Envelope::V6
         };
         let nd = Nd::advertisement(GATEWAY_V6, true).with_target(CLIENT_MAC);
-        lab.expect(
-            "a longer chain",
-            &nd.wrapped(&long).frame(),
-            Reason::ParserLimit,
-        );
+        let mut frame = nd.wrapped(&long).frame();
+        lab.expect("a longer chain", &frame, Reason::NdHidden);
+        lab.neighbors.set_flag(Guard::Ndp.enforces(), false);
+        lab.expect_observed("a longer chain", &frame, Reason::NdHidden);
+        lab.neighbors.set_flag(Guard::Ndp.on(), false);
+        lab.expect("guard off", &frame, Reason::ParserLimit);
+        lab.neighbors
+            .set_flag(Guard::Ndp.on() | Guard::Ndp.enforces(), true);
+        frame[14 + 7] = 64;
+        lab.expect("it came over routers", &frame, Reason::ParserLimit);
+    });
+}
+
+#[test]
+fn nothing_hides_behind_a_payload_length_of_zero() {
+    // Linux takes the whole frame when hop-by-hop options come first (6.12 ip6_rcv_core).
+    enforcing(|lab| {
+        lab.neighbors.protect(GATEWAY_V6, &[GATEWAY_MAC]);
+        let padded = Envelope {
+            extensions: &[Extension::HopByHop(8)],
+            ..Envelope::V6
+        };
+        let nd = Nd::advertisement(GATEWAY_V6, true).with_target(CLIENT_MAC);
+        let mut frame = nd.wrapped(&padded).frame();
+        lab.expect("its length told", &frame, Reason::NeighborMismatch);
+        frame[14 + 4..14 + 6].fill(0);
+        lab.expect("length 0", &frame, Reason::NeighborMismatch);
     });
 }
 

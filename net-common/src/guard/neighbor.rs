@@ -214,6 +214,29 @@ pub const fn event_limit(kind: EventKind) -> Limit {
     }
 }
 
+/// Answers of one link-layer address for protected neighbours from outside their sets, that the agent is told of.
+pub const CANDIDATE: Limit = per_second(4, 4);
+/// Those that answered before, of one binding.
+pub const STEADY: Limit = per_second(200, 200);
+
+/// What a cell of `CANDIDATES` says of an answer at `now`, nanoseconds: whether the same link-layer address answered
+/// before, in the last 3 s but not just now (one that sends everything twice is not steady), and what the cell is to
+/// hold.
+#[inline(always)]
+pub fn steady(cell: u64, print: u32, now: u64) -> (bool, u64) {
+    // In units of 2^28 ns (268 ms); the agent asks everybody twice, 300 ms apart.
+    let unit = (now >> 28) as u32;
+    let fresh = u64::from(print) << 32 | u64::from(unit);
+    if (cell >> 32) as u32 != print {
+        return (false, fresh);
+    }
+    match unit.wrapping_sub(cell as u32) {
+        0 => (false, cell),
+        1..=11 => (true, fresh),
+        _ => (false, fresh),
+    }
+}
+
 /// Claims that the agent is told of, of all bindings of an interface together, but for answers to requests of ours.
 pub const ALL_CLAIMS: Limit = per_second(1000, 1000);
 

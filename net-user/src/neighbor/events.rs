@@ -11,6 +11,7 @@ use super::{
     journal::{Kind, Place},
     known,
     stations::{Change, Probe},
+    verify::Answers,
     words,
 };
 
@@ -30,11 +31,17 @@ impl NeighborWatch {
         let (key, mac) = (event.key, Mac(event.mac));
         match EventKind::from_number(event.kind) {
             Some(EventKind::Claim) => {
-                let solicited = event.flags & NeighborEvent::SOLICITED != 0;
+                let answers = if event.flags & NeighborEvent::SOLICITED == 0 {
+                    Answers::Nobody
+                } else if event.flags & NeighborEvent::STEADY != 0 {
+                    Answers::UsAgain
+                } else {
+                    Answers::Us
+                };
                 let mut out = Vec::new();
                 if let Some(known) = known(&self.bindings, &self.ports, &key) {
                     self.verifier
-                        .claim(key, known, mac, solicited, now.mono, &mut out);
+                        .claim(key, known, mac, answers, now.mono, &mut out);
                 }
                 self.carry_out(out, now);
             }

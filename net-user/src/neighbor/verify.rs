@@ -23,6 +23,7 @@ use std::{
 
 use net_common::{abi::NeighborKey, units::Mac};
 
+pub use self::candidates::Answers;
 use self::watch::{Watch, decide};
 
 /// Rounds at one time.
@@ -121,13 +122,13 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Somebody claims to be at `mac`, against the binding. `answered` is whether this answers a request of ours.
+    /// Somebody claims to be at `mac`, against the binding.
     pub fn claim(
         &mut self,
         key: NeighborKey,
         known: Known<'_>,
         mac: Mac,
-        answered: bool,
+        answers: Answers,
         now: Duration,
         out: &mut Vec<Output>,
     ) {
@@ -137,11 +138,9 @@ impl Verifier {
         }
         let watch = self.watches.entry(key).or_default();
         match &mut watch.round {
-            Some(round) => round
-                .candidates
-                .note(mac, answered, round.polls, known.past),
+            Some(round) => round.candidates.note(mac, answers, round.polls, known.past),
             None => {
-                watch.pending.note(mac, answered, 0, known.past);
+                watch.pending.note(mac, answers, 0, known.past);
                 self.start(key, known, now, out);
             }
         }
@@ -157,7 +156,7 @@ impl Verifier {
         out: &mut Vec<Output>,
     ) {
         if known.macs.is_empty() {
-            return self.claim(key, known, mac, true, now, out);
+            return self.claim(key, known, mac, Answers::Us, now, out);
         }
         if !known.macs.contains(&mac) {
             return;

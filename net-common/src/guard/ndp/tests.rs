@@ -12,7 +12,7 @@ use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
 
 use super::*;
 use crate::{
-    parse::{self, Frame as _, Octets},
+    parse::{self, Octets},
     units::addr_words,
 };
 
@@ -240,7 +240,8 @@ fn judge(frame: &[u8]) -> Judged {
     if let Some(reason) = message.sanity() {
         return Judged::Drop(reason);
     }
-    let options = options(&frame[packet.l4..packet.l4 + packet.l4_len], kind);
+    let octets = &frame[packet.l4..packet.l4 + packet.l4_len];
+    let options = options(octets, message.kind);
     if let Some(reason) = message.option_sanity(&options) {
         return Judged::Drop(reason);
     }

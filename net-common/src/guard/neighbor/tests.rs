@@ -437,3 +437,25 @@ proptest! {
         );
     }
 }
+
+#[test]
+fn steady_is_who_answers_again_within_3_s_but_not_at_once_r_arp_6() {
+    const MS: u64 = 1_000_000;
+    let start = 1_000_000 * MS;
+    let (first, cell) = steady(0, 7, start);
+    assert!(!first, "never seen");
+    for (what, after, expected) in [
+        ("the same frame again", 0, false),
+        ("300 ms later, as the agent asks", 300 * MS, true),
+        ("2.5 s later", 2500 * MS, true),
+        ("4 s later", 4000 * MS, false),
+        ("an hour later", 3_600_000 * MS, false),
+    ] {
+        assert_eq!(steady(cell, 7, start + after).0, expected, "{what}");
+        assert!(!steady(cell, 8, start + after).0, "another one, {what}");
+    }
+    let (_, cell) = steady(cell, 7, start + 300 * MS);
+    assert!(steady(cell, 7, start + 2700 * MS).0, "each answer counts");
+    let (_, cell) = steady(cell, 8, start + 300 * MS);
+    assert!(!steady(cell, 7, start + 600 * MS).0, "overwritten");
+}

@@ -104,13 +104,13 @@ impl Lab {
             if holder {
                 v.answer(gateway(1), known, mac, now, out);
             } else {
-                v.claim(gateway(1), known, mac, true, now, out);
+                v.claim(gateway(1), known, mac, Answers::Us, now, out);
             }
         });
     }
 
     fn claim(&mut self, mac: Mac) {
-        self.call(|v, known, now, out| v.claim(gateway(1), known, mac, false, now, out));
+        self.call(|v, known, now, out| v.claim(gateway(1), known, mac, Answers::Nobody, now, out));
     }
 
     fn learn(&mut self) {
@@ -459,22 +459,22 @@ fn who_keeps_claiming_does_not_stop_a_failover() {
 fn an_answer_displaces_claims_and_a_former_holder_displaces_answers() {
     let mut candidates = Candidates::default();
     for n in 0..100 {
-        candidates.note(mac(n), false, 0, &[]);
+        candidates.note(mac(n), Answers::Nobody, 0, &[]);
     }
     for n in 200..300 {
-        candidates.note(mac(n), true, 0, &[]);
+        candidates.note(mac(n), Answers::Us, 0, &[]);
     }
     for n in 400..500 {
-        candidates.note(mac(n), true, 1, &[]);
+        candidates.note(mac(n), Answers::Us, 1, &[]);
     }
-    candidates.note(B, true, 1, &[B]);
-    candidates.note(C, true, 1, &[B]);
-    candidates.note(A, false, 1, &[A]);
+    candidates.note(B, Answers::Us, 1, &[B]);
+    candidates.note(C, Answers::Us, 1, &[B]);
+    candidates.note(A, Answers::Nobody, 1, &[A]);
     let (answered, claimed) = candidates.possible(None);
     assert_eq!((answered.len(), claimed.len()), (CANDIDATES, 0));
     assert!(answered.contains(&B) && !answered.contains(&C) && !answered.contains(&A));
-    candidates.note(mac(400), true, 2, &[B]);
-    candidates.note(mac(401), false, 2, &[B]);
+    candidates.note(mac(400), Answers::Us, 2, &[B]);
+    candidates.note(mac(401), Answers::Nobody, 2, &[B]);
     assert_eq!(
         candidates.possible(Some(2)).0.len(),
         CANDIDATES,
