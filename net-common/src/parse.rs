@@ -31,7 +31,7 @@ pub trait Frame {
     /// Whether the whole frame, beyond its linear part too, has `len` octets.
     fn holds(&self, len: usize) -> bool;
     /// Octets of the whole frame, beyond its linear part too.
-    fn len(&self) -> usize;
+    fn total_len(&self) -> usize;
     /// `value` itself. In the kernel it is read back from memory, so that the verifier has one state
     /// for all the ways that led to it.
     #[inline(always)]
@@ -161,7 +161,7 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
     // A jumbogram (RFC 2675). Linux looks for its length in the options, but takes what the frame has when there is
     // none (6.12 ip6_rcv_core).
     if payload_len == 0 && first == IpProto::HOP_BY_HOP {
-        payload_len = frame.len().saturating_sub(l3 + 40);
+        payload_len = frame.total_len().saturating_sub(l3 + 40);
     }
     if ip.octet::<0>() >> 4 != 6 || payload_len == 0 || !frame.holds(l3 + 40 + payload_len) {
         return Err(Reason::IpMalformed);
@@ -281,7 +281,7 @@ impl<'a> Frame for Octets<'a> {
         len <= self.0.len()
     }
 
-    fn len(&self) -> usize {
+    fn total_len(&self) -> usize {
         self.0.len()
     }
 }

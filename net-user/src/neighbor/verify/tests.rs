@@ -380,7 +380,7 @@ fn lost_events_and_unsent_asks_prove_nothing() {
     lab.mute = true;
     for _ in 0..200 {
         // As if it answered the kernel's requests.
-        lab.call(|v, known, now, out| v.claim(gateway(1), known, B, true, now, out));
+        lab.call(|v, known, now, out| v.claim(gateway(1), known, B, Answers::Us, now, out));
         lab.run(Duration::from_millis(100));
     }
     assert_eq!(lab.take(), []);
@@ -487,7 +487,7 @@ fn who_forges_answers_from_ever_new_addresses_does_not_hide_who_answers_each_tim
     let mut lab = Lab::new(&[A], &[C]);
     for n in 0..1000 {
         // As many as the kernel tells of.
-        lab.call(|v, known, now, out| v.claim(gateway(1), known, mac(n), true, now, out));
+        lab.call(|v, known, now, out| v.claim(gateway(1), known, mac(n), Answers::Us, now, out));
         lab.run(Duration::from_millis(50));
         if let Some((at, decision)) = lab.decided.first() {
             assert_eq!(*decision, Decision::Moved { to: C });
@@ -598,7 +598,7 @@ fn bindings_that_wait_are_served_in_turn() {
     for step in 0..1000 {
         let mut out = Vec::new();
         for n in 0..ALL {
-            verifier.claim(gateway(n), known, mac(step), false, now, &mut out);
+            verifier.claim(gateway(n), known, mac(step), Answers::Nobody, now, &mut out);
         }
         verifier.tick(|_| Some(known), now, &mut out);
         most = most.max(verifier.running);
@@ -619,9 +619,20 @@ fn bindings_that_wait_are_served_in_turn() {
     );
 }
 
+#[test]
+fn who_answers_again_displaces_those_who_answered_once_r_arp_6() {
+    let mut candidates = Candidates::default();
+    for n in 0..100 {
+        candidates.note(mac(n), Answers::Us, 2, &[]);
+    }
+    // Its first answer was lost among those of others.
+    candidates.note(B, Answers::UsAgain, 2, &[]);
+    assert_eq!(candidates.possible(Some(2)).0, [B]);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Claim(u32, u64, bool),
+    Claim(u32, u64, Answers),
     Answer(u32),
     Tick(u64),
     Lost,
@@ -631,9 +642,17 @@ enum Step {
     Learn(u32),
 }
 
+fn answers() -> impl Strategy<Value = Answers> {
+    prop_oneof![
+        Just(Answers::Nobody),
+        Just(Answers::Us),
+        Just(Answers::UsAgain)
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0..100_u32, 0..20_u64, any::<bool>()).prop_map(|(k, m, s)| Step::Claim(k, m, s)),
+        6 => (0..100_u32, 0..20_u64, answers()).prop_map(|(k, m, a)| Step::Claim(k, m, a)),
         2 => (0..100_u32).prop_map(Step::Answer),
         6 => (1..400_u64).prop_map(Step::Tick),
         1 => Just(Step::Lost),
@@ -662,9 +681,9 @@ proptest! {
                 Some(Known { macs, past: &[], fixed: *fixed, up })
             };
             match step {
-                Step::Claim(n, m, answered) => {
+                Step::Claim(n, m, answers) => {
                     if let Some(known) = known_of(&gateway(n)) {
-                        verifier.claim(gateway(n), known, mac(m), answered, now, &mut out);
+                        verifier.claim(gateway(n), known, mac(m), answers, now, &mut out);
                     }
                 }
                 Step::Answer(n) => {
