@@ -629,6 +629,7 @@ impl Agent {
             listeners_left_to_kernel: (self.compiled.listeners.len() - protected) as u32,
             cookies_active: last != 0 && age <= 1,
             keys_age_s: self.keys.since.elapsed().as_secs(),
+            neighbors: self.neighbors.glance(crate::neighbor::Now::read()?),
         })
     }
 

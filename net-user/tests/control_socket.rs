@@ -13,8 +13,9 @@ use net_user::control::bind::BoundSocket;
 use net_user::control::client::{Client, ClientError};
 use net_user::control::protocol::{
     AuditEntry, AuditVerdict, BindingOrigin, BindingState, Counters, Event, EventLevel, Events,
-    Health, KeysRotated, ModeChanged, NeighborAudit, NeighborBinding, Neighbors, NeighborsChanged,
-    PinNeighbor, Queues, Request, RequestError, Status, UnpinNeighbor, VERSION,
+    Health, KeysRotated, ModeChanged, NeighborAudit, NeighborBinding, Neighbors,
+    NeighborsAtAGlance, NeighborsChanged, PinNeighbor, Queues, Request, RequestError, Status,
+    UnpinNeighbor, VERSION,
 };
 use net_user::control::server::serve;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -88,6 +89,7 @@ fn answer(request: Request) {
                 listeners_left_to_kernel: 0,
                 cookies_active: false,
                 keys_age_s: 5,
+                neighbors: NeighborsAtAGlance::default(),
             }));
         }
         Request::Counters(reply) => {

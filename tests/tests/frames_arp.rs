@@ -194,7 +194,8 @@ fn nothing_hides_behind_stacked_priority_tags() {
             }
         }
         // One priority tag is what switches send, and two are read.
-        for tags in [&[(Q, 0)] as Tags, &[(Q, 0), (Q, 0)]] {
+        const READ: [Tags; 2] = [&[(Q, 0)], &[(Q, 0), (Q, 0)]];
+        for tags in READ {
             let frame = spoofed(Arp::REQUEST).tagged(tags).frame();
             lab.expect("within the parser", &frame, Reason::NeighborMismatch);
         }

@@ -157,12 +157,16 @@ pub(super) fn run(client: &Client, out: &Output, command: Command) -> Result<Cod
     Ok(Code::Ok)
 }
 
-pub(super) fn list(neighbors: &Neighbors, history: bool) -> String {
-    let guard = |mode| match mode {
+/// What a guard does.
+pub(super) const fn guard(mode: GuardMode) -> &'static str {
+    match mode {
         GuardMode::Off => "off",
         GuardMode::Observe => "observing",
         GuardMode::Enforce => "enforcing",
-    };
+    }
+}
+
+pub(super) fn list(neighbors: &Neighbors, history: bool) -> String {
     let count = |state| {
         let of_state = neighbors.bindings.iter().filter(|b| b.state == state);
         of_state.count() as u64

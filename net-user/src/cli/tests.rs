@@ -6,7 +6,7 @@ use crate::config::SynMode;
 use crate::control::protocol::{
     AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
     EventLevel, Events, Health, InterfaceStatus, KernelSetting, ListenerQueues, NeighborAudit,
-    NeighborBinding, Neighbors, NeighborsChanged, Queues, Status, VERSION,
+    NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged, Queues, Status, VERSION,
 };
 
 #[test]
@@ -133,6 +133,7 @@ fn status() -> Status {
         listeners_left_to_kernel: 2,
         cookies_active: true,
         keys_age_s: 60,
+        neighbors: NeighborsAtAGlance::default(),
     }
 }
 
@@ -163,11 +164,32 @@ fn status_shows_every_interface() {
          \n\
          SYN cookies      being sent\n\
          Listeners        1 protected, 2 left to the kernel (`netmoat queues` says why)\n\
+         Neighbours       0 protected, ARP guard observing, NDP guard observing, RA guard off\n\
          Cookie key       in use for 1m\n\
          Agent            netmoat 0.1.0, pid 7, up 1h1m1s\n\
          \n\
          INTERFACE  INDEX  XDP     XDP PROGRAM  TC PROGRAM   MTU\n\
          eth0           2  native           31          32  1500\n"
+    );
+}
+
+#[test]
+fn status_tells_of_contests_and_of_the_last_alert() {
+    let mut status = status();
+    status.neighbors = NeighborsAtAGlance {
+        protected: 3,
+        contested: 1,
+        alerts: 2,
+        last_alert: Some("02:00:00:00:00:66 claims 192.0.2.1".to_owned()),
+        ..NeighborsAtAGlance::default()
+    };
+    let text = anstream::adapter::strip_str(&status::human(&status)).to_string();
+    assert!(
+        text.contains(
+            "Neighbours       3 protected, ARP guard observing, NDP guard observing, RA guard off, 1 contested\n                 \
+             2 alerts in the last 10m (`netmoat events`), the last: 02:00:00:00:00:66 claims 192.0.2.1\n"
+        ),
+        "{text}"
     );
 }
 

@@ -121,7 +121,33 @@ pub struct Status {
     pub cookies_active: bool,
     /// Age of the cookie key in use, seconds.
     pub keys_age_s: u64,
+    /// The guards of ARP and neighbour discovery.
+    pub neighbors: NeighborsAtAGlance,
 }
+
+/// What `status` says of neighbours.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborsAtAGlance {
+    /// Mode of the ARP guard.
+    pub arp: GuardMode,
+    /// Mode of the NDP guard.
+    pub ndp: GuardMode,
+    /// Whether only listed routers may send router advertisements.
+    pub ra_guard: bool,
+    /// Bindings that claims are held to.
+    pub protected: u32,
+    /// Bindings that are still being learned.
+    pub learning: u32,
+    /// Of the protected ones, those of which it is unclear who has them.
+    pub contested: u32,
+    /// Alerts of the last [`ALERTS_OF_S`] seconds.
+    pub alerts: u32,
+    /// The last of them, in plain words.
+    pub last_alert: Option<String>,
+}
+
+/// How far back `status` counts alerts, seconds.
+pub const ALERTS_OF_S: u64 = 600;
 
 /// Whether all that is configured is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -542,6 +568,13 @@ mod tests {
             listeners_left_to_kernel: 1,
             cookies_active: false,
             keys_age_s: 60,
+            neighbors: NeighborsAtAGlance {
+                arp: GuardMode::Enforce,
+                protected: 2,
+                alerts: 1,
+                last_alert: Some("a spoof".to_owned()),
+                ..Default::default()
+            },
         };
         let expected = json!({
             "version": 1, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
@@ -549,7 +582,9 @@ mod tests {
             "interfaces": [{ "name": "eth0", "ifindex": 2, "xdp_mode": "native", "xdp_program_id": 31,
                              "tc_program_id": 32, "mtu": 1500 }],
             "listeners_protected": 3, "listeners_left_to_kernel": 1, "cookies_active": false,
-            "keys_age_s": 60
+            "keys_age_s": 60,
+            "neighbors": { "arp": "enforce", "ndp": "observe", "ra_guard": false, "protected": 2, "learning": 0,
+                           "contested": 0, "alerts": 1, "last_alert": "a spoof" }
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);

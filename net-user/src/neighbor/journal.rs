@@ -225,6 +225,14 @@ impl Journal {
         }
     }
 
+    /// Alerts since a time, oldest first.
+    pub fn alerts_since(&self, wall: Duration) -> impl Iterator<Item = &Event> {
+        let since = wall.as_millis() as u64;
+        self.events
+            .iter()
+            .filter(move |event| event.level == EventLevel::Alert && event.at_ms >= since)
+    }
+
     fn within_budget(&mut self, kind: Kind, place: Place, macs: Vec<Mac>, text: String, now: Now) {
         let budget = self.budgets.entry(kind).or_default();
         if budget.paid > now.mono + EVERY * (BURST - 1) {

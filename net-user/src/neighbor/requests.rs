@@ -1,5 +1,7 @@
 //! What the control socket asks of the neighbours.
 
+use std::time::Duration;
+
 use net_common::abi::{MAX_BINDINGS, NeighborKey};
 
 use super::{
@@ -14,8 +16,8 @@ use super::{
 use crate::{
     config::NeighborConfig,
     control::protocol::{
-        BindingOrigin, BindingState, Events, NeighborBinding, Neighbors, NeighborsChanged,
-        PinNeighbor, RequestError, UnpinNeighbor, VERSION,
+        ALERTS_OF_S, BindingOrigin, BindingState, Events, NeighborBinding, Neighbors,
+        NeighborsAtAGlance, NeighborsChanged, PinNeighbor, RequestError, UnpinNeighbor, VERSION,
     },
     host::links::Link,
 };
@@ -42,6 +44,32 @@ impl NeighborWatch {
                 .map(|(key, entry)| self.tell(key, entry, now))
                 .collect(),
         }
+    }
+
+    /// What `status` says of neighbours.
+    pub fn glance(&self, now: Now) -> NeighborsAtAGlance {
+        let mut glance = NeighborsAtAGlance {
+            arp: self.policy.arp,
+            ndp: self.policy.ndp,
+            ra_guard: self.policy.ra_guard(),
+            ..Default::default()
+        };
+        for binding in self.list(now).bindings {
+            match binding.state {
+                BindingState::Learning => glance.learning += 1,
+                BindingState::Contested => {
+                    glance.contested += 1;
+                    glance.protected += 1;
+                }
+                BindingState::Protected | BindingState::Asking => glance.protected += 1,
+            }
+        }
+        let since = now.wall.saturating_sub(Duration::from_secs(ALERTS_OF_S));
+        for alert in self.journal.alerts_since(since) {
+            glance.alerts += 1;
+            glance.last_alert = Some(alert.text.clone());
+        }
+        glance
     }
 
     /// The events after a number.
