@@ -234,7 +234,7 @@ pub struct NeighborKey {
 }
 
 /// Value of `BINDINGS`: the link-layer addresses that an address may be at. The agent writes the whole of it,
-/// the data path the four times.
+/// the data path the times.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Binding {
@@ -289,7 +289,8 @@ pub struct NeighborSettings {
     pub mac: Limit,
     /// ARP announcements of one source link-layer address (R-ARP-7).
     pub announce: Limit,
-    /// Frames of neighbours seen before and answers to requests of ours, on one interface.
+    /// Frames of neighbours seen before on one interface; answers to requests of ours, and what is not for this host,
+    /// have as much again each.
     pub known: Limit,
     /// Frames of all others on one interface.
     pub unknown: Limit,
@@ -353,6 +354,8 @@ pub struct InterfaceLimits {
     pub rogue_tat_ns: u64,
     /// Requests and announcements that are not for this host; [`NeighborSettings::known`] is their rate too.
     pub others_tat_ns: u64,
+    /// Answers to requests of ours; [`NeighborSettings::known`] is their rate too.
+    pub asked_tat_ns: u64,
     /// Events of contradicting claims that nobody asked for, of all bindings together.
     pub claims_tat_ns: u64,
 }
@@ -373,7 +376,7 @@ pub struct NeighborEvent {
     pub kind: u32,
     /// The flags below.
     pub flags: u32,
-    /// [`crate::verdict::Reason`] of the frame so far; limits may still follow.
+    /// [`crate::verdict::Reason`] of the frame.
     pub reason: u32,
     /// Octets of the frame in `frame`.
     pub len: u32,
@@ -417,6 +420,6 @@ shared! {
     Limit = 16,
     NeighborSettings = 104,
     Asked = 16,
-    InterfaceLimits = 72,
+    InterfaceLimits = 80,
     NeighborEvent = 192,
 }

@@ -193,7 +193,14 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
                 });
             }
         };
-        let extension = frame.header::<8>(l4).ok_or(Reason::IpMalformed)?;
+        let Some(extension) = frame.header::<8>(l4) else {
+            // Beyond the linear part of the frame, where the kernel looks and we do not.
+            return Err(if frame.holds(l4 + 8) {
+                beyond(ip.octet::<7>())
+            } else {
+                Reason::IpMalformed
+            });
+        };
         let len = if unit == 4 {
             (extension.octet::<1>() as usize + 2) * 4
         } else {
@@ -217,11 +224,17 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
             return Err(Reason::IpMalformed);
         }
     }
-    Err(if ip.octet::<7>() == 255 {
+    Err(beyond(ip.octet::<7>()))
+}
+
+/// The reason for headers that are not looked into: of this very link, neighbour discovery may hide there.
+#[inline(always)]
+fn beyond(hop_limit: u8) -> Reason {
+    if hop_limit == 255 {
         Reason::NdHidden
     } else {
         Reason::ParserLimit
-    })
+    }
 }
 
 /// Source and destination address of a parsed packet, in packet words.

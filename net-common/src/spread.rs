@@ -64,12 +64,14 @@ pub enum MacClass {
     Ndp,
     /// Answers for a protected neighbour from outside its set.
     Candidate,
+    /// ARP and neighbour discovery that is not for this host.
+    Others,
 }
 
 /// Cell of the limit for a source link-layer address on an interface, below [`NEIGHBOR_CELLS`].
 #[inline(always)]
 pub fn mac_cell(class: MacClass, mac: Mac, ifindex: u32, seed: u64) -> u32 {
-    let interface = u64::from(ifindex) << 2 | class as u64;
+    let interface = u64::from(ifindex) << 3 | class as u64;
     mix(mix(mac.0 ^ seed) ^ interface) as u32 & (NEIGHBOR_CELLS - 1)
 }
 

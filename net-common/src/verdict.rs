@@ -157,8 +157,8 @@ reasons! {
     /// More than two VLAN tags with a priority tag (VLAN id 0) among them: no honest host stacks those, Linux peels
     /// them off, and ARP or neighbour discovery could hide behind them from the guards.
     StackedPriorityTags = 48, "stacked_priority_tags", Drop;
-    /// IPv6 packet of this very link (hop limit 255) with more headers than the parser looks behind: neighbour
-    /// discovery could hide there from its guard (RFC 7113, RFC 8504 section 5.3).
+    /// IPv6 packet of this very link (hop limit 255) with more headers than the parser looks behind, or headers too far
+    /// back in a jumbo frame: neighbour discovery could hide there from its guard (RFC 7113, RFC 8504 section 5.3).
     NdHidden = 49, "nd_hidden", Drop;
 }
 

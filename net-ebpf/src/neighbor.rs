@@ -18,7 +18,8 @@ use net_common::{
         arp,
         ndp::{self, Kind, Message, Options},
         neighbor::{
-            self, ALL_CLAIMS, CANDIDATE, Claim, EventKind, Form, STEADY, Standing, event_limit,
+            self, ALL_CLAIMS, CANDIDATE, Claim, EventKind, Form, OTHERS, STEADY, Standing,
+            event_limit,
         },
     },
     parse::{self, Frame, Header, Packet},
@@ -46,6 +47,10 @@ const ADVERTISES_ROUTER: u32 = 1 << 2;
 /// It answers, or asks for an address of ours. The others are everybody's business, such as those of a router that
 /// is scanned through.
 const FOR_US: u32 = 1 << 3;
+/// Its Ethernet source must agree with the binding too.
+const SENDER_TOO: u32 = 1 << 4;
+/// Its link-layer address is its Ethernet source, for want of an option.
+const IMPLICIT: u32 = 1 << 5;
 
 /// Pointer to a field of a map's value or a reserved event.
 macro_rules! at {
@@ -169,7 +174,8 @@ fn key(ctx: &XdpContext, vlan: u16, version: Version, addr: AddrWords) -> Neighb
 /// Whether a binding of an address names this link-layer address.
 #[inline(always)]
 fn names(key: &NeighborKey, mac: Mac) -> bool {
-    // SAFETY: a value that the agent replaces meanwhile stays readable (RCU).
+    // SAFETY: a value that the agent replaces meanwhile stays readable; its memory may be another binding's then, for
+    // this one frame.
     unsafe { BINDINGS.get(key) }.is_some_and(|binding| neighbor::holds(binding, mac))
 }
 
@@ -189,6 +195,12 @@ fn hand_on(key: NeighborKey, claim: Option<Claim>, source: Mac, mut flags: u32) 
     if let Some(claim) = claim {
         (mac, form) = (claim.mac.0, claim.form);
         flags |= CLAIMS;
+        if claim.sender != Mac::NONE {
+            flags |= SENDER_TOO;
+        }
+        if !claim.explicit {
+            flags |= IMPLICIT;
+        }
     }
     let sighting: *mut Sighting = at!(scratch, NeighborScratch, sighting);
     let value = Sighting {
@@ -338,6 +350,12 @@ impl Site {
             },
             addr: s.key.addr,
             mac: Mac(s.mac),
+            sender: if self.is(SENDER_TOO) {
+                self.source()
+            } else {
+                Mac::NONE
+            },
+            explicit: !self.is(IMPLICIT),
             form: Form::from_number(s.form),
         }
     }
@@ -407,7 +425,7 @@ fn judge_claim(ctx: *mut xdp_md) -> Option<Verdict> {
         Reason::ArpPass
     };
     if !site.is(CLAIMS) {
-        let reason = Reason::from_number(take_shares(false.into())).unwrap_or(pass);
+        let reason = Reason::from_number(take_shares(UNKNOWN)).unwrap_or(pass);
         let observed = reason.action() == Action::Drop && !site.enforce();
         return Some(Verdict { reason, observed });
     }
@@ -438,22 +456,23 @@ fn judge_claim(ctx: *mut xdp_md) -> Option<Verdict> {
         reason
     } else if rogue {
         Reason::RaGuard
-    } else if standing == Standing::Valid
-        && (site.is(FOR_US) || !matches!(claim.form, Form::Request))
-    {
-        if take_own_share() != 0 {
-            Reason::NeighborValid
-        } else {
-            site.limit_reason()
-        }
     } else {
-        let expected = known || asked && matches!(claim.form, Form::Reply);
-        let fine = if standing == Standing::Valid {
-            Reason::NeighborValid
+        let answers = asked && matches!(claim.form, Form::Reply);
+        let (expected, fine) = if standing == Standing::Valid {
+            (OWN_SHARE, Reason::NeighborValid)
+        } else if answers {
+            (ASKED_FOR, pass)
+        } else if known {
+            (KNOWN, pass)
         } else {
-            pass
+            (UNKNOWN, pass)
         };
-        Reason::from_number(take_shares(expected.into())).unwrap_or(fine)
+        if standing == Standing::Valid && answers {
+            // The answer that we wait for. Who forges it says what is true.
+            fine
+        } else {
+            Reason::from_number(take_shares(expected)).unwrap_or(fine)
+        }
     };
     let reason = Reason::from_number(forget::<XdpContext>(reason as u32))?;
     let enforced = forget_bool(enforced);
@@ -488,53 +507,70 @@ fn forget_bool(value: bool) -> bool {
     forget::<XdpContext>(value.into()) != 0
 }
 
-/// Takes from the shares of a frame that agrees with no protected binding; `expected` when its claim was seen before
-/// or answers a request. The number of the reason when one is used up, else one that is none.
+/// What a frame may expect of [`take_shares`]: nobody of this interface was seen in its place before.
+const UNKNOWN: u32 = 0;
+/// Its claim was seen before.
+const KNOWN: u32 = 1;
+/// It answers a request of ours.
+const ASKED_FOR: u32 = 2;
+/// It agrees with a protected binding.
+const OWN_SHARE: u32 = 3;
+
+/// Takes a frame from its shares. The number of the reason when one is used up, else one that is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn take_shares(expected: u32) -> u32 {
-    let Some(site) = Site::new() else {
-        return u32::MAX;
-    };
-    let Some(cells) = site.cells() else {
-        return u32::MAX;
-    };
+    match shares(expected) {
+        Some(reason) => reason as u32,
+        None => u32::MAX,
+    }
+}
+
+#[inline(always)]
+fn shares(expected: u32) -> Option<Reason> {
+    let site = Site::new()?;
+    let cells = site.cells()?;
     let s = site.settings;
+    let request = !matches!(site.claim().form, Form::Announcement | Form::Reply);
+    let for_others = !site.is(FOR_US) && request;
+    // Beside all others: who forges it from its own Ethernet address does not spend it.
+    if expected == OWN_SHARE && !for_others && take_own_share() != 0 {
+        return None;
+    }
+    let announces = !site.is(NDP) && matches!(site.claim().form, Form::Announcement);
+    if announces && !take_of(&site, MacClass::Announcement, site.source(), &s.announce) {
+        return Some(Reason::ArpAnnounceLimit);
+    }
+    if !site.is(FOR_US) {
+        let within = take_of(&site, MacClass::Others, site.source(), &OTHERS)
+            && (expected == OWN_SHARE
+                || site.take(at!(cells, InterfaceLimits, others_tat_ns), &s.known));
+        return (!within).then_some(site.limit_reason());
+    }
+    if expected == ASKED_FOR {
+        // Not for each source: one may answer for a whole network (proxy ARP).
+        let within = site.take(at!(cells, InterfaceLimits, asked_tat_ns), &s.known);
+        return (!within).then_some(site.limit_reason());
+    }
     let class = if site.is(NDP) {
         MacClass::Ndp
     } else {
         MacClass::Arp
     };
-    let announces = !site.is(NDP) && matches!(site.claim().form, Form::Announcement);
-    if announces && !take_of(&site, MacClass::Announcement, site.source(), &s.announce) {
-        return Reason::ArpAnnounceLimit as u32;
-    }
-    if !site.is(FOR_US) {
-        let within = site.take(at!(cells, InterfaceLimits, others_tat_ns), &s.known);
-        return if within {
-            u32::MAX
-        } else {
-            site.limit_reason() as u32
-        };
-    }
     if !take_of(&site, class, site.source(), &s.mac) {
-        return site.limit_reason() as u32;
+        return Some(site.limit_reason());
     }
     if site.is(ADVERTISES_ROUTER)
         && !site.take(at!(cells, InterfaceLimits, router_tat_ns), &s.router)
     {
-        return Reason::RaLimit as u32;
+        return Some(Reason::RaLimit);
     }
-    let within = if expected != 0 {
-        site.take(at!(cells, InterfaceLimits, known_tat_ns), &s.known)
-    } else {
+    let within = if expected == UNKNOWN {
         site.take(at!(cells, InterfaceLimits, unknown_tat_ns), &s.unknown)
-    };
-    if within {
-        u32::MAX
     } else {
-        site.limit_reason() as u32
-    }
+        site.take(at!(cells, InterfaceLimits, known_tat_ns), &s.known)
+    };
+    (!within).then_some(site.limit_reason())
 }
 
 /// Takes from the share of a link-layer address.
@@ -546,16 +582,20 @@ fn take_of(site: &Site, class: MacClass, mac: Mac, rate: &Limit) -> bool {
         .is_none_or(|cell| site.take(cell, rate))
 }
 
-/// Takes from the share that is reserved for a protected neighbour.
+/// Takes from the share that is reserved for a protected neighbour, for a frame that one of its own addresses sent.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn take_own_share() -> u32 {
     let Some(site) = Site::new() else {
-        return 1;
+        return 0;
     };
     let Some(binding) = BINDINGS.get_ptr_mut(site.sighting.key) else {
-        return 1;
+        return 0;
     };
+    // SAFETY: a live map value; the agent may replace it meanwhile, then either set serves.
+    if !neighbor::holds(unsafe { &*binding }, site.source()) {
+        return 0;
+    }
     let cell = at!(binding, Binding, share_tat_ns);
     site.take(cell, &site.settings.share).into()
 }
@@ -580,7 +620,9 @@ extern "C" fn tell(ctx: *mut xdp_md, kind: u32, reason: u32, flags: u32) -> u32 
     };
     let event = entry.as_mut_ptr();
     put!(event, time_ns: u64 = site.now);
-    put!(event, mac: u64 = site.sighting.mac);
+    // An advertisement without its option does not say where it is from: nobody is to take over by that.
+    let unsaid = kind == EventKind::Claim && flags & NeighborEvent::REPLY != 0 && site.is(IMPLICIT);
+    put!(event, mac: u64 = if unsaid { 0 } else { site.sighting.mac });
     put!(event, source: u64 = site.sighting.source);
     // SAFETY: a live map value; volatile, or the copy would be a call of memmove.
     let key = unsafe { (&raw const site.sighting.key).read_volatile() };

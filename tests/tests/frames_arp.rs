@@ -859,7 +859,7 @@ fn what_is_not_for_us_has_a_limit_that_takes_nothing_from_what_is_r_arp_9() {
         lab.neighbors
             .set(|s| (s.known, s.mac, s.unknown, s.share) = (only(9), only(2), only(2), only(2)));
         // A router that is scanned through asks for all of its network; announcements and probes are like that.
-        for _ in 0..4 {
+        for _ in 0..8 {
             lab.expect("gateway", &asks, Reason::NeighborValid);
             lab.expect("stranger", &strangers, Reason::ArpPass);
         }
@@ -867,7 +867,8 @@ fn what_is_not_for_us_has_a_limit_that_takes_nothing_from_what_is_r_arp_9() {
         for arp in [ELSEWHERE, Arp::ANNOUNCEMENT, Arp::PROBE] {
             dropped(lab, "beyond", &arp.frame(), Reason::ArpLimit);
         }
-        dropped(lab, "gateway, beyond", &asks, Reason::ArpLimit);
+        // A protected neighbour has what is left to its own source.
+        lab.expect("gateway, beyond", &asks, Reason::NeighborValid);
         for _ in 0..2 {
             lab.expect(
                 "gateway, for us",
@@ -875,6 +876,13 @@ fn what_is_not_for_us_has_a_limit_that_takes_nothing_from_what_is_r_arp_9() {
                 Reason::NeighborValid,
             );
             lab.expect("stranger, for us", &Arp::REPLY.frame(), Reason::ArpPass);
+        }
+        for _ in 0..2 {
+            lab.expect(
+                "gateway, from the common shares",
+                &gateway(Arp::REQUEST).frame(),
+                Reason::NeighborValid,
+            );
         }
         dropped(
             lab,
@@ -897,7 +905,7 @@ fn a_protected_neighbours_share_survives_when_all_else_is_used_up_r_arp_9_c_31()
         lab.neighbors.protect(GATEWAY_V4, &[GATEWAY_MAC]);
         lab.neighbors.set(|s| {
             (s.mac, s.announce, s.known, s.unknown) = (only(4), only(2), only(3), only(2));
-            s.share = only(12);
+            s.share = only(8);
         });
         // Under the gateway's own Ethernet source, so that its cell of the limit per source is empty too.
         for n in 0..20 {
@@ -929,12 +937,17 @@ fn a_protected_neighbours_share_survives_when_all_else_is_used_up_r_arp_9_c_31()
                 lab.expect("gateway", &gateway(arp).frame(), Reason::NeighborValid);
             }
         }
-        // It is a share, and has an end.
+        // It is a share, and has an end; but not the answer that we wait for.
         dropped(
             lab,
             "beyond",
-            &gateway(Arp::REPLY).frame(),
+            &gateway(Arp::REQUEST).frame(),
             Reason::ArpLimit,
+        );
+        lab.expect(
+            "answer",
+            &gateway(Arp::REPLY).frame(),
+            Reason::NeighborValid,
         );
     });
 }
@@ -1028,9 +1041,11 @@ fn the_rate_of_events_is_bounded_and_a_new_holder_is_heard_in_a_flood_of_claims(
         bounded("claims", told(lab).len(), 40, start, 20);
         // Those that answer what we asked have a share beside, and so has the holder.
         lab.run_egress(&Arp::asks_for(GATEWAY_V4).frame());
-        let start = coarse_ns();
-        for _ in 0..200 {
-            lab.run(&spoofed(Arp::REPLY).frame());
+        let (start, steady) = (coarse_ns(), [2, 5, 0, 0, 0, 5]);
+        let answer = |mac| Arp::REPLY.of(GATEWAY_V4, mac).frame();
+        lab.run(&answer(steady));
+        for n in 0..200u8 {
+            lab.run(&answer([2, 6, 0, 0, 0, n]));
             lab.run_egress(&Arp::asks_for(GATEWAY_V4).frame());
             lab.run(&gateway(Arp::REPLY).frame());
         }
@@ -1038,6 +1053,34 @@ fn the_rate_of_events_is_bounded_and_a_new_holder_is_heard_in_a_flood_of_claims(
         let of = |kind| events.iter().filter(|event| event.0 == kind).count();
         bounded("candidates", of(EventKind::Claim), 40, start, 20);
         bounded("answers", of(EventKind::Answer), 20, start, 10);
+        // One that answers again, as the agent asks again, has a share that strangers cannot use up.
+        while coarse_ns() - start < 600_000_000 {
+            std::thread::yield_now();
+        }
+        for n in 0..200u8 {
+            lab.run(&answer([2, 7, 0, 0, 0, n]));
+        }
+        lab.run(&answer(steady));
+        let heard = |event: &(EventKind, u32, [u8; 6])| {
+            event.2 == steady && event.1 & NeighborEvent::STEADY != 0
+        };
+        let events = told(lab);
+        assert!(events.iter().any(heard), "{events:?}");
+        assert_eq!(
+            events
+                .iter()
+                .filter(|e| e.1 & NeighborEvent::STEADY != 0)
+                .count(),
+            1
+        );
+        // But one alone cannot use that up either.
+        let start = coarse_ns();
+        for _ in 0..200 {
+            lab.run(&spoofed(Arp::REPLY).frame());
+        }
+        let count = told(lab).len() as u64;
+        let refill = (coarse_ns() - start) * 4 / 1_000_000_000 + 1;
+        assert!(count <= 4 + refill, "answers of one: {count}");
         // Claims to many protected addresses at once.
         lab.neighbors.refill_events();
         let start = coarse_ns();
@@ -1111,6 +1154,27 @@ fn a_binding_that_is_learned_tells_every_answer_and_drops_none() {
                 Reason::ArpPass,
             );
             assert_eq!(told(lab), [(EventKind::Answer, flags, mac)]);
+        }
+    });
+}
+
+#[test]
+fn one_address_may_answer_for_a_whole_network_r_arp_9_r_arp_10() {
+    enforcing(|lab| {
+        // Proxy ARP: far more answers than one source may send unasked.
+        lab.neighbors.set(|s| s.mac = only(2));
+        for n in 1..=50 {
+            let addr = Ipv4Addr::new(10, 1, 1, n);
+            lab.run_egress(&Arp::asks_for(addr).frame());
+            let answer = Arp::REPLY.of(addr, CLIENT_MAC).frame();
+            lab.expect("an answer", &answer, Reason::ArpPass);
+        }
+        for (n, reason) in [Reason::ArpPass, Reason::ArpPass, Reason::ArpLimit]
+            .into_iter()
+            .enumerate()
+        {
+            let unasked = Arp::REPLY.of(Ipv4Addr::new(10, 1, 2, n as u8), CLIENT_MAC);
+            lab.expect("not asked for", &unasked.frame(), reason);
         }
     });
 }

@@ -521,7 +521,13 @@ fn a_protected_address_is_held_to_its_binding_by_every_carrier_r_nd_6_c_38() {
             assert_eq!(event.kind, EventKind::Claim as u32, "{what}");
             assert_eq!(event.flags, flags | NeighborEvent::DROPPED, "{what}");
             assert_eq!(event.key, key(GATEWAY_V6, 0), "{what}");
-            assert_eq!(Mac(event.mac).octets(), CLIENT_MAC, "{what}");
+            // An answer without its option does not say who is to take over.
+            let told = if what == "advertisement by its frame's source" {
+                Mac::NONE
+            } else {
+                Mac::new(CLIENT_MAC)
+            };
+            assert_eq!(Mac(event.mac), told, "{what}");
             assert_eq!(Mac(event.source).octets(), CLIENT_MAC, "{what}");
             assert_eq!(
                 event.frame[..event.len as usize],
@@ -790,6 +796,54 @@ fn nothing_hides_behind_a_payload_length_of_zero() {
         lab.expect("its length told", &frame, Reason::NeighborMismatch);
         frame[14 + 4..14 + 6].fill(0);
         lab.expect("length 0", &frame, Reason::NeighborMismatch);
+    });
+}
+
+#[test]
+fn what_takes_routes_away_must_come_from_the_router_itself_r_nd_3_r_nd_6() {
+    enforcing(|lab| {
+        lab.neighbors.protect(GATEWAY_V6, &[GATEWAY_MAC]);
+        // The option says what is true; the prefix, the lifetime or the missing router flag is the lie.
+        let ra = Nd::router_advertisement(GATEWAY_V6).with_source(GATEWAY_MAC);
+        let mut host = Nd::advertisement(GATEWAY_V6, false).with_target(GATEWAY_MAC);
+        host.body[4] &= !0x80;
+        for (what, nd) in [("router advertisement", ra), ("no router any more", host)] {
+            let honest = nd.clone().from(GATEWAY_MAC).frame();
+            lab.expect(what, &honest, Reason::NeighborValid);
+            let forged = nd.from(CLIENT_MAC).frame();
+            lab.expect(what, &forged, Reason::NeighborMismatch);
+        }
+        // What only tells where it is may come by another address, as VRRP sends it (R-ARP-3).
+        let mut router = Nd::advertisement(GATEWAY_V6, false).with_target(GATEWAY_MAC);
+        router.body[4] |= 0x80;
+        let frame = router.from(CLIENT_MAC).frame();
+        lab.expect("still a router", &frame, Reason::NeighborValid);
+    });
+}
+
+#[test]
+fn nothing_hides_beyond_the_linear_part_of_a_jumbo_frame() {
+    enforcing(|lab| {
+        lab.neighbors.protect(GATEWAY_V6, &[GATEWAY_MAC]);
+        let long = Envelope {
+            extensions: &[Extension::DestOptions(2048); 2],
+            ..Envelope::V6
+        };
+        let spoof = Nd::advertisement(GATEWAY_V6, true).with_target(CLIENT_MAC);
+        let mut frame = spoof.wrapped(&long).frame();
+        let l4 = long.l4();
+        // The extension header, then the message, lies where the program cannot look.
+        for linear in [14 + 40 + 8, l4 - 8, l4, l4 + 7] {
+            let ran = lab.run_split(&frame, linear);
+            assert_eq!(
+                (ran.reason, ran.observed),
+                (Reason::NdHidden, false),
+                "{linear}"
+            );
+        }
+        frame[14 + 7] = 64;
+        let ran = lab.run_split(&frame, 14 + 40 + 8);
+        assert_eq!(ran.reason, Reason::ParserLimit, "it came over routers");
     });
 }
 

@@ -23,6 +23,11 @@ pub struct Claim {
     /// Where it is said to be. [`Mac::NONE`] when the frame says so in a way that we cannot read; the kernel
     /// might, so it agrees with no binding.
     pub mac: Mac,
+    /// Another link-layer address that the binding must hold as well, that which sent it; [`Mac::NONE`] when it does
+    /// not matter.
+    pub sender: Mac,
+    /// `mac` stands in the frame; it was not taken from the Ethernet header for want of anything better.
+    pub explicit: bool,
     /// What carries it.
     pub form: Form,
 }
@@ -101,7 +106,7 @@ pub fn standing(claim: &Claim, binding: Option<&Binding>, asked: bool) -> Standi
     let Some(binding) = binding else {
         return Standing::Unbound;
     };
-    let agrees = holds(binding, claim.mac);
+    let agrees = holds(binding, claim.mac) && (claim.sender.0 == 0 || holds(binding, claim.sender));
     if binding.flags & Binding::OWN != 0 {
         return if agrees {
             Standing::OwnValid
@@ -213,6 +218,10 @@ pub const fn event_limit(kind: EventKind) -> Limit {
         EventKind::OwnClaim | EventKind::RogueRouter => per_second(5, 10),
     }
 }
+
+/// Frames of one source link-layer address that are not for this host: a router that is scanned through asks for
+/// hundreds of addresses a second.
+pub const OTHERS: Limit = per_second(500, 1000);
 
 /// Answers of one link-layer address for protected neighbours from outside their sets, that the agent is told of.
 pub const CANDIDATE: Limit = per_second(4, 4);

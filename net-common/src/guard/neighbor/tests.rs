@@ -34,6 +34,8 @@ fn claim(version: Version, mac: Mac, form: Form) -> Claim {
         version,
         addr: ADDR,
         mac,
+        sender: Mac::NONE,
+        explicit: true,
         form,
     }
 }
@@ -458,4 +460,22 @@ fn steady_is_who_answers_again_within_3_s_but_not_at_once_r_arp_6() {
     assert!(steady(cell, 7, start + 2700 * MS).0, "each answer counts");
     let (_, cell) = steady(cell, 8, start + 300 * MS);
     assert!(!steady(cell, 7, start + 600 * MS).0, "overwritten");
+}
+
+#[test]
+fn a_sender_that_matters_must_be_in_the_set_too_r_nd_3() {
+    let mut set = binding(Binding::PROTECTED, &[ROUTER]);
+    set.macs[1] = VIRTUAL.0;
+    for (sender, expected) in [
+        (Mac::NONE, Standing::Valid),
+        (ROUTER, Standing::Valid),
+        (VIRTUAL, Standing::Valid),
+        (STRANGER, Standing::Mismatch),
+    ] {
+        let claim = Claim {
+            sender,
+            ..claim(Version::V6, ROUTER, Form::Announcement)
+        };
+        assert_eq!(standing(&claim, Some(&set), false), expected, "{sender}");
+    }
 }
