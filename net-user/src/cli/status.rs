@@ -42,6 +42,14 @@ pub(super) fn human(status: &Status) -> String {
             tone(&format!("Degraded{mode}: {problems}."), Tone::Bad)
         }
     };
+    // Whoever has it has this host's traffic.
+    let gateways = &status.neighbors.contested_gateways;
+    if !gateways.is_empty() {
+        let gateways = gateways.join(", ");
+        let contested =
+            format!(" Contested: default gateway {gateways} (`netmoat events` says by whom).");
+        text += &tone(&contested, Tone::Bad);
+    }
     text.push('\n');
     for problem in &status.problems {
         text += &format!("  - {problem}\n");

@@ -135,7 +135,7 @@ impl NeighborWatch {
             verifier: Verifier::default(),
             stations: Stations::new(now.mono),
             probes: Probes::default(),
-            journal: Journal::default(),
+            journal: Journal::new(now.wall),
             store,
             send,
             lost: 0,
@@ -204,6 +204,9 @@ impl NeighborWatch {
         let routed = self.bindings.route(&self.gateways, now);
         self.left_out = routed.left_out;
         self.changed |= !routed.new.is_empty() || !routed.gone.is_empty();
+        if routed.forgotten {
+            self.store.change();
+        }
         for key in &routed.gone {
             self.verifier.forget(key);
             self.store.change();
@@ -266,8 +269,32 @@ impl NeighborWatch {
             .tick(|key| known(bindings, ports, key), now.mono, &mut out);
         self.carry_out(out, now);
         self.journal.tick(now);
-        self.store
-            .tick(now.mono, || self.bindings.saved(&self.ports))
+        let ended = self
+            .store
+            .tick(now.mono, || self.bindings.saved(&self.ports))?;
+        Some(ended.map(|late| self.restore(late, now)))
+    }
+
+    /// What could not be read at the start.
+    fn restore(&mut self, late: Vec<Saved>, now: Now) {
+        for saved in late {
+            if let Some(port) = self.ports.iter().find(|p| p.name == saved.interface) {
+                let key = ports::key(saved.address, port.ifindex, saved.vlan);
+                self.verifier.forget(&key);
+            }
+            self.bindings.restore(saved, &self.policy, &self.ports, now);
+            self.changed = true;
+        }
+    }
+
+    /// Saves at once what is not saved yet; gives the outcome, in words.
+    pub fn save(&mut self) -> tokio::sync::oneshot::Receiver<Result<(), String>> {
+        self.store.save()
+    }
+
+    /// That pinned neighbours were lost, until something is pinned.
+    pub fn lost_pins(&self) -> Option<&str> {
+        self.store.lost()
     }
 
     /// Saves what is not saved yet.
@@ -324,13 +351,15 @@ impl NeighborWatch {
 
     fn apply(&mut self, key: &NeighborKey, decision: Decision, now: Now) {
         let place = self.place(key);
-        let enforced = !self.observe && self.mode(address(key)) == GuardMode::Enforce;
+        let enforced = self.in_force(self.mode(address(key))) == GuardMode::Enforce;
         let Some(entry) = self.bindings.get_mut(key) else {
             return;
         };
         match decision {
             Decision::Spoof { claimed, holder } => {
-                entry.spoofs += 1;
+                if entry.spoofed(&words::name(claimed), now) {
+                    self.store.change();
+                }
                 let text = words::spoof(&place, claimed, holder, entry, enforced);
                 self.note(Kind::Spoof, key, vec![claimed, holder], text, now);
             }
