@@ -89,7 +89,7 @@ impl Scene {
         let (mac, own) = (self.victim.link.mac, link_local(self.victim.link.mac));
         host.ns
             .ip(&format!(
-                "addr add {FAR_V4}/32 dev lo\naddr add {FAR_V6}/128 dev lo\n\
+                "addr add {FAR_V4}/32 dev lo\naddr add {FAR_V6}/128 dev lo nodad\n\
                  neigh replace {own} lladdr {} dev eth0 nud permanent",
                 link::text(mac)
             ))
