@@ -23,6 +23,9 @@ pub const BINDING_MACS: usize = 8;
 pub const NEIGHBOR_CELLS: u32 = 16_384;
 /// Cells of what was asked for, a power of two; 64 KiB.
 pub const ASKED_CELLS: u32 = 4_096;
+/// Cells of the link-layer addresses that answered for a protected neighbour from outside its set, a power of two;
+/// 512 KiB.
+pub const CANDIDATE_CELLS: u32 = 65_536;
 /// Cells of the neighbours seen before, a power of two; 256 KiB.
 pub const SEEN_CELLS: u32 = 32_768;
 /// Cells of the limits per interface, a power of two. Interfaces whose indices agree in the low bits share.
@@ -231,7 +234,7 @@ pub struct NeighborKey {
 }
 
 /// Value of `BINDINGS`: the link-layer addresses that an address may be at. The agent writes the whole of it,
-/// the data path the four times.
+/// the data path the times.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Binding {
@@ -248,6 +251,9 @@ pub struct Binding {
     /// GCRA of events: contradicting claims that answer a request of ours. Apart from the others, so that
     /// who floods claims does not hide a new holder that answers.
     pub candidate_tat_ns: u64,
+    /// GCRA of events: the same, from a link-layer address that answered before in the last 3 s. Random ones never do,
+    /// so that who floods them does not hide a new holder that answers each request.
+    pub steady_tat_ns: u64,
     /// GCRA of events: answers of the recorded holder. Apart from all claims: a lost answer would look like
     /// silence.
     pub answer_tat_ns: u64,
@@ -283,7 +289,8 @@ pub struct NeighborSettings {
     pub mac: Limit,
     /// ARP announcements of one source link-layer address (R-ARP-7).
     pub announce: Limit,
-    /// Frames of neighbours seen before and answers to requests of ours, on one interface.
+    /// Frames of neighbours seen before on one interface; answers to requests of ours, and what is not for this host,
+    /// have as much again each.
     pub known: Limit,
     /// Frames of all others on one interface.
     pub unknown: Limit,
@@ -347,6 +354,8 @@ pub struct InterfaceLimits {
     pub rogue_tat_ns: u64,
     /// Requests and announcements that are not for this host; [`NeighborSettings::known`] is their rate too.
     pub others_tat_ns: u64,
+    /// Answers to requests of ours; [`NeighborSettings::known`] is their rate too.
+    pub asked_tat_ns: u64,
     /// Events of contradicting claims that nobody asked for, of all bindings together.
     pub claims_tat_ns: u64,
 }
@@ -367,7 +376,7 @@ pub struct NeighborEvent {
     pub kind: u32,
     /// The flags below.
     pub flags: u32,
-    /// [`crate::verdict::Reason`] of the frame so far; limits may still follow.
+    /// [`crate::verdict::Reason`] of the frame.
     pub reason: u32,
     /// Octets of the frame in `frame`.
     pub len: u32,
@@ -384,6 +393,8 @@ impl NeighborEvent {
     pub const REPLY: u32 = 1 << 2;
     /// The frame was dropped.
     pub const DROPPED: u32 = 1 << 3;
+    /// The link-layer address answered for this address before, in the last 3 s.
+    pub const STEADY: u32 = 1 << 4;
 }
 
 /// Number of the allowlist.
@@ -460,11 +471,11 @@ shared! {
     ListenerEvent = 4,
     SockOffsets = 16,
     NeighborKey = 24,
-    Binding = 104,
+    Binding = 112,
     Limit = 16,
     NeighborSettings = 104,
     Asked = 16,
-    InterfaceLimits = 72,
+    InterfaceLimits = 80,
     NeighborEvent = 192,
     ListTable = 200,
     HitLog = 16_392,

@@ -30,6 +30,8 @@ pub trait Frame {
     fn header<const N: usize>(&self, offset: usize) -> Option<Self::Header<N>>;
     /// Whether the whole frame, beyond its linear part too, has `len` octets.
     fn holds(&self, len: usize) -> bool;
+    /// Octets of the whole frame, beyond its linear part too.
+    fn total_len(&self) -> usize;
     /// `value` itself. In the kernel it is read back from memory, so that the verifier has one state
     /// for all the ways that led to it.
     #[inline(always)]
@@ -77,13 +79,15 @@ pub fn parse<F: Frame>(frame: &F) -> Result<Packet, Reason> {
     network(frame, payload(frame)?)
 }
 
-/// Looks behind the VLAN tags.
+/// Looks behind the VLAN tags. Three tags belong to an interface on top of VLANs on top of VLANs, unless one of them
+/// is a priority tag: those Linux peels off in any number (6.12 `vlan_do_receive`, `__netif_receive_skb_core`).
 #[inline(always)]
 pub fn payload<F: Frame>(frame: &F) -> Result<Payload, Reason> {
     let ethernet = frame.header::<14>(0).ok_or(Reason::UnknownEtherType)?;
     let mut ether_type = EtherType(ethernet.be16::<12>());
     let mut l3 = 14;
     let mut vlan = 0;
+    let mut priority = false;
     for _ in 0..MAX_VLAN_TAGS {
         if !ether_type.is_vlan() {
             break;
@@ -94,10 +98,16 @@ pub fn payload<F: Frame>(frame: &F) -> Result<Payload, Reason> {
         if id != 0 {
             vlan = id;
         }
+        priority |= id == 0;
         l3 += 4;
     }
     if ether_type.is_vlan() {
-        return Err(Reason::ParserLimit);
+        let tag = frame.header::<4>(l3).ok_or(Reason::ParserLimit)?;
+        return Err(if priority || tag.be16::<0>() & 0x0fff == 0 {
+            Reason::StackedPriorityTags
+        } else {
+            Reason::ParserLimit
+        });
     }
     Ok(Payload {
         ether_type,
@@ -146,13 +156,18 @@ fn ipv4<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
 #[inline(always)]
 fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
     let ip = frame.header::<40>(l3).ok_or(Reason::IpMalformed)?;
-    let payload_len = ip.be16::<4>() as usize;
-    // Length 0 is a jumbogram (RFC 2675) or one that the NIC has yet to cut up.
+    let first = IpProto(ip.octet::<6>());
+    let mut payload_len = ip.be16::<4>() as usize;
+    // A jumbogram (RFC 2675). Linux looks for its length in the options, but takes what the frame has when there is
+    // none (6.12 ip6_rcv_core).
+    if payload_len == 0 && first == IpProto::HOP_BY_HOP {
+        payload_len = frame.total_len().saturating_sub(l3 + 40);
+    }
     if ip.octet::<0>() >> 4 != 6 || payload_len == 0 || !frame.holds(l3 + 40 + payload_len) {
         return Err(Reason::IpMalformed);
     }
     let traffic_class = ip.octet::<0>() << 4 | ip.octet::<1>() >> 4;
-    let mut protocol = IpProto(ip.octet::<6>());
+    let mut protocol = first;
     let mut skipped = 0;
     // Bit 0: more fragments; bit 1: a fragment header was there.
     let mut fragment = 0;
@@ -178,7 +193,14 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
                 });
             }
         };
-        let extension = frame.header::<8>(l4).ok_or(Reason::IpMalformed)?;
+        let Some(extension) = frame.header::<8>(l4) else {
+            // Beyond the linear part of the frame, where the kernel looks and we do not.
+            return Err(if frame.holds(l4 + 8) {
+                beyond(ip.octet::<7>())
+            } else {
+                Reason::IpMalformed
+            });
+        };
         let len = if unit == 4 {
             (extension.octet::<1>() as usize + 2) * 4
         } else {
@@ -202,7 +224,17 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
             return Err(Reason::IpMalformed);
         }
     }
-    Err(Reason::ParserLimit)
+    Err(beyond(ip.octet::<7>()))
+}
+
+/// The reason for headers that are not looked into: of this very link, neighbour discovery may hide there.
+#[inline(always)]
+fn beyond(hop_limit: u8) -> Reason {
+    if hop_limit == 255 {
+        Reason::NdHidden
+    } else {
+        Reason::ParserLimit
+    }
 }
 
 /// Source and destination address of a parsed packet, in packet words.
@@ -260,6 +292,10 @@ impl<'a> Frame for Octets<'a> {
 
     fn holds(&self, len: usize) -> bool {
         len <= self.0.len()
+    }
+
+    fn total_len(&self) -> usize {
+        self.0.len()
     }
 }
 

@@ -4,8 +4,8 @@
 
 use crate::{
     abi::{
-        ASKED_CELLS, AddrWords, INTERFACE_CELLS, NEIGHBOR_CELLS, NeighborKey, SEEN_CELLS,
-        SOCKET_FILTER_BLOCKS, SYN_ACK_CELLS,
+        ASKED_CELLS, AddrWords, CANDIDATE_CELLS, INTERFACE_CELLS, NEIGHBOR_CELLS, NeighborKey,
+        SEEN_CELLS, SOCKET_FILTER_BLOCKS, SYN_ACK_CELLS,
     },
     units::{Mac, Version},
 };
@@ -62,12 +62,16 @@ pub enum MacClass {
     Announcement,
     /// Neighbour discovery.
     Ndp,
+    /// Answers for a protected neighbour from outside its set.
+    Candidate,
+    /// ARP and neighbour discovery that is not for this host.
+    Others,
 }
 
 /// Cell of the limit for a source link-layer address on an interface, below [`NEIGHBOR_CELLS`].
 #[inline(always)]
 pub fn mac_cell(class: MacClass, mac: Mac, ifindex: u32, seed: u64) -> u32 {
-    let interface = u64::from(ifindex) << 2 | class as u64;
+    let interface = u64::from(ifindex) << 3 | class as u64;
     mix(mix(mac.0 ^ seed) ^ interface) as u32 & (NEIGHBOR_CELLS - 1)
 }
 
@@ -88,6 +92,14 @@ pub fn seen_place(key: &NeighborKey, mac: Mac, seed: u64) -> (u32, u64) {
     );
     let h = mix(addr_hash(&key.addr, seed) ^ place);
     ((h >> 32) as u32 & (SEEN_CELLS - 1), mix(h ^ mac.0) | 1)
+}
+
+/// Where an answer for a protected neighbour from outside its set stands among those: its cell, below
+/// [`CANDIDATE_CELLS`], and its fingerprint.
+#[inline(always)]
+pub fn candidate_place(key: &NeighborKey, mac: Mac, seed: u64) -> (u32, u32) {
+    let h = mix(addr_hash(&key.addr, seed) ^ mix(mac.0 ^ u64::from(key.ifindex) << 48));
+    ((h >> 32) as u32 & (CANDIDATE_CELLS - 1), h as u32)
 }
 
 /// Cell of what an interface has in common, below [`INTERFACE_CELLS`].

@@ -154,10 +154,16 @@ reasons! {
     RaLimit = 46, "ra_limit", Drop;
     /// The agent could not be told of a neighbour's claim or answer: its ring buffer was full.
     NeighborEventLost = 47, "neighbor_event_lost", Note;
+    /// More than two VLAN tags with a priority tag (VLAN id 0) among them: no honest host stacks those, Linux peels
+    /// them off, and ARP or neighbour discovery could hide behind them from the guards.
+    StackedPriorityTags = 48, "stacked_priority_tags", Drop;
+    /// IPv6 packet of this very link (hop limit 255) with more headers than the parser looks behind, or headers too far
+    /// back in a jumbo frame: neighbour discovery could hide there from its guard (RFC 7113, RFC 8504 section 5.3).
+    NdHidden = 49, "nd_hidden", Drop;
     /// Packet from a source on the allowlist: nothing else is asked of it.
-    Allowed = 48, "allowed", Pass;
+    Allowed = 50, "allowed", Pass;
     /// Packet from a source on the blocklist.
-    Blocked = 49, "blocked", Drop;
+    Blocked = 51, "blocked", Drop;
 }
 
 /// A decision about one packet.

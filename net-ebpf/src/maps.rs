@@ -8,9 +8,9 @@ use aya_ebpf::{
 };
 use net_common::{
     abi::{
-        ASKED_CELLS, Asked, Binding, CookieKeys, HitLog, INTERFACE_CELLS, InterfaceLimits,
-        LIST_TABLES as LIST_TABLE_ENTRIES, ListTable, Listener, ListenerKey, ListenerStats,
-        MAX_BINDINGS, MAX_LISTENER_KEYS, MAX_LISTENERS, NEIGHBOR_CELLS, NeighborKey,
+        ASKED_CELLS, Asked, Binding, CANDIDATE_CELLS, CookieKeys, HitLog, INTERFACE_CELLS,
+        InterfaceLimits, LIST_TABLES as LIST_TABLE_ENTRIES, ListTable, Listener, ListenerKey,
+        ListenerStats, MAX_BINDINGS, MAX_LISTENER_KEYS, MAX_LISTENERS, NEIGHBOR_CELLS, NeighborKey,
         NeighborSettings, PortState, SEEN_CELLS, SOCKET_FILTER_BLOCKS, SYN_ACK_CELLS, Settings,
     },
     guard::ndp,
@@ -98,6 +98,11 @@ pub static ASKED: Array<Asked> = Array::with_max_entries(ASKED_CELLS, 0);
 /// of again. Written by the data path, as slowly as it may tell.
 #[map]
 pub static SEEN: Array<u64> = Array::with_max_entries(SEEN_CELLS, 0);
+
+/// Who answered for protected neighbours from outside their sets, by hash of both: fingerprint and time. Written by the
+/// data path; one that is overwritten has answered for the first time again.
+#[map]
+pub static CANDIDATES: Array<u64> = Array::with_max_entries(CANDIDATE_CELLS, 0);
 
 /// Theoretical arrival times by hash of the source link-layer address. Written by the data path.
 #[map]

@@ -17,10 +17,13 @@ use net_common::{
     guard::{
         arp,
         ndp::{self, Kind, Message, Options},
-        neighbor::{self, ALL_CLAIMS, Claim, EventKind, Form, Standing, event_limit},
+        neighbor::{
+            self, ALL_CLAIMS, CANDIDATE, Claim, EventKind, Form, OTHERS, STEADY, Standing,
+            event_limit,
+        },
     },
     parse::{self, Frame, Header, Packet},
-    spread::{MacClass, asked_cell, interface_cell, mac_cell, seen_place},
+    spread::{MacClass, asked_cell, candidate_place, interface_cell, mac_cell, seen_place},
     units::{EtherType, IpProto, Mac, Version},
     verdict::{Action, Reason, Verdict},
 };
@@ -28,7 +31,7 @@ use net_common::{
 use crate::{
     limit,
     maps::{
-        ASKED, BINDINGS, HEARTBEAT, INTERFACE_LIMITS, NEIGHBOR_EVENTS, NEIGHBOR_LIMIT,
+        ASKED, BINDINGS, CANDIDATES, HEARTBEAT, INTERFACE_LIMITS, NEIGHBOR_EVENTS, NEIGHBOR_LIMIT,
         NEIGHBOR_SCRATCH, NEIGHBOR_SETTINGS, NeighborScratch, SEEN, SETTINGS, Sighting,
     },
     packet::{Context, View, forget, offset, unpack},
@@ -44,6 +47,10 @@ const ADVERTISES_ROUTER: u32 = 1 << 2;
 /// It answers, or asks for an address of ours. The others are everybody's business, such as those of a router that
 /// is scanned through.
 const FOR_US: u32 = 1 << 3;
+/// Its Ethernet source must agree with the binding too.
+const SENDER_TOO: u32 = 1 << 4;
+/// Its link-layer address is its Ethernet source, for want of an option.
+const IMPLICIT: u32 = 1 << 5;
 
 /// Pointer to a field of a map's value or a reserved event.
 macro_rules! at {
@@ -69,6 +76,22 @@ fn ruled(settings: &NeighborSettings, enforce: u32, reason: Reason) -> Verdict {
     Verdict {
         reason,
         observed: settings.flags & enforce == 0 && reason.action() == Action::Drop,
+    }
+}
+
+/// The verdict of a frame that the parser could not look into, for a reason that may be one of these guards': it is
+/// theirs only while they are on.
+#[inline(always)]
+pub fn hidden(reason: Reason) -> Verdict {
+    use NeighborSettings as S;
+    let (on, enforce) = match reason {
+        Reason::StackedPriorityTags => (S::ARP | S::NDP, S::ARP_ENFORCE | S::NDP_ENFORCE),
+        Reason::NdHidden => (S::NDP, S::NDP_ENFORCE),
+        _ => return reason.into(),
+    };
+    match NEIGHBOR_SETTINGS.get(0) {
+        Some(settings) if settings.flags & on != 0 => ruled(settings, enforce, reason),
+        _ => Reason::ParserLimit.into(),
     }
 }
 
@@ -151,7 +174,8 @@ fn key(ctx: &XdpContext, vlan: u16, version: Version, addr: AddrWords) -> Neighb
 /// Whether a binding of an address names this link-layer address.
 #[inline(always)]
 fn names(key: &NeighborKey, mac: Mac) -> bool {
-    // SAFETY: a value that the agent replaces meanwhile stays readable (RCU).
+    // SAFETY: a value that the agent replaces meanwhile stays readable; its memory may be another binding's then, for
+    // this one frame.
     unsafe { BINDINGS.get(key) }.is_some_and(|binding| neighbor::holds(binding, mac))
 }
 
@@ -171,6 +195,12 @@ fn hand_on(key: NeighborKey, claim: Option<Claim>, source: Mac, mut flags: u32) 
     if let Some(claim) = claim {
         (mac, form) = (claim.mac.0, claim.form);
         flags |= CLAIMS;
+        if claim.sender != Mac::NONE {
+            flags |= SENDER_TOO;
+        }
+        if !claim.explicit {
+            flags |= IMPLICIT;
+        }
     }
     let sighting: *mut Sighting = at!(scratch, NeighborScratch, sighting);
     let value = Sighting {
@@ -192,51 +222,12 @@ fn message(
     settings: &NeighborSettings,
     packet: &Packet,
 ) -> Result<(Message, Options), Reason> {
-    let frame = View(ctx);
-    // First: the compiler would leave out a check that follows from those below, and the verifier wants it.
-    let ethernet = frame.header::<14>(0).ok_or(Reason::ParserLimit)?;
-    let source = ndp::ethernet_source(ethernet);
-    let ip = frame.header::<40>(packet.l3).ok_or(Reason::ParserLimit)?;
-    let hop_limit = ip.octet::<7>();
-    let (src, dst) = parse::addresses(&frame, packet).ok_or(Reason::ParserLimit)?;
-    if packet.protocol != IpProto::ICMPV6 {
-        let guarded = settings.flags & NeighborSettings::RA_GUARD != 0;
-        let hides = ndp::hides_from_ra_guard(packet.protocol, hop_limit, &src);
-        return Err(if guarded && hides {
-            Reason::RaGuardHeader
-        } else {
-            Reason::NoRule
-        });
-    }
-    let icmp = frame.header::<8>(packet.l4).ok_or(Reason::NoRule)?;
-    let kind = Kind::from_type(icmp.octet::<0>()).ok_or(Reason::NoRule)?;
-    let target = if kind.has_target() {
-        let body = frame.header::<24>(packet.l4).ok_or(Reason::NdMalformed)?;
-        [
-            body.word::<8>(),
-            body.word::<12>(),
-            body.word::<16>(),
-            body.word::<20>(),
-        ]
-    } else {
-        [0; 4]
-    };
-    let message = Message {
-        kind,
-        code: icmp.octet::<1>(),
-        len: packet.l4_len,
-        hop_limit,
-        fragment_header: packet.fragment_header,
-        flags: icmp.octet::<4>(),
-        src,
-        dst,
-        target,
-        source,
-    };
+    let guarded = settings.flags & NeighborSettings::RA_GUARD != 0;
+    let message = ndp::read(&View(ctx), packet, guarded)?;
     if let Some(reason) = message.sanity() {
         return Err(reason);
     }
-    let options = options(ctx, packet, kind.body_len()).ok_or(Reason::NdMalformed)?;
+    let options = options(ctx, packet, message.kind.body_len()).ok_or(Reason::NdMalformed)?;
     match message.option_sanity(&options) {
         Some(reason) => Err(reason),
         None => Ok((message, options)),
@@ -359,6 +350,12 @@ impl Site {
             },
             addr: s.key.addr,
             mac: Mac(s.mac),
+            sender: if self.is(SENDER_TOO) {
+                self.source()
+            } else {
+                Mac::NONE
+            },
+            explicit: !self.is(IMPLICIT),
             form: Form::from_number(s.form),
         }
     }
@@ -428,7 +425,7 @@ fn judge_claim(ctx: *mut xdp_md) -> Option<Verdict> {
         Reason::ArpPass
     };
     if !site.is(CLAIMS) {
-        let reason = Reason::from_number(take_shares(false.into())).unwrap_or(pass);
+        let reason = Reason::from_number(take_shares(UNKNOWN)).unwrap_or(pass);
         let observed = reason.action() == Action::Drop && !site.enforce();
         return Some(Verdict { reason, observed });
     }
@@ -459,22 +456,23 @@ fn judge_claim(ctx: *mut xdp_md) -> Option<Verdict> {
         reason
     } else if rogue {
         Reason::RaGuard
-    } else if standing == Standing::Valid
-        && (site.is(FOR_US) || !matches!(claim.form, Form::Request))
-    {
-        if take_own_share() != 0 {
-            Reason::NeighborValid
-        } else {
-            site.limit_reason()
-        }
     } else {
-        let expected = known || asked && matches!(claim.form, Form::Reply);
-        let fine = if standing == Standing::Valid {
-            Reason::NeighborValid
+        let answers = asked && matches!(claim.form, Form::Reply);
+        let (expected, fine) = if standing == Standing::Valid {
+            (OWN_SHARE, Reason::NeighborValid)
+        } else if answers {
+            (ASKED_FOR, pass)
+        } else if known {
+            (KNOWN, pass)
         } else {
-            pass
+            (UNKNOWN, pass)
         };
-        Reason::from_number(take_shares(expected.into())).unwrap_or(fine)
+        if standing == Standing::Valid && answers {
+            // The answer that we wait for. Who forges it says what is true.
+            fine
+        } else {
+            Reason::from_number(take_shares(expected)).unwrap_or(fine)
+        }
     };
     let reason = Reason::from_number(forget::<XdpContext>(reason as u32))?;
     let enforced = forget_bool(enforced);
@@ -509,74 +507,95 @@ fn forget_bool(value: bool) -> bool {
     forget::<XdpContext>(value.into()) != 0
 }
 
-/// Takes from the shares of a frame that agrees with no protected binding; `expected` when its claim was seen before
-/// or answers a request. The number of the reason when one is used up, else one that is none.
+/// What a frame may expect of [`take_shares`]: nobody of this interface was seen in its place before.
+const UNKNOWN: u32 = 0;
+/// Its claim was seen before.
+const KNOWN: u32 = 1;
+/// It answers a request of ours.
+const ASKED_FOR: u32 = 2;
+/// It agrees with a protected binding.
+const OWN_SHARE: u32 = 3;
+
+/// Takes a frame from its shares. The number of the reason when one is used up, else one that is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn take_shares(expected: u32) -> u32 {
-    let Some(site) = Site::new() else {
-        return u32::MAX;
-    };
-    let Some(cells) = site.cells() else {
-        return u32::MAX;
-    };
+    match shares(expected) {
+        Some(reason) => reason as u32,
+        None => u32::MAX,
+    }
+}
+
+#[inline(always)]
+fn shares(expected: u32) -> Option<Reason> {
+    let site = Site::new()?;
+    let cells = site.cells()?;
     let s = site.settings;
+    let request = !matches!(site.claim().form, Form::Announcement | Form::Reply);
+    let for_others = !site.is(FOR_US) && request;
+    // Beside all others: who forges it from its own Ethernet address does not spend it.
+    if expected == OWN_SHARE && !for_others && take_own_share() != 0 {
+        return None;
+    }
+    let announces = !site.is(NDP) && matches!(site.claim().form, Form::Announcement);
+    if announces && !take_of(&site, MacClass::Announcement, site.source(), &s.announce) {
+        return Some(Reason::ArpAnnounceLimit);
+    }
+    if !site.is(FOR_US) {
+        let within = take_of(&site, MacClass::Others, site.source(), &OTHERS)
+            && (expected == OWN_SHARE
+                || site.take(at!(cells, InterfaceLimits, others_tat_ns), &s.known));
+        return (!within).then_some(site.limit_reason());
+    }
+    if expected == ASKED_FOR {
+        // Not for each source: one may answer for a whole network (proxy ARP).
+        let within = site.take(at!(cells, InterfaceLimits, asked_tat_ns), &s.known);
+        return (!within).then_some(site.limit_reason());
+    }
     let class = if site.is(NDP) {
         MacClass::Ndp
     } else {
         MacClass::Arp
     };
-    let announces = !site.is(NDP) && matches!(site.claim().form, Form::Announcement);
-    if announces && !take_of(&site, MacClass::Announcement, &s.announce) {
-        return Reason::ArpAnnounceLimit as u32;
-    }
-    if !site.is(FOR_US) {
-        let within = site.take(at!(cells, InterfaceLimits, others_tat_ns), &s.known);
-        return if within {
-            u32::MAX
-        } else {
-            site.limit_reason() as u32
-        };
-    }
-    if !take_of(&site, class, &s.mac) {
-        return site.limit_reason() as u32;
+    if !take_of(&site, class, site.source(), &s.mac) {
+        return Some(site.limit_reason());
     }
     if site.is(ADVERTISES_ROUTER)
         && !site.take(at!(cells, InterfaceLimits, router_tat_ns), &s.router)
     {
-        return Reason::RaLimit as u32;
+        return Some(Reason::RaLimit);
     }
-    let within = if expected != 0 {
-        site.take(at!(cells, InterfaceLimits, known_tat_ns), &s.known)
-    } else {
+    let within = if expected == UNKNOWN {
         site.take(at!(cells, InterfaceLimits, unknown_tat_ns), &s.unknown)
-    };
-    if within {
-        u32::MAX
     } else {
-        site.limit_reason() as u32
-    }
+        site.take(at!(cells, InterfaceLimits, known_tat_ns), &s.known)
+    };
+    (!within).then_some(site.limit_reason())
 }
 
-/// Takes from the share of the source link-layer address.
+/// Takes from the share of a link-layer address.
 #[inline(always)]
-fn take_of(site: &Site, class: MacClass, rate: &Limit) -> bool {
-    let cell = mac_cell(class, site.source(), site.sighting.key.ifindex, site.seed);
+fn take_of(site: &Site, class: MacClass, mac: Mac, rate: &Limit) -> bool {
+    let cell = mac_cell(class, mac, site.sighting.key.ifindex, site.seed);
     NEIGHBOR_LIMIT
         .get_ptr_mut(cell)
         .is_none_or(|cell| site.take(cell, rate))
 }
 
-/// Takes from the share that is reserved for a protected neighbour.
+/// Takes from the share that is reserved for a protected neighbour, for a frame that one of its own addresses sent.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn take_own_share() -> u32 {
     let Some(site) = Site::new() else {
-        return 1;
+        return 0;
     };
     let Some(binding) = BINDINGS.get_ptr_mut(site.sighting.key) else {
-        return 1;
+        return 0;
     };
+    // SAFETY: a live map value; the agent may replace it meanwhile, then either set serves.
+    if !neighbor::holds(unsafe { &*binding }, site.source()) {
+        return 0;
+    }
     let cell = at!(binding, Binding, share_tat_ns);
     site.take(cell, &site.settings.share).into()
 }
@@ -591,16 +610,19 @@ extern "C" fn tell(ctx: *mut xdp_md, kind: u32, reason: u32, flags: u32) -> u32 
     let Some(kind) = EventKind::from_number(kind) else {
         return 0;
     };
-    if !may_tell(&site, kind, flags) {
-        return 0;
-    }
+    let flags = match share_of_events(&site, kind, flags) {
+        Some(flags) => flags,
+        None => return 0,
+    };
     let Some(mut entry) = NEIGHBOR_EVENTS.reserve::<NeighborEvent>(0) else {
         count(Reason::NeighborEventLost);
         return 0;
     };
     let event = entry.as_mut_ptr();
     put!(event, time_ns: u64 = site.now);
-    put!(event, mac: u64 = site.sighting.mac);
+    // An advertisement without its option does not say where it is from: nobody is to take over by that.
+    let unsaid = kind == EventKind::Claim && flags & NeighborEvent::REPLY != 0 && site.is(IMPLICIT);
+    put!(event, mac: u64 = if unsaid { 0 } else { site.sighting.mac });
     put!(event, source: u64 = site.sighting.source);
     // SAFETY: a live map value; volatile, or the copy would be a call of memmove.
     let key = unsafe { (&raw const site.sighting.key).read_volatile() };
@@ -619,35 +641,57 @@ extern "C" fn tell(ctx: *mut xdp_md, kind: u32, reason: u32, flags: u32) -> u32 
     1
 }
 
-/// Takes from the share of events.
+/// Takes from the share of events; the event's flags, or None when it is used up.
 #[inline(always)]
-fn may_tell(site: &Site, kind: EventKind, flags: u32) -> bool {
+fn share_of_events(site: &Site, kind: EventKind, flags: u32) -> Option<u32> {
     let rate = event_limit(kind);
-    let Some(cells) = site.cells() else {
-        return false;
+    let cells = site.cells()?;
+    let (cell, rate, flags) = match kind {
+        EventKind::Claim => {
+            let binding = BINDINGS.get_ptr_mut(site.sighting.key)?;
+            if flags & NeighborEvent::SOLICITED == 0 {
+                let all = at!(cells, InterfaceLimits, claims_tat_ns);
+                let within = site.take(at!(binding, Binding, claim_tat_ns), &rate)
+                    && site.take(all, &ALL_CLAIMS);
+                return within.then_some(flags);
+            }
+            if !take_of(
+                site,
+                MacClass::Candidate,
+                Mac(site.sighting.mac),
+                &CANDIDATE,
+            ) {
+                return None;
+            }
+            if is_steady(site)? {
+                let cell = at!(binding, Binding, steady_tat_ns);
+                (cell, STEADY, flags | NeighborEvent::STEADY)
+            } else {
+                (at!(binding, Binding, candidate_tat_ns), rate, flags)
+            }
+        }
+        EventKind::Answer => {
+            let binding = BINDINGS.get_ptr_mut(site.sighting.key)?;
+            (at!(binding, Binding, answer_tat_ns), rate, flags)
+        }
+        EventKind::OwnClaim => (at!(cells, InterfaceLimits, own_tat_ns), rate, flags),
+        EventKind::ProbeAnswered => (at!(cells, InterfaceLimits, probe_tat_ns), rate, flags),
+        EventKind::RogueRouter => (at!(cells, InterfaceLimits, rogue_tat_ns), rate, flags),
+        EventKind::Station => (at!(cells, InterfaceLimits, station_tat_ns), rate, flags),
     };
-    if matches!(kind, EventKind::Claim | EventKind::Answer) {
-        let Some(binding) = BINDINGS.get_ptr_mut(site.sighting.key) else {
-            return false;
-        };
-        let claims = kind == EventKind::Claim && flags & NeighborEvent::SOLICITED == 0;
-        let cell = if claims {
-            at!(binding, Binding, claim_tat_ns)
-        } else if kind == EventKind::Claim {
-            at!(binding, Binding, candidate_tat_ns)
-        } else {
-            at!(binding, Binding, answer_tat_ns)
-        };
-        return site.take(cell, &rate)
-            && (!claims || site.take(at!(cells, InterfaceLimits, claims_tat_ns), &ALL_CLAIMS));
-    }
-    let cell = match kind {
-        EventKind::OwnClaim => at!(cells, InterfaceLimits, own_tat_ns),
-        EventKind::ProbeAnswered => at!(cells, InterfaceLimits, probe_tat_ns),
-        EventKind::RogueRouter => at!(cells, InterfaceLimits, rogue_tat_ns),
-        _ => at!(cells, InterfaceLimits, station_tat_ns),
-    };
-    site.take(cell, &rate)
+    site.take(cell, &rate).then_some(flags)
+}
+
+/// Whether the link-layer address of an answer gave one before; and remembers this one.
+#[inline(always)]
+fn is_steady(site: &Site) -> Option<bool> {
+    let (place, print) = candidate_place(&site.sighting.key, Mac(site.sighting.mac), site.seed);
+    let cell = CANDIDATES.get_ptr_mut(place)?;
+    // SAFETY: a live map value.
+    let (steady, value) = neighbor::steady(unsafe { cell.read_volatile() }, print, site.now);
+    // SAFETY: as above.
+    unsafe { cell.write_volatile(value) };
+    Some(steady)
 }
 
 /// Notes what a packet that leaves asks for.

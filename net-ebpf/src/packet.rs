@@ -278,6 +278,17 @@ impl<C: Context> Frame for View<'_, C> {
     }
 
     #[inline(always)]
+    fn total_len(&self) -> usize {
+        let mut len = self.0.total_len() as u64;
+        // No frame is longer (MAX_SKB_FRAGS pages), and the verifier wants a bound.
+        // SAFETY: one AND on a register.
+        unsafe {
+            core::arch::asm!("{0} &= 0x1ffff", inout(reg) len, options(pure, nomem, nostack));
+        }
+        len as usize
+    }
+
+    #[inline(always)]
     fn forget(&self, value: usize) -> usize {
         forget::<C>(value as u32) as usize
     }

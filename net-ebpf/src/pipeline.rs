@@ -69,7 +69,7 @@ pub fn run(ctx: &XdpContext) -> xdp_action::Type {
         },
         Err(reason) => reason,
     };
-    verdict::obey(reason.into())
+    verdict::obey(neighbor::hidden(reason))
 }
 
 /// The stage behind the guards of ARP and NDP.

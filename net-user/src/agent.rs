@@ -145,6 +145,10 @@ pub async fn run(config: Config) -> Result<()> {
             _ = host.tick() => agent.refresh_host().await,
             _ = filter.tick() => agent.renew_filter_if_full(),
             dumped = next_dump(&mut agent.renewal) => agent.continue_renewal(dumped),
+            read = agent.gateways.read() => {
+                agent.take_gateways(read);
+                host_changed = true;
+            }
             _ = rotation.tick() => agent.rotate_keys_in_time(),
         }
     }
@@ -330,6 +334,7 @@ impl Agent {
             problems: HashMap::new(),
         };
         agent.note("neighbor state", kept);
+        agent.note_lost_pins();
         agent.try_refresh_listeners()?;
         agent.refresh_neighbors(&all)?;
         agent
@@ -434,7 +439,7 @@ impl Agent {
             .map(|i| (i.name.clone(), i.ifindex))
             .collect();
         self.facts = read_facts(&self.links, &all, &wanted).await?;
-        self.read_gateways().await?;
+        self.gateways.renew(&self.links);
         self.refresh_neighbors(&all)?;
         for (name, ifindex) in &wanted {
             let link = all
@@ -629,6 +634,7 @@ impl Agent {
             listeners_left_to_kernel: (self.compiled.listeners.len() - protected) as u32,
             cookies_active: last != 0 && age <= 1,
             keys_age_s: self.keys.since.elapsed().as_secs(),
+            neighbors: self.neighbors.glance(crate::neighbor::Now::read()?),
         })
     }
 

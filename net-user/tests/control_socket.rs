@@ -12,9 +12,10 @@ use net_user::config::{GuardMode, Mode};
 use net_user::control::bind::BoundSocket;
 use net_user::control::client::{Client, ClientError};
 use net_user::control::protocol::{
-    AuditEntry, AuditVerdict, BindingOrigin, BindingState, Counters, Event, EventLevel, Events,
-    Health, KeysRotated, ModeChanged, NeighborAudit, NeighborBinding, Neighbors, NeighborsChanged,
-    PinNeighbor, Queues, Request, RequestError, Status, UnpinNeighbor, VERSION,
+    AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
+    EventLevel, Events, Health, KeysRotated, ModeChanged, NeighborAudit, NeighborBinding,
+    Neighbors, NeighborsAtAGlance, NeighborsChanged, PinNeighbor, Queues, Request, RequestError,
+    Status, UnpinNeighbor, VERSION,
 };
 use net_user::control::server::serve;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -88,6 +89,7 @@ fn answer(request: Request) {
                 listeners_left_to_kernel: 0,
                 cookies_active: false,
                 keys_age_s: 5,
+                neighbors: NeighborsAtAGlance::default(),
             }));
         }
         Request::Counters(reply) => {
@@ -120,13 +122,20 @@ fn answer(request: Request) {
                 "the key is 90 s old; wait, or add --force".to_owned(),
             )));
         }
-        Request::Neighbors(reply) => {
+        Request::Neighbors { history, reply } => {
+            let mut binding = binding("192.0.2.1", "eth0", 0);
+            if history {
+                binding.history.push(BindingHistory {
+                    at: 1_700_000_000,
+                    what: "learned".to_owned(),
+                });
+            }
             let _ = reply.send(Ok(Neighbors {
                 version: VERSION,
                 arp: GuardMode::Enforce,
                 ndp: GuardMode::Observe,
                 ra_guard: false,
-                bindings: vec![binding("192.0.2.1", "eth0", 0)],
+                bindings: vec![binding],
             }));
         }
         Request::PinNeighbor(pin, reply) => {
@@ -139,6 +148,7 @@ fn answer(request: Request) {
                     router: pin.router,
                     ..binding(&pin.address.to_string(), interface, pin.vlan)
                 }],
+                warnings: vec!["until now it was elsewhere".to_owned()],
             }));
         }
         Request::UnpinNeighbor(unpin, reply) => {
@@ -156,6 +166,7 @@ fn answer(request: Request) {
                     mac: Some("02:00:00:00:00:66".to_owned()),
                     state: Some("STALE".to_owned()),
                     bound: vec!["02:00:00:00:00:01".to_owned()],
+                    contested: false,
                     verdict: AuditVerdict::Poisoned,
                     repaired: repair,
                 }],
@@ -163,7 +174,7 @@ fn answer(request: Request) {
             }));
         }
         Request::Events { after, reply } => {
-            let _ = reply.send(Ok(events(3, after)));
+            let _ = reply.send(Ok(events(1, 3, after)));
         }
     }
 }
@@ -183,8 +194,8 @@ fn binding(address: &str, interface: &str, vlan: u16) -> NeighborBinding {
     }
 }
 
-/// The events of a journal that has had `last`, none forgotten.
-fn events(last: u64, after: u64) -> Events {
+/// The events of a start of the agent that has had `last`, none forgotten.
+fn events(agent: u64, last: u64, after: u64) -> Events {
     let event = |sequence| Event {
         sequence,
         at_ms: 1_000 * sequence,
@@ -198,6 +209,7 @@ fn events(last: u64, after: u64) -> Events {
     };
     Events {
         version: VERSION,
+        agent,
         last,
         forgotten: 0,
         events: (after.saturating_add(1)..=last).map(event).collect(),
@@ -357,7 +369,8 @@ async fn neighbours_are_listed_pinned_and_unpinned() {
         .await;
     assert_eq!(
         text(&out.stdout),
-        "fe80::1 on eth1 VLAN 7 is held to 02:00:00:00:00:ab from now on, and may advertise itself as a router.\n",
+        "fe80::1 on eth1 VLAN 7 is held to 02:00:00:00:00:ab from now on, and may advertise itself as a router.\n\
+         warning: until now it was elsewhere\n",
         "{out:?}"
     );
     let out = rig.netmoat(&["neighbor", "unpin", "192.0.2.9"]).await;
@@ -392,34 +405,80 @@ async fn events_are_those_after_the_one_named() {
     assert!(words.starts_with("2 events, 2 alerts.\n"), "{out:?}");
     assert!(!words.contains("false claim 1"), "{out:?}");
     let last = rig.client().events(2).await.unwrap();
-    assert_eq!(last, events(3, 2));
+    assert_eq!(last, events(1, 3, 2));
 }
 
 #[tokio::test]
-async fn following_events_prints_each_once_on_a_line_of_its_own() {
-    // A journal that grows at each look, and begins anew with an agent that was started anew.
-    let (requests, mut inbox) = mpsc::channel(8);
-    let rig = Rig::with_agent(0o660, requests);
-    let agent = tokio::spawn(async move {
-        for last in [2, 2, 4, 1, 1] {
+async fn following_events_prints_each_once_and_outlives_the_agent() {
+    /// Answers so many times, each with a journal of that length. What an answer had was printed when the next
+    /// question comes.
+    async fn live(inbox: &mut mpsc::Receiver<Request>, agent: u64, lasts: &[u64]) {
+        for &last in lasts {
             let Some(Request::Events { after, reply }) = inbox.recv().await else {
                 panic!("not events");
             };
-            let _ = reply.send(Ok(events(last, after)));
+            let _ = reply.send(Ok(events(agent, last, after)));
         }
-        // Gone: the client ends.
-    });
-    let out = rig.netmoat(&["events", "--follow", "-o", "json"]).await;
-    agent.await.unwrap();
-    assert_eq!(out.status.code(), Some(1), "{out:?}");
-    assert!(text(&out.stderr).contains("started anew"), "{out:?}");
+    }
+    let (requests, mut inbox) = mpsc::channel(8);
+    let mut rig = Rig::with_agent(0o660, requests.clone());
+    let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_netmoat"))
+        .args(["events", "--follow", "-o", "json"])
+        .env("NETMOAT_SOCKET", &rig.socket)
+        .env_remove("JOURNAL_STREAM")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    live(&mut inbox, 1, &[2, 2, 4, 4]).await;
+    rig.stop.send(true).unwrap();
+    rig.server.await.unwrap();
+    // Time to find nobody there, more than once.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let (stop, stopped) = watch::channel(false);
+    let bound = BoundSocket::bind(&rig.socket).unwrap();
+    rig.server = tokio::spawn(serve(bound, requests, stopped));
+    // As many events as the last start had, and asked for again.
+    live(&mut inbox, 2, &[4, 4, 4]).await;
+    let pid = nix::unistd::Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let out = child.wait_with_output().await.unwrap();
+    drop(stop);
+    let told = text(&out.stderr);
+    assert_eq!(told.matches("waiting for it").count(), 1, "{out:?}");
+    assert_eq!(told.matches("started anew").count(), 1, "{out:?}");
     let lines: Vec<serde_json::Value> = text(&out.stdout)
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let sequences: Vec<_> = lines.iter().map(|line| line["sequence"].as_u64()).collect();
-    assert_eq!(sequences, [1, 2, 3, 4, 1].map(Some), "{out:?}");
+    assert_eq!(sequences, [1, 2, 3, 4, 1, 2, 3, 4].map(Some), "{out:?}");
     assert!(lines.iter().all(|line| line["version"] == 1), "{out:?}");
+}
+
+#[tokio::test]
+async fn following_nobody_ends_at_once() {
+    let out = netmoat(Path::new("/nonexistent"), &["events", "--follow"]).await;
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+}
+
+#[tokio::test]
+async fn history_is_sent_when_it_is_asked_for() {
+    let rig = Rig::start(0o660);
+    for (args, lines) in [(&["--history"][..], 1), (&[], 0)] {
+        let args = [&["neighbor", "list", "-o", "json"], args].concat();
+        let out = rig.netmoat(&args).await;
+        let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        let history = json["bindings"][0]["history"].as_array().unwrap();
+        assert_eq!(history.len(), lines, "{out:?}");
+    }
+    let answer = raw(
+        &rig.socket,
+        "GET /v1/neighbors?history=yes HTTP/1.1\r\nhost: netmoat\r\n\r\n",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
 }
 
 #[tokio::test]
@@ -444,7 +503,7 @@ async fn another_user_may_read_and_not_write() {
             (
                 [
                     client.status().await.map(drop),
-                    client.neighbors().await.map(drop),
+                    client.neighbors(false).await.map(drop),
                     client.audit_neighbors().await.map(drop),
                     client.events(0).await.map(drop),
                 ],

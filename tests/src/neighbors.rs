@@ -89,9 +89,21 @@ impl Scene {
         let (mac, own) = (self.victim.link.mac, link_local(self.victim.link.mac));
         host.ns
             .ip(&format!(
-                "addr add {FAR_V4}/32 dev lo\naddr add {FAR_V6}/128 dev lo\n\
+                "addr add {FAR_V4}/32 dev lo\naddr add {FAR_V6}/128 dev lo nodad\n\
                  neigh replace {own} lladdr {} dev eth0 nud permanent",
                 link::text(mac)
+            ))
+            .unwrap();
+    }
+
+    /// The gateway goes dark; a router takes its addresses.
+    pub fn fail_over(&self, spare: &Host) {
+        self.lan.bridge().ip("link set p2 down").unwrap();
+        let (v4, v6) = (self.next_hop(4), self.next_hop(6));
+        spare
+            .ns
+            .ip(&format!(
+                "addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad"
             ))
             .unwrap();
     }

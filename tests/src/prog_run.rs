@@ -66,7 +66,7 @@ const LOOPBACK: u32 = 1;
 /// for a program's first attachment or test run, and that would take 25 ms a frame.
 const IDLE: &str = "idle";
 /// The largest frame that a test run takes and a little more.
-const ROOM: usize = 4096;
+const ROOM: usize = 8192;
 
 /// What came of one frame.
 #[derive(Debug)]

@@ -181,27 +181,27 @@ fn a_second_agent_on_the_interface_or_the_socket_is_refused() {
 #[test]
 fn config_errors_are_told_with_line_and_column() {
     let pair = Pair::new().unwrap();
-    // `launch` puts two lines before it.
+    // `launch` puts three lines before it.
     refused(
         &pair.server,
         &["eth0"],
         "[syn]\nmoed = \"auto\"",
         1,
-        &["unknown key `moed`", ":4:1", "did you mean `mode`"],
+        &["unknown key `moed`", ":5:1", "did you mean `mode`"],
     );
     refused(
         &pair.server,
         &["eth0"],
         "[syn]\nbudget = \"fast\"",
         1,
-        &[":4:10", "budget", "^"],
+        &[":5:10", "budget", "^"],
     );
     refused(
         &pair.server,
         &["eth0"],
         "[[listener]]\nport = 70000",
         1,
-        &[":4:8", "70000"],
+        &[":5:8", "70000"],
     );
 }
 

@@ -167,6 +167,42 @@ fn three_tags_are_beyond_the_parser_r_gen_2() {
 }
 
 #[test]
+fn nothing_hides_behind_stacked_priority_tags() {
+    // Linux peels priority tags off in any number: an ARP spoof behind three of them would be believed.
+    const STACKS: [Tags; 4] = [
+        &[(Q, 0), (Q, 0), (Q, 0)],
+        &[(Q, 0), (Q, 0), (Q, 0), (Q, 0), (Q, 0)],
+        &[(Q, 0), (Q, 5), (Q, 6)],
+        &[(AD, 5), (Q, 6), (Q, 0)],
+    ];
+    enforcing(|lab| {
+        lab.neighbors.protect(GATEWAY_V4, &[GATEWAY_MAC]);
+        for tags in STACKS {
+            let frame = spoofed(Arp::REQUEST).tagged(tags).frame();
+            let (what, reason) = (format!("{tags:?}"), Reason::StackedPriorityTags);
+            lab.expect(&what, &frame, reason);
+            for guard in [Guard::Arp, Guard::Ndp] {
+                lab.neighbors.set_flag(guard.enforces(), false);
+            }
+            lab.expect_observed(&what, &frame, reason);
+            for guard in [Guard::Arp, Guard::Ndp] {
+                lab.neighbors.set_flag(guard.on(), false);
+            }
+            lab.expect(&what, &frame, Reason::ParserLimit);
+            for guard in [Guard::Arp, Guard::Ndp] {
+                lab.neighbors.set_flag(guard.on() | guard.enforces(), true);
+            }
+        }
+        // One priority tag is what switches send, and two are read.
+        const READ: [Tags; 2] = [&[(Q, 0)], &[(Q, 0), (Q, 0)]];
+        for tags in READ {
+            let frame = spoofed(Arp::REQUEST).tagged(tags).frame();
+            lab.expect("within the parser", &frame, Reason::NeighborMismatch);
+        }
+    });
+}
+
+#[test]
 fn malformed_arp_is_dropped_r_arp_1_c_32() {
     enforcing(|lab| {
         let table: &[(&str, usize, &[u8])] = &[
@@ -453,7 +489,7 @@ fn a_protected_address_is_held_to_its_binding_by_every_carrier_r_arp_6_c_29_c_30
 #[test]
 fn a_binding_is_keyed_by_vlan_and_interface_r_arp_6_c_27() {
     enforcing(|lab| {
-        for (name, tags, vlan) in TAGS {
+        for (name, _, vlan) in TAGS {
             lab.neighbors
                 .bind(key(GATEWAY_V4, *vlan), &[GATEWAY_MAC], Binding::PROTECTED);
             for (other, others, other_vlan) in TAGS {
@@ -785,9 +821,8 @@ fn strangers_share_a_limit_that_leaves_known_neighbours_and_answers_alone_r_arp_
         }
         assert_eq!(passed, 10);
         let stranger = Arp::REQUEST.of([10, 0, 0, 99].into(), [2, 0, 0, 1, 0, 99]);
-        dropped(lab, "stranger", &stranger.frame(), Reason::ArpLimit);
-        dropped(
-            lab,
+        lab.expect("stranger", &stranger.frame(), Reason::ArpLimit);
+        lab.expect(
             "probe",
             &PROBE_FOR_US.from([2, 0, 0, 1, 0, 98]).frame(),
             Reason::ArpLimit,
@@ -796,8 +831,7 @@ fn strangers_share_a_limit_that_leaves_known_neighbours_and_answers_alone_r_arp_
             lab.expect("known", &known.frame(), Reason::ArpPass);
         }
         let elsewhere = known.of([192, 0, 2, 7].into(), [2, 0, 0, 0, 0, 8]);
-        dropped(
-            lab,
+        lab.expect(
             "known address, new source",
             &elsewhere.frame(),
             Reason::ArpLimit,
@@ -805,9 +839,14 @@ fn strangers_share_a_limit_that_leaves_known_neighbours_and_answers_alone_r_arp_
         // An answer to what we asked, though its sender was never seen.
         let sender = Ipv4Addr::new(10, 0, 0, 120);
         let answer = Arp::REPLY.of(sender, [2, 0, 0, 1, 0, 120]).frame();
-        dropped(lab, "nobody asked", &answer, Reason::ArpLimit);
+        lab.expect("nobody asked", &answer, Reason::ArpLimit);
         lab.run_egress(&Arp::asks_for(sender).frame());
         lab.expect("asked", &answer, Reason::ArpPass);
+        // In observe mode it passes, and so is known from then on.
+        lab.neighbors.set_flag(NeighborSettings::ARP_ENFORCE, false);
+        lab.expect_observed("observed", &stranger.frame(), Reason::ArpLimit);
+        lab.neighbors.set_flag(NeighborSettings::ARP_ENFORCE, true);
+        lab.expect("known", &stranger.frame(), Reason::ArpPass);
     });
 }
 
@@ -820,7 +859,7 @@ fn what_is_not_for_us_has_a_limit_that_takes_nothing_from_what_is_r_arp_9() {
         lab.neighbors
             .set(|s| (s.known, s.mac, s.unknown, s.share) = (only(9), only(2), only(2), only(2)));
         // A router that is scanned through asks for all of its network; announcements and probes are like that.
-        for _ in 0..4 {
+        for _ in 0..8 {
             lab.expect("gateway", &asks, Reason::NeighborValid);
             lab.expect("stranger", &strangers, Reason::ArpPass);
         }
@@ -828,7 +867,8 @@ fn what_is_not_for_us_has_a_limit_that_takes_nothing_from_what_is_r_arp_9() {
         for arp in [ELSEWHERE, Arp::ANNOUNCEMENT, Arp::PROBE] {
             dropped(lab, "beyond", &arp.frame(), Reason::ArpLimit);
         }
-        dropped(lab, "gateway, beyond", &asks, Reason::ArpLimit);
+        // A protected neighbour has what is left to its own source.
+        lab.expect("gateway, beyond", &asks, Reason::NeighborValid);
         for _ in 0..2 {
             lab.expect(
                 "gateway, for us",
@@ -836,6 +876,13 @@ fn what_is_not_for_us_has_a_limit_that_takes_nothing_from_what_is_r_arp_9() {
                 Reason::NeighborValid,
             );
             lab.expect("stranger, for us", &Arp::REPLY.frame(), Reason::ArpPass);
+        }
+        for _ in 0..2 {
+            lab.expect(
+                "gateway, from the common shares",
+                &gateway(Arp::REQUEST).frame(),
+                Reason::NeighborValid,
+            );
         }
         dropped(
             lab,
@@ -858,7 +905,7 @@ fn a_protected_neighbours_share_survives_when_all_else_is_used_up_r_arp_9_c_31()
         lab.neighbors.protect(GATEWAY_V4, &[GATEWAY_MAC]);
         lab.neighbors.set(|s| {
             (s.mac, s.announce, s.known, s.unknown) = (only(4), only(2), only(3), only(2));
-            s.share = only(12);
+            s.share = only(8);
         });
         // Under the gateway's own Ethernet source, so that its cell of the limit per source is empty too.
         for n in 0..20 {
@@ -870,7 +917,7 @@ fn a_protected_neighbours_share_survives_when_all_else_is_used_up_r_arp_9_c_31()
             lab.run(&Arp::REQUEST.of([10, 0, 0, 0].into(), GATEWAY_MAC).frame());
         }
         let stranger = Arp::REQUEST.frame();
-        dropped(lab, "stranger", &stranger, Reason::ArpLimit);
+        lab.expect("stranger", &stranger, Reason::ArpLimit);
         // Nor can one who claims its address, or answers in its name unasked, take from its share.
         for _ in 0..50 {
             lab.expect(
@@ -890,12 +937,17 @@ fn a_protected_neighbours_share_survives_when_all_else_is_used_up_r_arp_9_c_31()
                 lab.expect("gateway", &gateway(arp).frame(), Reason::NeighborValid);
             }
         }
-        // It is a share, and has an end.
+        // It is a share, and has an end; but not the answer that we wait for.
         dropped(
             lab,
             "beyond",
-            &gateway(Arp::REPLY).frame(),
+            &gateway(Arp::REQUEST).frame(),
             Reason::ArpLimit,
+        );
+        lab.expect(
+            "answer",
+            &gateway(Arp::REPLY).frame(),
+            Reason::NeighborValid,
         );
     });
 }
@@ -989,9 +1041,11 @@ fn the_rate_of_events_is_bounded_and_a_new_holder_is_heard_in_a_flood_of_claims(
         bounded("claims", told(lab).len(), 40, start, 20);
         // Those that answer what we asked have a share beside, and so has the holder.
         lab.run_egress(&Arp::asks_for(GATEWAY_V4).frame());
-        let start = coarse_ns();
-        for _ in 0..200 {
-            lab.run(&spoofed(Arp::REPLY).frame());
+        let (start, steady) = (coarse_ns(), [2, 5, 0, 0, 0, 5]);
+        let answer = |mac| Arp::REPLY.of(GATEWAY_V4, mac).frame();
+        lab.run(&answer(steady));
+        for n in 0..200u8 {
+            lab.run(&answer([2, 6, 0, 0, 0, n]));
             lab.run_egress(&Arp::asks_for(GATEWAY_V4).frame());
             lab.run(&gateway(Arp::REPLY).frame());
         }
@@ -999,6 +1053,34 @@ fn the_rate_of_events_is_bounded_and_a_new_holder_is_heard_in_a_flood_of_claims(
         let of = |kind| events.iter().filter(|event| event.0 == kind).count();
         bounded("candidates", of(EventKind::Claim), 40, start, 20);
         bounded("answers", of(EventKind::Answer), 20, start, 10);
+        // One that answers again, as the agent asks again, has a share that strangers cannot use up.
+        while coarse_ns() - start < 600_000_000 {
+            std::thread::yield_now();
+        }
+        for n in 0..200u8 {
+            lab.run(&answer([2, 7, 0, 0, 0, n]));
+        }
+        lab.run(&answer(steady));
+        let heard = |event: &(EventKind, u32, [u8; 6])| {
+            event.2 == steady && event.1 & NeighborEvent::STEADY != 0
+        };
+        let events = told(lab);
+        assert!(events.iter().any(heard), "{events:?}");
+        assert_eq!(
+            events
+                .iter()
+                .filter(|e| e.1 & NeighborEvent::STEADY != 0)
+                .count(),
+            1
+        );
+        // But one alone cannot use that up either.
+        let start = coarse_ns();
+        for _ in 0..200 {
+            lab.run(&spoofed(Arp::REPLY).frame());
+        }
+        let count = told(lab).len() as u64;
+        let refill = (coarse_ns() - start) * 4 / 1_000_000_000 + 1;
+        assert!(count <= 4 + refill, "answers of one: {count}");
         // Claims to many protected addresses at once.
         lab.neighbors.refill_events();
         let start = coarse_ns();
@@ -1072,6 +1154,27 @@ fn a_binding_that_is_learned_tells_every_answer_and_drops_none() {
                 Reason::ArpPass,
             );
             assert_eq!(told(lab), [(EventKind::Answer, flags, mac)]);
+        }
+    });
+}
+
+#[test]
+fn one_address_may_answer_for_a_whole_network_r_arp_9_r_arp_10() {
+    enforcing(|lab| {
+        // Proxy ARP: far more answers than one source may send unasked.
+        lab.neighbors.set(|s| s.mac = only(2));
+        for n in 1..=50 {
+            let addr = Ipv4Addr::new(10, 1, 1, n);
+            lab.run_egress(&Arp::asks_for(addr).frame());
+            let answer = Arp::REPLY.of(addr, CLIENT_MAC).frame();
+            lab.expect("an answer", &answer, Reason::ArpPass);
+        }
+        for (n, reason) in [Reason::ArpPass, Reason::ArpPass, Reason::ArpLimit]
+            .into_iter()
+            .enumerate()
+        {
+            let unasked = Arp::REPLY.of(Ipv4Addr::new(10, 1, 2, n as u8), CLIENT_MAC);
+            lab.expect("not asked for", &unasked.frame(), reason);
         }
     });
 }

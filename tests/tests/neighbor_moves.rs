@@ -10,7 +10,7 @@ use net_common::verdict::Reason;
 use net_tests::{
     link,
     neighbors::{
-        ENFORCE, PATIENCE, Scene, attack, link_local, mac,
+        ENFORCE, PATIENCE, Scene, attack, mac,
         report::{assert_no_alert, assert_sound, await_event, await_learned, binding, events_of},
         transfer::Transfer,
     },
@@ -33,30 +33,6 @@ fn now_ms() -> u64 {
 fn assert_prompt(event: &Event, since_ms: u64) {
     let taken = Duration::from_millis(event.at_ms.saturating_sub(since_ms));
     assert!(taken < DECISION, "{taken:?}: {event:#?}");
-}
-
-/// The gateway goes dark; the spare takes its addresses, and everything else it has.
-fn fail_over(scene: &Scene, spare: &Host) {
-    scene.lan().bridge().ip("link set p2 down").unwrap();
-    let v6 = link_local(scene.gateway.link.mac);
-    spare
-        .ns
-        .ip(&format!(
-            "addr add {}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad",
-            scene.gateway.v4
-        ))
-        .unwrap();
-}
-
-/// `arping -U`: three gratuitous requests, a second apart.
-fn announce(scene: &Scene, from: &Host) -> attack::Attack {
-    let address = scene.gateway.v4.to_string();
-    attack::Attack::start(
-        from,
-        &[
-            "arping", "-U", "-c", "3", "-I", "eth0", "-s", &address, &address,
-        ],
-    )
 }
 
 #[test]
@@ -119,9 +95,9 @@ fn c_34_a_failover_announced_by_gratuitous_arp_is_followed() {
     let agent = scene.protect(4, ENFORCE);
     let address = scene.next_hop(4);
     scene.transfer(4);
-    fail_over(&scene, &spare);
+    scene.fail_over(&spare);
     let before = now_ms();
-    let announcing = announce(&scene, &spare);
+    let announcing = attack::announce(&spare, &scene.gateway.v4.to_string());
     assert_prompt(&await_event(&agent, "moved", address), before);
     await_learned(&agent, address, &spare);
     scene.await_at(4, &spare);
@@ -143,12 +119,9 @@ fn r_nd_6_a_failover_announced_by_neighbour_advertisements_is_followed() {
     let agent = scene.protect(6, ENFORCE);
     let address = scene.next_hop(6);
     scene.transfer(6);
-    fail_over(&scene, &spare);
-    let (target, own) = (address.to_string(), mac(&spare));
+    scene.fail_over(&spare);
     let before = now_ms();
-    let words = ["na6", "-i", "eth0", "-s", &target, "-d", "ff02::1"];
-    let more = ["-t", &target, "-E", &own, "-o", "-r", "-l", "-z", "1"];
-    let announcing = attack::Attack::start(&spare, &[&words[..], &more].concat());
+    let announcing = attack::advertise(&spare, &address.to_string());
     assert_prompt(&await_event(&agent, "moved", address), before);
     await_learned(&agent, address, &spare);
     scene.await_at(6, &spare);
@@ -168,8 +141,8 @@ fn a_failover_is_followed_while_a_spoofer_floods_claims() {
     let watch = scene.watch();
     let attack = attack::gratuitous(&scene, &address.to_string());
     await_event(&agent, "spoof", address);
-    fail_over(&scene, &spare);
-    let announcing = announce(&scene, &spare);
+    scene.fail_over(&spare);
+    let announcing = attack::announce(&spare, &scene.gateway.v4.to_string());
     await_learned(&agent, address, &spare);
     scene.await_at(4, &spare);
     let transfer = Transfer::to(&scene, &spare, 4);
@@ -204,8 +177,8 @@ fn a_failover_between_addresses_that_the_operator_named_passes_at_once() {
             .unwrap();
     scene.transfer(4);
     assert!(scene.at(4, &scene.gateway));
-    fail_over(&scene, &spare);
-    let announcing = announce(&scene, &spare);
+    scene.fail_over(&spare);
+    let announcing = attack::announce(&spare, &scene.gateway.v4.to_string());
     scene.await_at(4, &spare);
     Transfer::to(&scene, &spare, 4);
     assert_eq!(agent.packets(Reason::NeighborMismatch).unwrap(), 0);
@@ -229,8 +202,8 @@ fn a_binding_that_the_operator_named_never_moves_and_the_contest_is_told_of() {
     );
     scene.transfer(4);
     let watch = scene.watch();
-    fail_over(&scene, &spare);
-    let announcing = announce(&scene, &spare);
+    scene.fail_over(&spare);
+    let announcing = attack::announce(&spare, &scene.gateway.v4.to_string());
     await_event(&agent, "contested", address);
     assert_eq!(
         binding(&agent, address).unwrap().macs,

@@ -40,11 +40,15 @@ fn c_33_a_probe_for_our_address_is_answered() {
     let scene = Scene::new();
     let own = scene.victim.v4.to_string();
     assert!(in_use(&scene.attacker, &own));
-    let agent = scene.protect(4, ENFORCE);
-    assert!(in_use(&scene.attacker, &own));
-    assert!(!in_use(&scene.attacker, FREE));
-    assert_no_alert(&agent);
-    assert_sound(&agent);
+    // A probe has no sender, and so nothing that the checks of R-ARP-2 could find fault with.
+    let checked = "[arp]\nmode = \"enforce\"\nvalidate = [\"src-mac\", \"dst-mac\", \"ip\"]";
+    for config in [ENFORCE, checked] {
+        let agent = scene.protect(4, config);
+        assert!(in_use(&scene.attacker, &own));
+        assert!(!in_use(&scene.attacker, FREE));
+        assert_no_alert(&agent);
+        assert_sound(&agent);
+    }
 }
 
 #[test]

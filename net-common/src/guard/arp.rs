@@ -90,6 +90,8 @@ impl Arp {
             version: Version::V4,
             addr: [self.sender, 0, 0, 0],
             mac: self.sender_mac,
+            sender: Mac::NONE,
+            explicit: true,
             form: if self.is_announcement() {
                 Form::Announcement
             } else if self.reply {

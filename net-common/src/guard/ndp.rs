@@ -7,7 +7,7 @@
 use crate::{
     abi::AddrWords,
     guard::neighbor::{Claim, Form},
-    parse::Header,
+    parse::{self, Frame, Header, Packet},
     units::{IpProto, Mac, Version},
     verdict::Reason,
 };
@@ -195,12 +195,61 @@ pub struct Message {
     pub source: Mac,
 }
 
-/// The Ethernet source of a frame.
+/// Reads the fixed part of the message in an IPv6 packet. Err is the reason to pass, or to drop, one that has none:
+/// with `ra_guard` on also a packet in which a router advertisement may hide.
 #[inline(always)]
-pub fn ethernet_source<H: Header>(ethernet: H) -> Mac {
-    super::arp::mac(ethernet.word::<6>(), ethernet.be16::<10>())
+pub fn read<F: Frame>(frame: &F, packet: &Packet, ra_guard: bool) -> Result<Message, Reason> {
+    // First: the compiler would leave out a check that follows from those below, and the verifier wants it.
+    let ethernet = frame.header::<14>(0).ok_or(Reason::ParserLimit)?;
+    let source = super::arp::mac(ethernet.word::<6>(), ethernet.be16::<10>());
+    let ip = frame.header::<40>(packet.l3).ok_or(Reason::ParserLimit)?;
+    let hop_limit = ip.octet::<7>();
+    let (src, dst) = parse::addresses(frame, packet).ok_or(Reason::ParserLimit)?;
+    if packet.protocol != IpProto::ICMPV6 {
+        let hides = ra_guard && hides_from_ra_guard(packet.protocol, hop_limit, &src);
+        return Err(if hides {
+            Reason::RaGuardHeader
+        } else {
+            Reason::NoRule
+        });
+    }
+    let Some(icmp) = frame.header::<8>(packet.l4) else {
+        // Shorter than its header, or beyond what can be looked into here and not in the kernel.
+        let hides = hop_limit == 255 && packet.l4_len >= 8;
+        return Err(if hides {
+            Reason::NdHidden
+        } else {
+            Reason::NoRule
+        });
+    };
+    let kind = Kind::from_type(icmp.octet::<0>()).ok_or(Reason::NoRule)?;
+    let target = if kind.has_target() {
+        let body = frame.header::<24>(packet.l4).ok_or(Reason::NdMalformed)?;
+        [
+            body.word::<8>(),
+            body.word::<12>(),
+            body.word::<16>(),
+            body.word::<20>(),
+        ]
+    } else {
+        [0; 4]
+    };
+    Ok(Message {
+        kind,
+        code: icmp.octet::<1>(),
+        len: packet.l4_len,
+        hop_limit,
+        fragment_header: packet.fragment_header,
+        flags: icmp.octet::<4>(),
+        src,
+        dst,
+        target,
+        source,
+    })
 }
 
+/// The router flag of a neighbour advertisement.
+const ROUTER: u8 = 0x80;
 /// The solicited flag of a neighbour advertisement.
 const SOLICITED: u8 = 0x40;
 
@@ -256,6 +305,11 @@ impl Message {
     /// What it claims of its sender or target. A solicitation without a link-layer option claims nothing: Linux
     /// learns nothing from it. What routers send, and an advertisement, is taken for a claim of the Ethernet
     /// source then, as they change the neighbour or the routes even so.
+    ///
+    /// Where a message changes more than the neighbour, its Ethernet source must agree as well, whatever its options
+    /// say: a router advertisement, and the advertisement of a link-local neighbour that it is no router, for which
+    /// Linux gives up the routes by it (6.12 `rt6_clean_tohost`). Virtual routers send these from the virtual address
+    /// (RFC 5798 section 8.2.2).
     #[inline(always)]
     pub fn claim(&self, options: &Options) -> Option<Claim> {
         let unread = options.flags & Options::UNREAD != 0;
@@ -284,10 +338,21 @@ impl Message {
         } else {
             self.source
         };
+        let changes_routes = match self.kind {
+            Kind::RouterAdvertisement => true,
+            Kind::NeighborAdvertisement => self.flags & ROUTER == 0 && is_link_local(&addr),
+            _ => false,
+        };
         Some(Claim {
             version: Version::V6,
             addr,
             mac,
+            sender: if changes_routes {
+                self.source
+            } else {
+                Mac::NONE
+            },
+            explicit: option != 0 || unread,
             form,
         })
     }
@@ -308,6 +373,8 @@ impl Message {
             } else {
                 Mac(options.target)
             },
+            sender: Mac::NONE,
+            explicit: true,
             form: Form::Announcement,
         })
     }

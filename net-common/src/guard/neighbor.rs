@@ -23,6 +23,11 @@ pub struct Claim {
     /// Where it is said to be. [`Mac::NONE`] when the frame says so in a way that we cannot read; the kernel
     /// might, so it agrees with no binding.
     pub mac: Mac,
+    /// Another link-layer address that the binding must hold as well, that which sent it; [`Mac::NONE`] when it does
+    /// not matter.
+    pub sender: Mac,
+    /// `mac` stands in the frame; it was not taken from the Ethernet header for want of anything better.
+    pub explicit: bool,
     /// What carries it.
     pub form: Form,
 }
@@ -101,7 +106,7 @@ pub fn standing(claim: &Claim, binding: Option<&Binding>, asked: bool) -> Standi
     let Some(binding) = binding else {
         return Standing::Unbound;
     };
-    let agrees = holds(binding, claim.mac);
+    let agrees = holds(binding, claim.mac) && (claim.sender.0 == 0 || holds(binding, claim.sender));
     if binding.flags & Binding::OWN != 0 {
         return if agrees {
             Standing::OwnValid
@@ -211,6 +216,33 @@ pub const fn event_limit(kind: EventKind) -> Limit {
         EventKind::Station => per_second(100, 200),
         EventKind::ProbeAnswered => per_second(50, 50),
         EventKind::OwnClaim | EventKind::RogueRouter => per_second(5, 10),
+    }
+}
+
+/// Frames of one source link-layer address that are not for this host: a router that is scanned through asks for
+/// hundreds of addresses a second.
+pub const OTHERS: Limit = per_second(500, 1000);
+
+/// Answers of one link-layer address for protected neighbours from outside their sets, that the agent is told of.
+pub const CANDIDATE: Limit = per_second(4, 4);
+/// Those that answered before, of one binding.
+pub const STEADY: Limit = per_second(200, 200);
+
+/// What a cell of `CANDIDATES` says of an answer at `now`, nanoseconds: whether the same link-layer address answered
+/// before, in the last 3 s but not just now (one that sends everything twice is not steady), and what the cell is to
+/// hold.
+#[inline(always)]
+pub fn steady(cell: u64, print: u32, now: u64) -> (bool, u64) {
+    // In units of 2^28 ns (268 ms); the agent asks everybody twice, 300 ms apart.
+    let unit = (now >> 28) as u32;
+    let fresh = u64::from(print) << 32 | u64::from(unit);
+    if (cell >> 32) as u32 != print {
+        return (false, fresh);
+    }
+    match unit.wrapping_sub(cell as u32) {
+        0 => (false, cell),
+        1..=11 => (true, fresh),
+        _ => (false, fresh),
     }
 }
 

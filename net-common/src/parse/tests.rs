@@ -235,8 +235,8 @@ fn what_is_no_packet_of_ours_passes_with_its_reason() {
             Reason::IpMalformed,
         ),
         (
-            "payload 0, a jumbogram",
-            at(v6(&[extension(0, 0)]), 5, 0),
+            "payload 0 without hop-by-hop options",
+            at(v6(&[extension(60, 0)]), 5, 0),
             Reason::IpMalformed,
         ),
         (
@@ -307,6 +307,48 @@ fn ethertypes_are_told_apart() {
         frame[at..at + 2].copy_from_slice(&last.to_be_bytes());
         assert_eq!(read(&frame), Err(*reason), "{what}");
     }
+}
+
+#[test]
+fn what_linux_would_look_into_and_we_cannot_has_a_reason_of_its_own() {
+    let tagged = |ids: &[u16]| {
+        let mut frame = vec![2; 12];
+        for id in ids {
+            frame.extend([0x81, 0x00]);
+            // A priority does not matter.
+            frame.extend((0x6000 | id).to_be_bytes());
+        }
+        frame.extend([0x08, 0x06]);
+        frame.extend([0; 28]);
+        frame
+    };
+    for (ids, reason) in [
+        (&[0, 0][..], Reason::NoRule),
+        (&[5, 6, 7], Reason::ParserLimit),
+        (&[0, 0, 0], Reason::StackedPriorityTags),
+        (&[0, 6, 7], Reason::StackedPriorityTags),
+        (&[5, 0, 7], Reason::StackedPriorityTags),
+        (&[5, 6, 0], Reason::StackedPriorityTags),
+    ] {
+        assert_eq!(read(&tagged(ids)), Err(reason), "VLAN ids {ids:?}");
+    }
+    let mut chain = v6(&vec![extension(60, 0); MAX_EXTENSIONS + 1]);
+    for (hop_limit, reason) in [
+        (255, Reason::NdHidden),
+        (254, Reason::ParserLimit),
+        (1, Reason::ParserLimit),
+    ] {
+        chain[7] = hop_limit;
+        assert_eq!(
+            read(&framed(&[], &chain)),
+            Err(reason),
+            "hop limit {hop_limit}"
+        );
+    }
+    let mut jumbogram = v6(&[extension(0, 0)]);
+    jumbogram[4..6].fill(0);
+    let packet = read(&framed(&[], &jumbogram)).expect("Linux takes the whole frame");
+    assert_eq!((packet.protocol, packet.l4_len), (IpProto::TCP, SEGMENT));
 }
 
 #[test]

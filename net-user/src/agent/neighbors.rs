@@ -1,18 +1,24 @@
 //! The agent's side of [`crate::neighbor`]: events in, maps and the kernel's table out.
 
 use std::{
+    future::pending,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, anyhow};
 use aya::maps::{MapData, RingBuf};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
 
 use super::{Agent, send};
 use crate::{
     cli::{Code, Failure},
     config::{Config, GuardMode, Mode},
-    control::protocol::{AuditVerdict, NeighborAudit, Reply, Request, VERSION},
+    control::protocol::{
+        AuditEntry, AuditVerdict, NeighborAudit, NeighborsChanged, Reply, Request, RequestError,
+        VERSION,
+    },
     host::{
         links::{Link, Links},
         neighbor_sysctl,
@@ -20,7 +26,7 @@ use crate::{
     neighbor::{
         Follow, NeighborWatch, Now, Send as SendFrame,
         ask::Socket,
-        audit::{self, Bound},
+        audit::{self, Bound, Repair},
         state::Store,
     },
 };
@@ -28,12 +34,16 @@ use crate::{
 /// Least time between two looks at the routes, which may be a million.
 const ROUTES_PAUSE: Duration = Duration::from_millis(500);
 
+/// Interfaces and addresses.
+type NextHops = Vec<(u32, IpAddr)>;
+
 /// The next hops of default routes, as they were read last.
 pub(super) struct Gateways {
     /// They may be others now.
     pub(super) changed: bool,
-    known: Vec<(u32, IpAddr)>,
-    read: Option<Instant>,
+    known: NextHops,
+    begun: Option<Instant>,
+    reading: Option<JoinHandle<Result<NextHops>>>,
 }
 
 impl Default for Gateways {
@@ -41,8 +51,32 @@ impl Default for Gateways {
         Self {
             changed: true,
             known: Vec::new(),
-            read: None,
+            begun: None,
+            reading: None,
         }
+    }
+}
+
+impl Gateways {
+    /// Begins to read the default routes when they may have changed; the agent does not wait for it.
+    pub(super) fn renew(&mut self, links: &Links) {
+        let rests = self.begun.is_some_and(|at| at.elapsed() < ROUTES_PAUSE);
+        if self.changed && !rests && self.reading.is_none() {
+            self.changed = false;
+            self.begun = Some(Instant::now());
+            let links = links.clone();
+            self.reading = Some(tokio::spawn(async move { links.default_gateways().await }));
+        }
+    }
+
+    /// Waits for what is being read. Cancel safe.
+    pub(super) async fn read(&mut self) -> Result<NextHops> {
+        let Some(reading) = &mut self.reading else {
+            return pending().await;
+        };
+        let read = reading.await;
+        self.reading = None;
+        read?
     }
 }
 
@@ -85,23 +119,31 @@ impl Agent {
         if let Some(outcome) = self.neighbors.tick(now) {
             self.note("neighbor state", outcome);
         }
+        self.note_lost_pins();
         self.write_neighbors();
+    }
+
+    pub(super) fn note_lost_pins(&mut self) {
+        let lost = self.neighbors.lost_pins();
+        let lost = lost.map_or(Ok(()), |text| Err(anyhow!(text.to_owned())));
+        self.note("neighbor pins", lost);
     }
 
     /// Writes what has changed into the maps, and then into the kernel's table: there the old binding would be
     /// learned again.
-    fn write_neighbors(&mut self) {
+    fn write_neighbors(&mut self) -> bool {
         let (neighbors, maps) = (&mut self.neighbors, &mut self.maps);
         let written = neighbors.flush(|bindings| maps.set_bindings(bindings));
-        self.note("neighbor bindings", written);
+        let written = self.note("neighbor bindings", written).is_some();
         for follow in self.neighbors.followers() {
             let links = self.links.clone();
             tokio::spawn(async move {
                 if let Err(error) = follow_move(&links, &follow).await {
-                    tracing::warn!("{} has moved, but {error:#}", follow.ip);
+                    warn!("{} has moved, but {error:#}", follow.ip);
                 }
             });
         }
+        written
     }
 
     /// Tells the data path that learned bindings are looked after.
@@ -110,18 +152,12 @@ impl Agent {
         self.note("heartbeat", beaten);
     }
 
-    /// Reads the default routes when they may have changed.
-    pub(super) async fn read_gateways(&mut self) -> Result<()> {
-        let rests = self
-            .gateways
-            .read
-            .is_some_and(|at| at.elapsed() < ROUTES_PAUSE);
-        if self.gateways.changed && !rests {
-            self.gateways.known = self.links.default_gateways().await?;
-            self.gateways.changed = false;
-            self.gateways.read = Some(Instant::now());
+    /// The default routes were read, or are to be read again.
+    pub(super) fn take_gateways(&mut self, read: Result<NextHops>) {
+        match self.note("default routes", read) {
+            Some(known) => self.gateways.known = known,
+            None => self.gateways.changed = true,
         }
-        Ok(())
     }
 
     /// The facts, or the routes, are others.
@@ -145,18 +181,51 @@ impl Agent {
     pub(super) fn answer_of_neighbors(&mut self, request: Request) {
         let Ok(now) = Now::read() else { return };
         match request {
-            Request::Neighbors(reply) => send(reply, Ok(self.neighbors.list(now))),
+            Request::Neighbors { history, reply } => {
+                send(reply, Ok(self.neighbors.list(history, now)));
+            }
             Request::Events { after, reply } => send(reply, Ok(self.neighbors.events(after))),
             Request::PinNeighbor(pin, reply) => {
-                let _ = reply.send(self.neighbors.pin(&pin, now));
+                let pinned = self.neighbors.pin(&pin, now);
+                self.keep(pinned, reply);
             }
             Request::UnpinNeighbor(unpin, reply) => {
-                let _ = reply.send(self.neighbors.unpin(&unpin, now));
+                let unpinned = self.neighbors.unpin(&unpin, now);
+                self.keep(unpinned, reply);
             }
             Request::AuditNeighbors { repair, reply } => self.answer_audit(repair, reply),
             _ => {}
         }
         self.write_neighbors();
+    }
+
+    /// Answers when a change is in the maps and on the disk.
+    fn keep(
+        &mut self,
+        changed: Result<NeighborsChanged, RequestError>,
+        reply: Reply<NeighborsChanged>,
+    ) {
+        let written = changed.is_ok() && self.write_neighbors();
+        let saved = changed.is_ok().then(|| self.neighbors.save());
+        tokio::spawn(async move {
+            let saved = match saved {
+                Some(saved) => saved.await,
+                None => Ok(Ok(())),
+            };
+            let failed = |text: &str| Err(RequestError::Failed(text.to_owned()));
+            let answer = match (changed, saved) {
+                (Err(refused), _) => Err(refused),
+                (Ok(_), _) if !written => failed(
+                    "the data path did not take the change, which is tried again; `netmoat status` tells of it",
+                ),
+                (Ok(changed), Ok(Ok(()))) => Ok(changed),
+                (Ok(_), Ok(Err(why))) => failed(&format!(
+                    "the change is in force, but lost when netmoat ends before it can be saved: {why}"
+                )),
+                (Ok(_), Err(_)) => failed("netmoat ended before it was saved"),
+            };
+            let _ = reply.send(answer);
+        });
     }
 
     fn answer_audit(&mut self, repair: bool, reply: Reply<NeighborAudit>) {
@@ -183,6 +252,24 @@ async fn follow_move(links: &Links, follow: &Follow) -> Result<()> {
     Ok(())
 }
 
+/// Notes what became of an entry: one that fails keeps no other from being mended.
+fn mended_entry(entry: &mut AuditEntry, mend: &Repair, mended: Result<()>) {
+    debug_assert_eq!(entry.verdict, AuditVerdict::Poisoned);
+    let what = format!(
+        "the kernel's entry for {} on {}, {}",
+        mend.ip,
+        entry.interface.escape_debug(),
+        entry.mac.as_deref().unwrap_or("without link-layer address")
+    );
+    match mended {
+        Ok(()) => {
+            entry.repaired = true;
+            info!("{what}, was mended to {}", mend.mac);
+        }
+        Err(error) => warn!("{what}, is not mended to {}: {error:#}", mend.mac),
+    }
+}
+
 async fn audit(
     links: &Links,
     bound: Vec<Bound>,
@@ -191,13 +278,9 @@ async fn audit(
 ) -> Result<NeighborAudit> {
     let (mut entries, repairs) = audit::compare(&bound, &links.neighbors().await?);
     for mend in repairs.iter().filter(|_| repair) {
-        links
-            .set_neighbor(mend.ifindex, mend.ip, mend.mac)
-            .await
-            .with_context(|| format!("{} is not mended", mend.ip))?;
+        let mended = links.set_neighbor(mend.ifindex, mend.ip, mend.mac).await;
         if let Some(entry) = entries.get_mut(mend.line) {
-            debug_assert_eq!(entry.verdict, AuditVerdict::Poisoned);
-            entry.repaired = true;
+            mended_entry(entry, mend, mended);
         }
     }
     // The settings that count are those of the interfaces that carry the addresses.
@@ -220,4 +303,53 @@ async fn audit(
         entries,
         settings,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use net_common::units::Mac;
+
+    use super::*;
+
+    #[test]
+    fn an_entry_that_cannot_be_mended_is_left_as_it_was() {
+        let mend = Repair {
+            line: 0,
+            ifindex: 2,
+            ip: IpAddr::from([192, 0, 2, 1]),
+            mac: Mac::new([2, 0, 0, 0, 0, 1]),
+        };
+        for (result, repaired) in [(Err(anyhow!("no")), false), (Ok(()), true)] {
+            let mut entry = AuditEntry {
+                address: "192.0.2.1".to_owned(),
+                interface: "eth0".to_owned(),
+                mac: Some("02:00:00:00:00:66".to_owned()),
+                state: Some("REACHABLE".to_owned()),
+                bound: vec![mend.mac.to_string()],
+                contested: false,
+                verdict: AuditVerdict::Poisoned,
+                repaired: false,
+            };
+            mended_entry(&mut entry, &mend, result);
+            assert_eq!(entry.repaired, repaired);
+        }
+    }
+
+    #[tokio::test]
+    async fn routes_are_read_aside_and_again_after_a_failure() {
+        let mut gateways = Gateways::default();
+        let waited = tokio::time::timeout(Duration::from_millis(1), gateways.read());
+        assert!(waited.await.is_err(), "nothing is being read");
+        gateways.reading = Some(tokio::spawn(async { Err(anyhow!("no routes")) }));
+        assert!(gateways.read().await.is_err());
+        assert!(gateways.reading.is_none());
+        let links = Links::open().expect("rtnetlink");
+        gateways.renew(&links);
+        assert!(!gateways.changed && gateways.reading.is_some());
+        gateways.read().await.expect("routes");
+        // Many changes are one look.
+        gateways.changed = true;
+        gateways.renew(&links);
+        assert!(gateways.reading.is_none() && gateways.changed);
+    }
 }

@@ -12,7 +12,7 @@ use crate::control::protocol::{Event, EventLevel, Events, VERSION};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   netmoat events                      what the agent remembers, the oldest first
-  netmoat events --follow             and what comes, until Ctrl-C
+  netmoat events --follow             and what comes, until Ctrl-C, whatever becomes of the agent
   netmoat events --follow -o json     one JSON object an event, each on a line of its own
   netmoat events --after 120          those with a higher number
 
@@ -52,14 +52,27 @@ pub(super) fn events(
     }
     block_on::<_, Failure>(async {
         let mut ticks = tokio::time::interval(PERIOD);
-        let mut after = after;
+        let mut place = Place { agent: None, after };
+        let mut unreachable = false;
         loop {
             ticks.tick().await;
-            let mut events = client.events(after).await?;
-            // The numbers begin anew with the agent.
-            if events.last < after {
+            let events = match client.events(place.after).await {
+                Ok(events) => events,
+                // It was there: it may be on its way back.
+                Err(error) if place.agent.is_some() => {
+                    if !unreachable {
+                        tracing::warn!("{error}; waiting for it to come back");
+                    }
+                    unreachable = true;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            unreachable = false;
+            if place.is_past(&events) {
                 tracing::warn!("the agent was started anew; its events begin with number 1 again");
-                events = client.events(0).await?;
+                ticks.reset_immediately();
+                continue;
             }
             if events.forgotten > 0 {
                 tracing::warn!("{}", forgotten(events.forgotten));
@@ -71,9 +84,27 @@ pub(super) fn events(
                 };
                 out.print_line(&line, |line| follow_line(line.event))?;
             }
-            after = events.last;
         }
     })
+}
+
+/// How far the events were told.
+struct Place {
+    /// The start of the agent that they were of; none before the first.
+    agent: Option<u64>,
+    after: u64,
+}
+
+impl Place {
+    /// Goes behind these events, which are to be told, unless the agent was started anew since: then it goes to
+    /// the beginning, and they are to be asked for again.
+    fn is_past(&mut self, events: &Events) -> bool {
+        let past = self.agent.is_some_and(|agent| agent != events.agent);
+        self.agent = Some(events.agent);
+        // Who asks for what comes after a number that is yet to come waits for it.
+        self.after = if past { 0 } else { self.after.max(events.last) };
+        past
+    }
 }
 
 pub(super) fn human(events: &Events) -> String {
@@ -138,4 +169,35 @@ fn row(event: &Event) -> Vec<String> {
         or_dash(event.macs.join(", ")),
         event.text.clone(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_start_of_the_agent_is_told_by_its_number_alone() {
+        let told = |agent, last| Events {
+            version: VERSION,
+            agent,
+            last,
+            forgotten: 0,
+            events: vec![],
+        };
+        let mut place = Place {
+            agent: None,
+            after: 9,
+        };
+        for (agent, last, past, after) in [
+            // Nothing new yet, though 9 is beyond the last.
+            (7, 2, false, 9),
+            (7, 11, false, 11),
+            // As many events as before, of another start.
+            (8, 11, true, 0),
+            (8, 11, false, 11),
+        ] {
+            assert_eq!(place.is_past(&told(agent, last)), past, "{agent} {last}");
+            assert_eq!(place.after, after, "{agent} {last}");
+        }
+    }
 }

@@ -5,10 +5,12 @@ use std::io::{self, IsTerminal as _};
 
 use tracing::{Event, Level as TracingLevel, Subscriber};
 use tracing_subscriber::field::MakeVisitor as _;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Level {
@@ -33,15 +35,21 @@ impl From<Level> for LevelFilter {
 
 /// Sets the process's logger, which also takes records of the `log` crate (aya-log's among them).
 pub(super) fn init(level: Level) {
+    // netlink_proto warns of every message that comes while a monitor is being closed.
+    let targets = Targets::new()
+        .with_default(level)
+        .with_target("netlink_proto", LevelFilter::ERROR);
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr);
     if stderr_is_journal() {
-        builder.with_ansi(false).event_format(Journal).init();
+        let builder = builder.with_ansi(false).event_format(Journal);
+        builder.finish().with(targets).init();
     } else {
         let colour =
             io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        builder.with_ansi(colour).with_target(false).init();
+        let builder = builder.with_ansi(colour).with_target(false);
+        builder.finish().with(targets).init();
     }
 }
 

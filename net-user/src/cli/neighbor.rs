@@ -1,5 +1,6 @@
 //! `netmoat neighbor`
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::anyhow;
@@ -20,11 +21,12 @@ const LIST_EXAMPLES: &str = "\
 Examples:
   netmoat neighbor list               every neighbour that is held to its MACs
   netmoat neighbor list --history     and what happened to it
-  netmoat neighbor list -o json       for programs; has the history too
+  netmoat neighbor list -o json       for programs; with --history that too
 
 ORIGIN: `config` for [[neighbor]], `pinned` for `netmoat neighbor pin`, `learned` for the next
 hops of default routes. STATE: claims are held to a `protected` binding; `asking` means that one
-contradicts it and its holder is being asked; `contested` that nobody can say who is right.";
+contradicts it and its holder is being asked; `contested` that nobody can say who is right. Nothing
+is held to what is `unguarded`, as its guard is off, and `own` is an address of this host.";
 
 const PIN_EXAMPLES: &str = "\
 Examples:
@@ -115,7 +117,7 @@ fn words(error: &UnitError) -> String {
 pub(super) fn run(client: &Client, out: &Output, command: Command) -> Result<Code, Failure> {
     match command {
         Command::List { history } => {
-            out.print(&block_on(client.neighbors())?, |n| list(n, history))?;
+            out.print(&block_on(client.neighbors(history))?, |n| list(n, history))?;
         }
         Command::Pin {
             place,
@@ -131,7 +133,7 @@ pub(super) fn run(client: &Client, out: &Output, command: Command) -> Result<Cod
             };
             // Here too, so that a slip is told without an agent.
             NeighborConfig::from_pin(&pin)
-                .map_err(|error| Failure::new(Code::Error, anyhow!("{}", words(&error))))?;
+                .map_err(|error| Failure::new(Code::Usage, anyhow!("{}", words(&error))))?;
             out.print(&block_on(client.pin_neighbor(&pin))?, pinned)?;
         }
         Command::Unpin { place } => {
@@ -157,22 +159,34 @@ pub(super) fn run(client: &Client, out: &Output, command: Command) -> Result<Cod
     Ok(Code::Ok)
 }
 
-pub(super) fn list(neighbors: &Neighbors, history: bool) -> String {
-    let guard = |mode| match mode {
+/// What a guard does.
+pub(super) const fn guard(mode: GuardMode) -> &'static str {
+    match mode {
         GuardMode::Off => "off",
         GuardMode::Observe => "observing",
         GuardMode::Enforce => "enforcing",
-    };
+    }
+}
+
+pub(super) fn list(neighbors: &Neighbors, history: bool) -> String {
     let count = |state| {
         let of_state = neighbors.bindings.iter().filter(|b| b.state == state);
         of_state.count() as u64
     };
     let contested = count(BindingState::Contested);
     let learning = count(BindingState::Learning);
-    let protected = neighbors.bindings.len() as u64 - learning;
+    let unguarded = count(BindingState::Unguarded);
+    let held = |b: &&NeighborBinding| {
+        let nothing = matches!(b.state, BindingState::Unguarded | BindingState::Own);
+        !nothing && !b.macs.is_empty()
+    };
+    let protected = neighbors.bindings.iter().filter(held).count() as u64;
     let mut text = format!("{} protected", plural(protected, "neighbour"));
     if learning > 0 {
         text += &format!(", {learning} being learned");
+    }
+    if unguarded > 0 {
+        text += &format!(", {unguarded} unguarded");
     }
     if contested > 0 {
         text += &tone(&format!(", {contested} contested"), Tone::Bad);
@@ -235,13 +249,20 @@ pub(super) fn pinned(changed: &NeighborsChanged) -> String {
         } else {
             ""
         };
-        format!(
-            "{} is held to {} from now on{router}.\n",
-            place(binding),
-            binding.macs.join(", ")
-        )
+        let (place, macs) = (place(binding), binding.macs.join(", "));
+        if binding.state == BindingState::Unguarded {
+            return format!(
+                "{place} is pinned to {macs}, and nothing is held to that while its guard is off; set `mode` in \
+                 [arp] or [ndp] of the config.\n"
+            );
+        }
+        format!("{place} is held to {macs} from now on{router}.\n")
     });
-    or_nothing(lines)
+    let mut text = or_nothing(lines);
+    for warning in &changed.warnings {
+        text += &format!("{} {warning}\n", tone("warning:", Tone::Bad));
+    }
+    text
 }
 
 pub(super) fn unpinned(changed: &NeighborsChanged) -> String {
@@ -278,13 +299,20 @@ pub(super) fn audited(audit: &NeighborAudit, repair: bool) -> String {
     let left = count(contradicts) as u64;
     let permanent = count(|e| contradicts(e) && e.verdict == AuditVerdict::Permanent) as u64;
     let repaired = count(|e| e.repaired) as u64;
+    let unknown = count(|e| matches!(e.verdict, AuditVerdict::Absent | AuditVerdict::Learning));
     let mut text = match (left, repaired) {
+        (0, 0) if unknown > 0 || audit.entries.is_empty() => tone(
+            "Nothing in the kernel's neighbour table contradicts the bindings.",
+            Tone::Good,
+        ),
         (0, 0) => tone(
             "The kernel's neighbour table agrees with every binding.",
             Tone::Good,
         ),
         (0, n) => tone(
-            &format!("Repaired {n}: the kernel's neighbour table agrees with every binding now."),
+            &format!(
+                "Repaired {n}: nothing in the kernel's neighbour table contradicts the bindings now."
+            ),
             Tone::Good,
         ),
         (1, _) => tone(
@@ -299,6 +327,20 @@ pub(super) fn audited(audit: &NeighborAudit, repair: bool) -> String {
     text.push('\n');
     if left > 0 && repaired > 0 {
         text += &format!("{repaired} repaired.\n");
+    }
+    let contested: BTreeSet<_> = audit
+        .entries
+        .iter()
+        .filter(|entry| entry.contested)
+        .map(|entry| entry.address.as_str())
+        .collect();
+    if !contested.is_empty() {
+        let addresses: Vec<_> = contested.into_iter().collect();
+        let contested = format!(
+            "Contested, so that the binding itself may be wrong: {} (`netmoat events` says by whom).",
+            addresses.join(", ")
+        );
+        text += &(tone(&contested, Tone::Bad) + "\n");
     }
     if permanent > 0 {
         text += &format!(
@@ -351,6 +393,14 @@ pub(super) fn audited(audit: &NeighborAudit, repair: bool) -> String {
 }
 
 fn verdict(entry: &AuditEntry) -> String {
+    let verdict = kernels_verdict(entry);
+    if entry.contested {
+        return verdict + &tone(", contested", Tone::Bad);
+    }
+    verdict
+}
+
+fn kernels_verdict(entry: &AuditEntry) -> String {
     if entry.repaired {
         return tone("repaired", Tone::Good);
     }
@@ -377,6 +427,8 @@ fn state(state: BindingState) -> String {
         BindingState::Protected => "protected".to_owned(),
         BindingState::Asking => "asking".to_owned(),
         BindingState::Contested => tone("contested", Tone::Bad),
+        BindingState::Unguarded => "unguarded".to_owned(),
+        BindingState::Own => "own".to_owned(),
     }
 }
 

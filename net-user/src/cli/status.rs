@@ -1,10 +1,11 @@
 //! `netmoat status`
 
+use super::neighbor::guard;
 use super::output::{Output, Tone, age, plural, table, tone};
 use super::{Code, Failure, block_on};
 use crate::config::{Mode, XdpMode};
 use crate::control::client::Client;
-use crate::control::protocol::{Health, Status};
+use crate::control::protocol::{ALERTS_OF_S, Health, NeighborsAtAGlance, Status};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -41,6 +42,14 @@ pub(super) fn human(status: &Status) -> String {
             tone(&format!("Degraded{mode}: {problems}."), Tone::Bad)
         }
     };
+    // Whoever has it has this host's traffic.
+    let gateways = &status.neighbors.contested_gateways;
+    if !gateways.is_empty() {
+        let gateways = gateways.join(", ");
+        let contested =
+            format!(" Contested: default gateway {gateways} (`netmoat events` says by whom).");
+        text += &tone(&contested, Tone::Bad);
+    }
     text.push('\n');
     for problem in &status.problems {
         text += &format!("  - {problem}\n");
@@ -61,6 +70,7 @@ pub(super) fn human(status: &Status) -> String {
     } else {
         "\n"
     };
+    text += &neighbors(&status.neighbors);
     text += &format!("Cookie key       in use for {}\n", age(status.keys_age_s));
     text += &format!(
         "Agent            netmoat {}, pid {}, up {}\n\n",
@@ -93,4 +103,31 @@ pub(super) fn human(status: &Status) -> String {
         &[1, 3, 4, 5],
         rows,
     )
+}
+
+/// What an operator needs to know of them first.
+fn neighbors(glance: &NeighborsAtAGlance) -> String {
+    let mut text = format!(
+        "Neighbours       {} protected, ARP guard {}, NDP guard {}, RA guard {}",
+        glance.protected,
+        guard(glance.arp),
+        guard(glance.ndp),
+        if glance.ra_guard { "on" } else { "off" },
+    );
+    if glance.learning > 0 {
+        text += &format!(", {} being learned", glance.learning);
+    }
+    if glance.contested > 0 {
+        text += &tone(&format!(", {} contested", glance.contested), Tone::Bad);
+    }
+    text.push('\n');
+    if let Some(last) = &glance.last_alert {
+        let alerts = format!(
+            "{} in the last {} (`netmoat events`), the last: {last}",
+            plural(glance.alerts.into(), "alert"),
+            age(ALERTS_OF_S),
+        );
+        text += &format!("                 {}\n", tone(&alerts, Tone::Bad));
+    }
+    text
 }

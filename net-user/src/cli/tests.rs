@@ -6,7 +6,7 @@ use crate::config::SynMode;
 use crate::control::protocol::{
     AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
     EventLevel, Events, Health, InterfaceStatus, KernelSetting, ListenerQueues, NeighborAudit,
-    NeighborBinding, Neighbors, NeighborsChanged, Queues, Status, VERSION,
+    NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged, Queues, Status, VERSION,
 };
 
 #[test]
@@ -133,6 +133,7 @@ fn status() -> Status {
         listeners_left_to_kernel: 2,
         cookies_active: true,
         keys_age_s: 60,
+        neighbors: NeighborsAtAGlance::default(),
     }
 }
 
@@ -163,11 +164,44 @@ fn status_shows_every_interface() {
          \n\
          SYN cookies      being sent\n\
          Listeners        1 protected, 2 left to the kernel (`netmoat queues` says why)\n\
+         Neighbours       0 protected, ARP guard observing, NDP guard observing, RA guard off\n\
          Cookie key       in use for 1m\n\
          Agent            netmoat 0.1.0, pid 7, up 1h1m1s\n\
          \n\
          INTERFACE  INDEX  XDP     XDP PROGRAM  TC PROGRAM   MTU\n\
          eth0           2  native           31          32  1500\n"
+    );
+}
+
+#[test]
+fn status_tells_of_contests_and_of_the_last_alert() {
+    let mut status = status();
+    status.neighbors = NeighborsAtAGlance {
+        protected: 3,
+        contested: 1,
+        alerts: 2,
+        last_alert: Some("02:00:00:00:00:66 claims 192.0.2.1".to_owned()),
+        ..NeighborsAtAGlance::default()
+    };
+    let text = anstream::adapter::strip_str(&status::human(&status)).to_string();
+    assert!(
+        text.contains(
+            "Neighbours       3 protected, ARP guard observing, NDP guard observing, RA guard off, 1 contested\n                 \
+             2 alerts in the last 10m (`netmoat events`), the last: 02:00:00:00:00:66 claims 192.0.2.1\n"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn status_names_a_contested_gateway_first() {
+    let mut status = status();
+    status.neighbors.contested_gateways = vec!["192.0.2.1 on eth0".to_owned()];
+    assert!(
+        plain(status::human(&status)).starts_with(
+            "Healthy: 1 listener protected. Contested: default gateway 192.0.2.1 on eth0 (`netmoat events` says by \
+             whom).\n"
+        )
     );
 }
 
@@ -303,7 +337,7 @@ fn a_pin_that_no_config_would_take_is_refused_before_it_is_sent() {
         let mut line = vec!["netmoat", "--socket", "/nonexistent", "neighbor", "pin"];
         line.extend(args);
         let failure = Cli::try_parse_from(&line).unwrap().execute().unwrap_err();
-        assert_eq!(failure.code, Code::Error);
+        assert_eq!(failure.code, Code::Usage);
         assert!(failure.to_string().contains(words), "{failure}");
     }
 }
@@ -368,6 +402,20 @@ fn neighbours_are_listed_with_what_is_known_of_them() {
              \nfe80::1 on eth0 VLAN 100\n  nothing happened to it yet\n"
         )
     );
+    let idle = |state| NeighborBinding { state, ..binding() };
+    let idle = Neighbors {
+        bindings: vec![idle(BindingState::Unguarded), idle(BindingState::Own)],
+        ..neighbors.clone()
+    };
+    let text = plain(neighbor::list(&idle, false));
+    assert!(
+        text.starts_with("0 neighbours protected, 1 unguarded; ARP"),
+        "{text}"
+    );
+    assert!(
+        text.contains(" unguarded ") && text.contains(" own "),
+        "{text}"
+    );
     let none = Neighbors {
         bindings: vec![],
         ra_guard: false,
@@ -384,6 +432,7 @@ fn pins_are_told_in_words() {
     let mut changed = NeighborsChanged {
         version: VERSION,
         bindings: vec![binding()],
+        warnings: vec![],
     };
     assert_eq!(
         neighbor::pinned(&changed),
@@ -393,6 +442,15 @@ fn pins_are_told_in_words() {
         neighbor::unpinned(&changed),
         "192.0.2.1 on eth0 is not pinned any more; it was held to 02:00:00:00:00:01.\n"
     );
+    changed.warnings = vec!["until now it was elsewhere".to_owned()];
+    changed.bindings[0].state = BindingState::Unguarded;
+    assert_eq!(
+        plain(neighbor::pinned(&changed)),
+        "192.0.2.1 on eth0 is pinned to 02:00:00:00:00:01, and nothing is held to that while its guard is off; set \
+         `mode` in [arp] or [ndp] of the config.\n\
+         warning: until now it was elsewhere\n"
+    );
+    changed.warnings.clear();
     changed.bindings.clear();
     assert_eq!(neighbor::pinned(&changed), "Nothing to change.\n");
 }
@@ -405,6 +463,7 @@ fn the_audit_says_first_whether_anything_is_wrong() {
         mac: Some("02:00:00:00:00:66".to_owned()),
         state: Some("REACHABLE".to_owned()),
         bound: vec!["02:00:00:00:00:01".to_owned()],
+        contested: false,
         verdict,
         repaired,
     };
@@ -435,7 +494,7 @@ fn the_audit_says_first_whether_anything_is_wrong() {
          net.ipv4.conf.eth0.arp_accept = 1: unsolicited ARP is believed\n"
     );
     let text = audit(vec![entry(AuditVerdict::Poisoned, true)], true);
-    assert!(text.starts_with("Repaired 1: the kernel's neighbour table agrees"));
+    assert!(text.starts_with("Repaired 1: nothing in the kernel's neighbour table contradicts"));
     let text = audit(
         vec![
             entry(AuditVerdict::Poisoned, true),
@@ -451,7 +510,21 @@ fn the_audit_says_first_whether_anything_is_wrong() {
     );
     let text = audit(vec![entry(AuditVerdict::Good, false)], false);
     assert!(text.starts_with("The kernel's neighbour table agrees with every binding.\n"));
-    assert!(audit(vec![], false).starts_with("The kernel's neighbour table agrees"));
+    // Nothing to agree with.
+    let nothing = "Nothing in the kernel's neighbour table contradicts the bindings.\n";
+    assert!(audit(vec![], false).starts_with(nothing));
+    let contested = AuditEntry {
+        contested: true,
+        ..entry(AuditVerdict::Absent, false)
+    };
+    let text = audit(vec![entry(AuditVerdict::Good, false), contested], false);
+    assert!(
+        text.starts_with(&format!(
+            "{nothing}Contested, so that the binding itself may be wrong: 192.0.2.1 (`netmoat events`"
+        )),
+        "{text}"
+    );
+    assert!(text.contains("no entry, contested\n"), "{text}");
 }
 
 #[test]
@@ -474,6 +547,7 @@ fn events_are_lines_that_begin_with_number_and_time() {
     assert!(follow.starts_with("7       2000-02-29T00:00:00Z  alert  spoof            eth0 "));
     let mut told = Events {
         version: VERSION,
+        agent: 1,
         last: 7,
         forgotten: 4,
         events: vec![event],

@@ -101,6 +101,18 @@ pub(super) fn explain_toml_error(path: &Path, text: &str, error: &toml::de::Erro
             format!("the key `{key}` is missing"),
             format!("add `{key} = …` to this table"),
         )
+    } else if message.ends_with("expected a sequence") {
+        let at = error.span().and_then(|span| text.get(span));
+        match at {
+            Some(table @ ("[neighbor]" | "[listener]")) => (
+                format!("there may be several `{table}`, and this is written as the only one"),
+                format!("write `[{table}]`, also for one"),
+            ),
+            _ => (
+                "a list is expected here".to_owned(),
+                "put it in brackets, also when it is the only one: [ … ]".to_owned(),
+            ),
+        }
     } else {
         let remedy = if message.starts_with("invalid type") {
             "write the value in the type that is expected here"

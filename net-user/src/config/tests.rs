@@ -271,6 +271,21 @@ fn errors_name_the_place_and_the_remedy() {
         ),
         ("[syn]\nburst = \"5\"", "3:9", &["invalid type"]),
         (
+            "[neighbor]\naddress = \"192.0.2.1\"",
+            "2:1",
+            &["several `[neighbor]`", "write `[[neighbor]]`"],
+        ),
+        (
+            "[[neighbor]]\naddress = \"192.0.2.1\"\nmacs = \"02:00:00:00:00:01\"",
+            "4:8",
+            &["a list is expected here", "put it in brackets"],
+        ),
+        (
+            "neighbor = { address = \"192.0.2.1\" }",
+            "2:12",
+            &["a list is expected here", "put it in brackets"],
+        ),
+        (
             "[syn]\nkey_rotation = \"2m59s\"",
             "3:16",
             &["before its last cookies", "at least \"3m\""],

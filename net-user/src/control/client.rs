@@ -116,9 +116,10 @@ impl Client {
             .await
     }
 
-    /// `GET /v1/neighbors`
-    pub async fn neighbors(&self) -> Result<Neighbors, ClientError> {
-        self.request(Method::GET, "/v1/neighbors", &()).await
+    /// `GET /v1/neighbors`, with `history` what happened to each too
+    pub async fn neighbors(&self, history: bool) -> Result<Neighbors, ClientError> {
+        let path = format!("/v1/neighbors?history={}", u8::from(history));
+        self.request(Method::GET, &path, &()).await
     }
 
     /// `POST /v1/neighbors/pin`

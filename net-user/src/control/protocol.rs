@@ -35,8 +35,13 @@ pub enum Request {
         /// Where the answer goes.
         reply: Reply<KeysRotated>,
     },
-    /// `GET /v1/neighbors`
-    Neighbors(Reply<Neighbors>),
+    /// `GET /v1/neighbors?history=1`
+    Neighbors {
+        /// With what happened to each.
+        history: bool,
+        /// Where the answer goes.
+        reply: Reply<Neighbors>,
+    },
     /// `POST /v1/neighbors/pin`
     PinNeighbor(PinNeighbor, Reply<NeighborsChanged>),
     /// `POST /v1/neighbors/unpin`
@@ -121,7 +126,36 @@ pub struct Status {
     pub cookies_active: bool,
     /// Age of the cookie key in use, seconds.
     pub keys_age_s: u64,
+    /// The guards of ARP and neighbour discovery.
+    pub neighbors: NeighborsAtAGlance,
 }
+
+/// What `status` says of neighbours.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborsAtAGlance {
+    /// Mode of the ARP guard, as it is in force: no more than observe while the agent only observes.
+    pub arp: GuardMode,
+    /// Mode of the NDP guard, likewise.
+    pub ndp: GuardMode,
+    /// Whether only listed routers may send router advertisements.
+    pub ra_guard: bool,
+    /// Bindings that claims are held to.
+    pub protected: u32,
+    /// Bindings that are still being learned.
+    pub learning: u32,
+    /// Bindings of which it is unclear who has them.
+    pub contested: u32,
+    /// Of these the next hops of default routes, with their interfaces, in plain words.
+    #[serde(default)]
+    pub contested_gateways: Vec<String>,
+    /// Alerts of the last [`ALERTS_OF_S`] seconds.
+    pub alerts: u32,
+    /// The last of them, in plain words.
+    pub last_alert: Option<String>,
+}
+
+/// How far back `status` counts alerts, seconds.
+pub const ALERTS_OF_S: u64 = 600;
 
 /// Whether all that is configured is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -297,9 +331,9 @@ pub struct KeysRotated {
 pub struct Neighbors {
     /// [`VERSION`].
     pub version: u32,
-    /// Mode of the ARP guard.
+    /// Mode of the ARP guard, as it is in force: no more than observe while the agent only observes.
     pub arp: GuardMode,
-    /// Mode of the NDP guard.
+    /// Mode of the NDP guard, likewise.
     pub ndp: GuardMode,
     /// Whether only listed routers may send router advertisements.
     pub ra_guard: bool,
@@ -328,7 +362,7 @@ pub struct NeighborBinding {
     pub answered_s: Option<u64>,
     /// Claims of others to it that were found to be false.
     pub spoofs: u64,
-    /// What happened to it, oldest first, the last 32 entries.
+    /// What happened to it, oldest first, the last 32 entries; empty unless it was asked for.
     pub history: Vec<BindingHistory>,
 }
 
@@ -354,8 +388,13 @@ pub enum BindingState {
     Protected,
     /// Protected, and the recorded holder is being asked about a contradicting claim.
     Asking,
-    /// Protected, but several hosts answer for it, or the recorded holder is silent and nobody takes its place.
+    /// Several hosts answer for it, or the recorded holder is silent and nobody takes its place. Protected if
+    /// link-layer addresses are recorded.
     Contested,
+    /// The guard that would judge claims of it is off: nothing is held to it.
+    Unguarded,
+    /// It is an address of this host, and guarded as such: what is recorded has no effect.
+    Own,
 }
 
 /// One line of a binding's history.
@@ -405,8 +444,11 @@ pub struct UnpinNeighbor {
 pub struct NeighborsChanged {
     /// [`VERSION`].
     pub version: u32,
-    /// The bindings that were made, changed or removed (as they were).
+    /// The bindings that were made, changed or removed (as they were), without their history.
     pub bindings: Vec<NeighborBinding>,
+    /// What the operator should think over, in plain words.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// The kernel's neighbour table against the bindings.
@@ -433,6 +475,9 @@ pub struct AuditEntry {
     pub state: Option<String>,
     /// The link-layer addresses of the binding.
     pub bound: Vec<String>,
+    /// Whether the binding is contested: it is unclear who has the address.
+    #[serde(default)]
+    pub contested: bool,
     /// What of it.
     pub verdict: AuditVerdict,
     /// Whether `--repair` mended it.
@@ -473,6 +518,9 @@ pub struct KernelSetting {
 pub struct Events {
     /// [`VERSION`].
     pub version: u32,
+    /// A number that differs for each start of the agent: with another one the sequence begins anew.
+    #[serde(default)]
+    pub agent: u64,
     /// Sequence number of the last event there is; ask for those after it next time.
     pub last: u64,
     /// Events after the one asked for that were already forgotten.
@@ -542,6 +590,13 @@ mod tests {
             listeners_left_to_kernel: 1,
             cookies_active: false,
             keys_age_s: 60,
+            neighbors: NeighborsAtAGlance {
+                arp: GuardMode::Enforce,
+                protected: 2,
+                alerts: 1,
+                last_alert: Some("a spoof".to_owned()),
+                ..Default::default()
+            },
         };
         let expected = json!({
             "version": 1, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
@@ -549,7 +604,9 @@ mod tests {
             "interfaces": [{ "name": "eth0", "ifindex": 2, "xdp_mode": "native", "xdp_program_id": 31,
                              "tc_program_id": 32, "mtu": 1500 }],
             "listeners_protected": 3, "listeners_left_to_kernel": 1, "cookies_active": false,
-            "keys_age_s": 60
+            "keys_age_s": 60,
+            "neighbors": { "arp": "enforce", "ndp": "observe", "ra_guard": false, "protected": 2, "learning": 0,
+                           "contested": 0, "contested_gateways": [], "alerts": 1, "last_alert": "a spoof" }
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);
@@ -667,10 +724,11 @@ mod tests {
         let changed = NeighborsChanged {
             version: VERSION,
             bindings: neighbors.bindings,
+            warnings: vec!["wrong?".to_owned()],
         };
         assert_eq!(
             json!(changed),
-            json!({ "version": 1, "bindings": [binding] })
+            json!({ "version": 1, "bindings": [binding], "warnings": ["wrong?"] })
         );
         assert_eq!(
             json!([BindingOrigin::Config, BindingOrigin::Pinned]),
@@ -680,9 +738,11 @@ mod tests {
             json!([
                 BindingState::Learning,
                 BindingState::Asking,
-                BindingState::Contested
+                BindingState::Contested,
+                BindingState::Unguarded,
+                BindingState::Own
             ]),
-            json!(["learning", "asking", "contested"])
+            json!(["learning", "asking", "contested", "unguarded", "own"])
         );
     }
 
@@ -731,6 +791,7 @@ mod tests {
                 mac: Some("02:00:00:00:00:66".to_owned()),
                 state: Some("REACHABLE".to_owned()),
                 bound: vec!["02:00:00:00:00:01".to_owned()],
+                contested: true,
                 verdict: AuditVerdict::Poisoned,
                 repaired: true,
             }],
@@ -745,7 +806,7 @@ mod tests {
             "version": 1,
             "entries": [{
                 "address": "192.0.2.1", "interface": "eth0", "mac": "02:00:00:00:00:66", "state": "REACHABLE",
-                "bound": ["02:00:00:00:00:01"], "verdict": "poisoned", "repaired": true
+                "bound": ["02:00:00:00:00:01"], "contested": true, "verdict": "poisoned", "repaired": true
             }],
             "settings": [{
                 "name": "net.ipv4.conf.eth0.arp_accept", "value": 1,
@@ -772,6 +833,7 @@ mod tests {
     fn the_json_of_events_is_stable() {
         let events = Events {
             version: VERSION,
+            agent: 77,
             last: 9,
             forgotten: 2,
             events: vec![Event {
@@ -787,7 +849,7 @@ mod tests {
             }],
         };
         let expected = json!({
-            "version": 1, "last": 9, "forgotten": 2,
+            "version": 1, "agent": 77, "last": 9, "forgotten": 2,
             "events": [{
                 "sequence": 9, "at_ms": 1_700_000_000_123_u64, "level": "alert", "kind": "spoof",
                 "interface": "eth0", "vlan": 0, "address": "192.0.2.1", "macs": ["02:00:00:00:00:66"],

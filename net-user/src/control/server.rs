@@ -183,10 +183,7 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
         )
         .route("/v1/mode", post(set_mode))
         .route("/v1/keys/rotate", post(rotate_keys))
-        .route(
-            "/v1/neighbors",
-            get(async |State(agent): State<Agent>| agent.ask(Request::Neighbors).await),
-        )
+        .route("/v1/neighbors", get(neighbors))
         .route("/v1/neighbors/pin", post(pin_neighbor))
         .route("/v1/neighbors/unpin", post(unpin_neighbor))
         .route(
@@ -298,6 +295,22 @@ async fn repair_neighbors(
         peer.credentials.pid()
     );
     agent.audit(true).await
+}
+
+async fn neighbors(State(agent): State<Agent>, uri: Uri) -> Result<Response, Answer> {
+    let history = match uri.query() {
+        None | Some("history=0") => false,
+        Some("history=1") => true,
+        Some(_) => {
+            return Err(Answer(
+                StatusCode::BAD_REQUEST,
+                "the query does not fit; write /v1/neighbors?history=1".to_owned(),
+            ));
+        }
+    };
+    agent
+        .ask(|reply| Request::Neighbors { history, reply })
+        .await
 }
 
 async fn events(State(agent): State<Agent>, uri: Uri) -> Result<Response, Answer> {

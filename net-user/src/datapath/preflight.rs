@@ -1,10 +1,11 @@
 //! What must hold of the host before anything is attached. Every check reads, nothing is changed, and
 //! none stops the others.
 
+mod neighbors;
+
 use super::load::XDP_PROGRAM;
 use crate::config::{Config, GuardMode, SynMode};
 use crate::host::links::{self, Address, Link, Links, XdpMode};
-use crate::host::neighbor_sysctl;
 use crate::host::nft::{Effect, Obstacle, Ruleset, Scope};
 use crate::host::sock_diag::Diag;
 use crate::host::sysctl::TcpSettings;
@@ -32,6 +33,7 @@ const NFT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bits of `CapEff` (`linux/capability.h`).
 const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_NET_RAW: u64 = 1 << 13;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_PERFMON: u64 = 1 << 38;
 const CAP_BPF: u64 = 1 << 39;
@@ -141,7 +143,7 @@ impl Preflight {
 /// Checks the host against `config`, in the calling thread's network namespace.
 pub async fn check(config: &Config) -> Preflight {
     let mut report = Preflight::default();
-    privileges(&mut report);
+    privileges(&mut report, config);
     kernel(&mut report);
     let network = match network().await {
         Ok(network) => network,
@@ -152,40 +154,49 @@ pub async fn check(config: &Config) -> Preflight {
     };
     interfaces(&mut report, config, &network.links);
     let settings = sysctls(&mut report);
-    neighbors(&mut report, config, &network.links);
+    neighbors::settings(&mut report, config, &network.links);
+    neighbors::named(&mut report, config, &network).await;
+    neighbors::state_dir(&mut report, &config.state_dir);
     netfilter(&mut report, config, &network, settings.as_ref()).await;
     report
 }
 
-fn privileges(report: &mut Preflight) {
-    let effective = match Process::myself().and_then(|process| process.status()) {
-        Ok(status) => status.capeff,
-        Err(error) => {
-            return report.warning(
-                format!("the capabilities of this process cannot be read: {error}"),
-                "mount /proc",
-            );
-        }
-    };
+fn privileges(report: &mut Preflight, config: &Config) {
+    match Process::myself().and_then(|process| process.status()) {
+        Ok(status) => capabilities(report, config, status.capeff),
+        Err(error) => report.warning(
+            format!("the capabilities of this process cannot be read: {error}"),
+            "mount /proc",
+        ),
+    }
+}
+
+fn capabilities(report: &mut Preflight, config: &Config, effective: u64) {
     // CAP_SYS_ADMIN stands in for CAP_BPF and CAP_PERFMON (`bpf_token_capable`, `perfmon_capable`).
-    let wanted = [
+    let mut wanted = vec![
         ("CAP_BPF", CAP_BPF | CAP_SYS_ADMIN),
         ("CAP_NET_ADMIN", CAP_NET_ADMIN),
         ("CAP_PERFMON", CAP_PERFMON | CAP_SYS_ADMIN),
     ];
-    let missing: Vec<_> = wanted
-        .iter()
-        .filter(|(_, any)| effective & any == 0)
-        .map(|(name, _)| *name)
-        .collect();
+    // Neighbours are asked by whole frames.
+    if [config.neighbors.arp, config.neighbors.ndp] != [GuardMode::Off; 2] {
+        wanted.push(("CAP_NET_RAW", CAP_NET_RAW));
+    }
+    let missing = wanted.iter().filter(|(_, any)| effective & any == 0);
+    let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
+    let all: Vec<_> = wanted.iter().map(|(name, _)| *name).collect();
     if missing.is_empty() {
-        report.ok("capabilities: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are effective");
+        report.ok(format!("capabilities: {} are effective", all.join(", ")));
     } else {
         report.unsupported(
-            format!("capabilities missing to load and attach programs: {}", missing.join(", ")),
-            "run netmoat with sudo, or as a systemd service with \
-             `AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON`, or grant them to the binary with \
-             `setcap cap_bpf,cap_net_admin,cap_perfmon+ep $(command -v netmoat)`",
+            format!("capabilities missing to load and attach programs and to ask neighbours: {}", missing.join(", ")),
+            &format!(
+                "run netmoat with sudo, or as a systemd service with `AmbientCapabilities={}`, or grant them to the \
+                 binary with `setcap {}+ep $(command -v netmoat)`; CAP_NET_RAW is not needed with both guards of \
+                 neighbours off",
+                all.join(" "),
+                all.join(",").to_lowercase()
+            ),
         );
     }
 }
@@ -364,41 +375,6 @@ fn sysctls(report: &mut Preflight) -> Option<TcpSettings> {
         );
     }
     Some(settings)
-}
-
-/// What the kernel's settings leave to the guards. The weak ones are mostly its defaults, which a host may need:
-/// notes, unless someone has turned a weakness on (R-ARP-11).
-fn neighbors(report: &mut Preflight, config: &Config, links: &[Link]) {
-    let guards = [config.neighbors.arp, config.neighbors.ndp];
-    if guards == [GuardMode::Off; 2] {
-        return;
-    }
-    let attached = |link: &&Link| config.interfaces.contains(&link.name);
-    let mut told = BTreeSet::new();
-    for link in links.iter().filter(attached) {
-        let settings = match neighbor_sysctl::settings(&link.name) {
-            Ok(settings) => settings,
-            Err(error) => {
-                report.warning(
-                    format!("settings of {} are unknown: {error:#}", link.name),
-                    "mount /proc",
-                );
-                continue;
-            }
-        };
-        // A setting of `all` is the same on every interface.
-        for setting in settings.into_iter().filter(|s| s.weak) {
-            if !told.insert(setting.name.clone()) {
-                continue;
-            }
-            let what = format!("{} is {}: {}", setting.name, setting.value, setting.meaning);
-            if setting.name.ends_with(".arp_accept") {
-                report.warning(what, &format!("`sysctl -w {}=0`", setting.name));
-            } else {
-                report.ok(format!("note: {what}"));
-            }
-        }
-    }
 }
 
 async fn netfilter(

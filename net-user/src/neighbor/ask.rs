@@ -132,16 +132,6 @@ pub fn frame(port: &Port, key: &NeighborKey, to: Option<Mac>) -> Option<Vec<u8>>
     Some(frame)
 }
 
-/// Whether the request for a key is an ARP probe, for want of an address of our own on its prefix.
-pub fn is_probe(port: &Port, key: &NeighborKey) -> bool {
-    match address(key) {
-        IpAddr::V4(target) => {
-            sender_v4(port, key.vlan, target).is_some_and(|(_, ip)| ip.is_unspecified())
-        }
-        IpAddr::V6(_) => false,
-    }
-}
-
 /// Who asks by ARP: an address of ours on the target's prefix, or nobody, as a probe does. Many hosts answer no
 /// others.
 fn sender_v4(port: &Port, vlan: u16, target: Ipv4Addr) -> Option<(Mac, Ipv4Addr)> {
@@ -297,8 +287,6 @@ mod tests {
                 (destination, tag, mac, sender),
                 "{target} {vlan}"
             );
-            let k = key(target.parse().unwrap(), 2, vlan);
-            assert_eq!(is_probe(&port(), &k), sender.is_unspecified());
         }
     }
 

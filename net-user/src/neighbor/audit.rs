@@ -22,6 +22,8 @@ pub struct Bound {
     pub macs: Vec<Mac>,
     /// Which of them an entry is to be mended to.
     pub mac: Option<Mac>,
+    /// It is unclear who has the address.
+    pub contested: bool,
 }
 
 /// A poisoned entry, and what to make it.
@@ -102,6 +104,7 @@ fn line(
         mac: entry.and_then(|entry| entry.mac).map(|mac| mac.to_string()),
         state: entry.map(|entry| entry.state.to_string()),
         bound: bound.macs.iter().map(ToString::to_string).collect(),
+        contested: bound.contested,
         verdict,
         repaired: false,
     }
@@ -123,6 +126,7 @@ mod tests {
             carriers: vec![(2, "eth0".into()), (3, "mac0".into())],
             macs: macs.to_vec(),
             mac: macs.first().copied(),
+            contested: macs.is_empty(),
         }
     }
 
@@ -159,6 +163,7 @@ mod tests {
             let (lines, repairs) = compare(&[bound(macs)], &[entry(2, mac, state)]);
             assert_eq!(lines.len(), 1);
             assert_eq!(lines[0].verdict, verdict, "{macs:?} {mac:?} {state}");
+            assert_eq!(lines[0].contested, macs.is_empty());
             assert_eq!(lines[0].mac, mac.map(|m| m.to_string()));
             assert_eq!(repairs.first().map(|r| r.mac), mended);
         }

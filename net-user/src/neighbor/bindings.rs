@@ -24,6 +24,12 @@ use crate::{
 
 /// Lines of a binding's history.
 const HISTORY: usize = 32;
+/// Of these, lines about false claims, each by another. Whoever takes ever new link-layer addresses adds no more.
+const FALSE: usize = 8;
+/// After which a line about a false claim makes room for another.
+const FALSE_KEPT: Duration = Duration::from_secs(3600);
+/// What such a line begins with.
+const FALSELY: &str = "falsely claimed by";
 /// Link-layer addresses that a binding had before and that are remembered.
 const PAST: usize = 16;
 /// Learned bindings. Routes beyond are not followed: who sends router advertisements could make them up.
@@ -76,6 +82,33 @@ impl Entry {
         self.history.push_back(BindingHistory { at, what });
     }
 
+    /// Counts a false claim and, of each claimant, adds a line to the history; gives whether it did.
+    pub fn spoofed(&mut self, by: &str, now: Now) -> bool {
+        self.spoofs += 1;
+        let what = format!("{FALSELY} {by}");
+        if self.history.iter().any(|line| line.what == what) {
+            return false;
+        }
+        let is_false = |line: &BindingHistory| line.what.starts_with(FALSELY);
+        if self.history.iter().filter(|line| is_false(line)).count() >= FALSE {
+            let old = now.wall.saturating_sub(FALSE_KEPT).as_secs();
+            let oldest = self.history.iter().position(is_false);
+            let Some(oldest) = oldest.filter(|&i| self.history[i].at <= old) else {
+                return false;
+            };
+            self.history.remove(oldest);
+        }
+        self.note(what, now);
+        true
+    }
+
+    /// Holds what was read to the bounds of what is remembered.
+    pub(super) fn trim(&mut self) {
+        self.history
+            .drain(..self.history.len().saturating_sub(HISTORY));
+        self.past.drain(..self.past.len().saturating_sub(PAST));
+    }
+
     /// Gives it other link-layer addresses and remembers those it had.
     pub fn set(&mut self, macs: Vec<Mac>) {
         for old in std::mem::replace(&mut self.macs, macs) {
@@ -110,6 +143,8 @@ pub struct Routed {
     pub gone: Vec<NeighborKey>,
     /// Not followed, as there are too many.
     pub left_out: usize,
+    /// Saved ones of interfaces that are not attached were forgotten.
+    pub forgotten: bool,
 }
 
 /// Every binding but those of own addresses.
@@ -118,12 +153,17 @@ pub struct Bindings {
     entries: BTreeMap<NeighborKey, Entry>,
     /// Restored ones of interfaces that are not attached now; kept for when they are.
     elsewhere: Vec<Saved>,
+    /// When they were restored.
+    restored: Duration,
 }
 
 impl Bindings {
     /// Those of the config, and those that were saved. The config wins over what was pinned.
     pub fn new(policy: &NeighborPolicy, saved: Vec<Saved>, ports: &[Port], now: Now) -> Self {
-        let mut new = Self::default();
+        let mut new = Self {
+            restored: now.mono,
+            ..Self::default()
+        };
         for named in &policy.bindings {
             for port in ports {
                 if named
@@ -144,30 +184,47 @@ impl Bindings {
         new
     }
 
-    fn restore(&mut self, saved: Saved, policy: &NeighborPolicy, ports: &[Port], now: Now) {
+    /// What was saved. What was pinned meanwhile stays, and what was only learned gives way to a pin.
+    pub(super) fn restore(
+        &mut self,
+        saved: Saved,
+        policy: &NeighborPolicy,
+        ports: &[Port],
+        now: Now,
+    ) {
         let learned = saved.origin == BindingOrigin::Learned;
+        let named = saved.origin == BindingOrigin::Config;
         if learned && !policy.learn_gateways {
             return;
         }
         let port = ports.iter().find(|port| port.name == saved.interface);
         let Some(key) = port.map(|port| ports::key(saved.address, port.ifindex, saved.vlan)) else {
-            self.elsewhere.push(saved);
+            if !named {
+                self.elsewhere.push(saved);
+            }
             return;
         };
         let mut entry = saved.into_entry();
         match self.entries.get_mut(&key) {
-            Some(named) => {
-                let before = if learned { "learned" } else { "pinned" };
-                let differs = entry.macs != named.macs;
-                entry.set(named.macs.clone());
-                entry.origin = named.origin;
-                entry.router = named.router;
+            Some(there) if there.origin == BindingOrigin::Config => {
+                let before = match entry.origin {
+                    BindingOrigin::Learned => "learned",
+                    BindingOrigin::Pinned => "pinned",
+                    BindingOrigin::Config => "before",
+                };
+                let differs = entry.macs != there.macs;
+                entry.set(there.macs.clone());
+                entry.origin = there.origin;
+                entry.router = there.router;
                 if differs {
                     entry.note(format!("named in the config, no longer as {before}"), now);
                 }
-                *named = entry;
+                *there = entry;
             }
-            None => {
+            // The config names it no more.
+            _ if named => {}
+            Some(there) if there.is_fixed() || learned && !there.macs.is_empty() => {}
+            _ => {
                 entry.unrouted = learned.then_some(now.mono);
                 self.entries.insert(key, entry);
             }
@@ -178,8 +235,9 @@ impl Bindings {
     pub fn saved(&self, ports: &[Port]) -> Vec<Saved> {
         let named = self.entries.iter().filter_map(|(key, entry)| {
             let port = ports.iter().find(|port| port.ifindex == key.ifindex)?;
-            let worth = entry.origin != BindingOrigin::Config && !entry.macs.is_empty();
-            worth.then(|| Saved::new(key, entry, &port.name))
+            let past = entry.spoofs > 0 || !entry.history.is_empty() || !entry.past.is_empty();
+            let worth = entry.origin != BindingOrigin::Config || past;
+            (worth && !entry.macs.is_empty()).then(|| Saved::new(key, entry, &port.name))
         });
         named.chain(self.elsewhere.iter().cloned()).collect()
     }
@@ -209,9 +267,30 @@ impl Bindings {
         self.entries.remove(key)
     }
 
+    /// Takes away the pins of an address on interfaces that are not attached, or on one of them.
+    pub fn unpin_elsewhere(
+        &mut self,
+        ip: IpAddr,
+        vlan: u16,
+        interface: Option<&str>,
+    ) -> Vec<Saved> {
+        let meant = |saved: &mut Saved| {
+            saved.origin == BindingOrigin::Pinned
+                && (saved.address, saved.vlan) == (ip, vlan)
+                && interface.is_none_or(|name| name == saved.interface)
+        };
+        self.elsewhere.extract_if(.., meant).collect()
+    }
+
     /// Follows the default routes: their next hops are `wanted`.
     pub fn route(&mut self, wanted: &BTreeSet<NeighborKey>, now: Now) -> Routed {
         let mut routed = Routed::default();
+        if now.mono >= self.restored + KEPT {
+            let before = self.elsewhere.len();
+            self.elsewhere
+                .retain(|saved| saved.origin != BindingOrigin::Learned);
+            routed.forgotten = self.elsewhere.len() < before;
+        }
         for (key, entry) in &mut self.entries {
             if entry.origin == BindingOrigin::Learned {
                 if wanted.contains(key) {

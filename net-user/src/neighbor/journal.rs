@@ -108,6 +108,8 @@ pub struct Place {
 /// The events that are remembered.
 #[derive(Debug, Default)]
 pub struct Journal {
+    /// Differs for each start of the agent.
+    agent: u64,
     events: VecDeque<Event>,
     last: u64,
     groups: HashMap<(Kind, Place), Group>,
@@ -137,6 +139,15 @@ struct Budget {
 }
 
 impl Journal {
+    /// That of an agent which starts now.
+    pub fn new(wall: Duration) -> Self {
+        Self {
+            // Microseconds: a number that every reader of JSON keeps exact.
+            agent: wall.as_micros() as u64,
+            ..Self::default()
+        }
+    }
+
     /// Notes an event, unless it is joined to others.
     pub fn note(&mut self, kind: Kind, place: Place, macs: Vec<Mac>, text: String, now: Now) {
         if kind.level() == EventLevel::Alert {
@@ -214,6 +225,7 @@ impl Journal {
         let skip = sequence.saturating_add(1).saturating_sub(first);
         Events {
             version: VERSION,
+            agent: self.agent,
             last: self.last,
             forgotten: first.saturating_sub(1).saturating_sub(sequence),
             events: self
@@ -223,6 +235,14 @@ impl Journal {
                 .cloned()
                 .collect(),
         }
+    }
+
+    /// Alerts since a time, oldest first.
+    pub fn alerts_since(&self, wall: Duration) -> impl Iterator<Item = &Event> {
+        let since = wall.as_millis() as u64;
+        self.events
+            .iter()
+            .filter(move |event| event.level == EventLevel::Alert && event.at_ms >= since)
     }
 
     fn within_budget(&mut self, kind: Kind, place: Place, macs: Vec<Mac>, text: String, now: Now) {
@@ -290,11 +310,12 @@ mod tests {
 
     #[test]
     fn events_are_numbered_from_1_and_what_was_forgotten_is_told() {
-        let mut journal = Journal::default();
+        let mut journal = Journal::new(Duration::from_secs(7));
         assert_eq!(
             journal.after(0),
             Events {
                 version: VERSION,
+                agent: 7_000_000,
                 last: 0,
                 forgotten: 0,
                 events: vec![]
@@ -371,7 +392,9 @@ mod tests {
                 i / 1000,
             );
             note(&mut journal, Kind::Station, "192.0.2.1", i, i / 1000);
-            journal.tick(Now::at(i / 1000));
+            if i % 1000 == 0 {
+                journal.tick(Now::at(i / 1000));
+            }
         }
         let of = |kind: &str| journal.events.iter().filter(|e| e.kind == kind).count();
         assert!(of("spoof") <= ALERTS + 1, "{}", of("spoof"));

@@ -8,6 +8,7 @@
 pub mod ask;
 pub mod audit;
 pub mod bindings;
+mod events;
 pub mod journal;
 pub mod ports;
 mod requests;
@@ -25,8 +26,7 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use net_common::{
-    abi::{Binding, NeighborEvent, NeighborKey},
-    guard::neighbor::EventKind,
+    abi::{Binding, NeighborKey},
     units::Mac,
 };
 
@@ -35,7 +35,7 @@ use self::{
     journal::{Journal, Kind, Place},
     ports::{Port, address},
     state::{Saved, Store},
-    stations::{Change, Probe, Probes, Stations},
+    stations::{Probes, Stations},
     verify::{Decision, Known, Output, Verifier},
 };
 use crate::{
@@ -135,7 +135,7 @@ impl NeighborWatch {
             verifier: Verifier::default(),
             stations: Stations::new(now.mono),
             probes: Probes::default(),
-            journal: Journal::default(),
+            journal: Journal::new(now.wall),
             store,
             send,
             lost: 0,
@@ -204,6 +204,9 @@ impl NeighborWatch {
         let routed = self.bindings.route(&self.gateways, now);
         self.left_out = routed.left_out;
         self.changed |= !routed.new.is_empty() || !routed.gone.is_empty();
+        if routed.forgotten {
+            self.store.change();
+        }
         for key in &routed.gone {
             self.verifier.forget(key);
             self.store.change();
@@ -257,108 +260,6 @@ impl NeighborWatch {
         self.journal.note(kind, place, macs, text, now);
     }
 
-    /// An entry of the ring buffer.
-    pub fn on_event(&mut self, octets: &[u8], now: Now) {
-        if octets.len() != size_of::<NeighborEvent>() {
-            return;
-        }
-        // SAFETY: the length was checked, every pattern of bits is a NeighborEvent (integers, no padding), and no
-        // alignment is asked for.
-        let event = unsafe { octets.as_ptr().cast::<NeighborEvent>().read_unaligned() };
-        self.happened(&event, now);
-    }
-
-    fn happened(&mut self, event: &NeighborEvent, now: Now) {
-        let (key, mac) = (event.key, Mac(event.mac));
-        match EventKind::from_number(event.kind) {
-            Some(EventKind::Claim) => {
-                let solicited = event.flags & NeighborEvent::SOLICITED != 0;
-                let mut out = Vec::new();
-                if let Some(known) = known(&self.bindings, &self.ports, &key) {
-                    self.verifier
-                        .claim(key, known, mac, solicited, now.mono, &mut out);
-                }
-                self.carry_out(out, now);
-            }
-            Some(EventKind::Answer) => {
-                if let Some(entry) = self.bindings.get_mut(&key)
-                    && entry.macs.contains(&mac)
-                {
-                    entry.answered = Some((now.mono, mac));
-                }
-                let mut out = Vec::new();
-                if let Some(known) = known(&self.bindings, &self.ports, &key) {
-                    self.verifier.answer(key, known, mac, now.mono, &mut out);
-                }
-                self.carry_out(out, now);
-            }
-            Some(EventKind::OwnClaim) if !self.is_own_mac(mac) => {
-                let text = words::own_address(&self.place(&key), mac, Mac(event.source));
-                self.note(Kind::OwnAddress, &key, vec![mac], text, now);
-            }
-            Some(EventKind::Station) => self.station(&key, mac, now),
-            Some(EventKind::ProbeAnswered) => self.probe(&key, mac, now),
-            Some(EventKind::RogueRouter) => {
-                let text = words::rogue_router(&self.place(&key), mac, Mac(event.source));
-                self.note(Kind::RogueRouter, &key, vec![mac], text, now);
-            }
-            Some(EventKind::OwnClaim) | None => {}
-        }
-    }
-
-    fn station(&mut self, key: &NeighborKey, mac: Mac, now: Now) {
-        let Some(change) = self.stations.heard(*key, mac, now.mono) else {
-            return;
-        };
-        // The operator, or verification, has said where a bound address may be.
-        let bound = self
-            .bindings
-            .get(key)
-            .is_some_and(|e| e.macs.contains(&mac));
-        if bound && change != Change::New {
-            return;
-        }
-        let (kind, macs) = match &change {
-            Change::New => (Kind::Station, vec![mac]),
-            Change::Changed { before } => (Kind::StationChanged, vec![mac, *before]),
-            Change::FlipFlop { before } => (Kind::FlipFlop, vec![mac, *before]),
-            Change::Many { macs } => (Kind::FlipFlop, macs.clone()),
-        };
-        let text = words::station(&self.place(key), mac, &change);
-        self.note(kind, key, macs, text, now);
-    }
-
-    fn probe(&mut self, key: &NeighborKey, mac: Mac, now: Now) {
-        // A bound address may have been asked for by a probe of ours, see `ask`.
-        if self.bindings.get(key).is_some() || self.is_own_mac(mac) {
-            return;
-        }
-        let place = self.place(key);
-        match self.probes.answered(*key, mac, now.mono) {
-            Probe::Known => {}
-            Probe::InUse => {
-                let text = words::probe_answered(&place, mac);
-                self.note(Kind::ProbeAnswered, key, vec![mac], text, now);
-            }
-            Probe::Denial { addresses, macs } => {
-                let text = words::dad_denial(&place, addresses, &macs);
-                self.note(Kind::DadDenial, key, macs, text, now);
-            }
-        }
-    }
-
-    /// How many events the kernel could not tell of so far. To be called between the last event and [`Self::tick`].
-    pub fn events_lost(&mut self, total: u64, now: Now) {
-        let more = total.saturating_sub(self.lost);
-        self.lost = total;
-        if more > 0 {
-            self.verifier.events_lost();
-            let text = format!("{more} events of neighbours were lost: the agent did not keep up");
-            self.journal
-                .note(Kind::EventsLost, Place::default(), Vec::new(), text, now);
-        }
-    }
-
     /// Time has passed. All events until `now` must have been told. Gives how a write of the state ended, when one
     /// did.
     pub fn tick(&mut self, now: Now) -> Option<Result<()>> {
@@ -368,8 +269,32 @@ impl NeighborWatch {
             .tick(|key| known(bindings, ports, key), now.mono, &mut out);
         self.carry_out(out, now);
         self.journal.tick(now);
-        self.store
-            .tick(now.mono, || self.bindings.saved(&self.ports))
+        let ended = self
+            .store
+            .tick(now.mono, || self.bindings.saved(&self.ports))?;
+        Some(ended.map(|late| self.restore(late, now)))
+    }
+
+    /// What could not be read at the start.
+    fn restore(&mut self, late: Vec<Saved>, now: Now) {
+        for saved in late {
+            if let Some(port) = self.ports.iter().find(|p| p.name == saved.interface) {
+                let key = ports::key(saved.address, port.ifindex, saved.vlan);
+                self.verifier.forget(&key);
+            }
+            self.bindings.restore(saved, &self.policy, &self.ports, now);
+            self.changed = true;
+        }
+    }
+
+    /// Saves at once what is not saved yet; gives the outcome, in words.
+    pub fn save(&mut self) -> tokio::sync::oneshot::Receiver<Result<(), String>> {
+        self.store.save()
+    }
+
+    /// That pinned neighbours were lost, until something is pinned.
+    pub fn lost_pins(&self) -> Option<&str> {
+        self.store.lost()
     }
 
     /// Saves what is not saved yet.
@@ -426,13 +351,15 @@ impl NeighborWatch {
 
     fn apply(&mut self, key: &NeighborKey, decision: Decision, now: Now) {
         let place = self.place(key);
-        let enforced = !self.observe && self.mode(address(key)) == GuardMode::Enforce;
+        let enforced = self.in_force(self.mode(address(key))) == GuardMode::Enforce;
         let Some(entry) = self.bindings.get_mut(key) else {
             return;
         };
         match decision {
             Decision::Spoof { claimed, holder } => {
-                entry.spoofs += 1;
+                if entry.spoofed(&words::name(claimed), now) {
+                    self.store.change();
+                }
                 let text = words::spoof(&place, claimed, holder, entry, enforced);
                 self.note(Kind::Spoof, key, vec![claimed, holder], text, now);
             }

@@ -1,21 +1,26 @@
 //! What the control socket asks of the neighbours.
 
-use net_common::abi::{MAX_BINDINGS, NeighborKey};
+use std::time::Duration;
+
+use net_common::{
+    abi::{MAX_BINDINGS, NeighborKey},
+    units::Mac,
+};
 
 use super::{
     NeighborWatch, Now,
     audit::Bound,
     bindings::{Entry, settings},
-    journal::Kind,
+    journal::{Kind, Place},
     ports::{self, Port, address},
     verify::Standing,
     words,
 };
 use crate::{
-    config::NeighborConfig,
+    config::{GuardMode, NeighborConfig},
     control::protocol::{
-        BindingOrigin, BindingState, Events, NeighborBinding, Neighbors, NeighborsChanged,
-        PinNeighbor, RequestError, UnpinNeighbor, VERSION,
+        ALERTS_OF_S, BindingOrigin, BindingState, Events, NeighborBinding, Neighbors,
+        NeighborsAtAGlance, NeighborsChanged, PinNeighbor, RequestError, UnpinNeighbor, VERSION,
     },
     host::links::Link,
 };
@@ -29,24 +34,87 @@ impl NeighborWatch {
         settings(&self.policy)
     }
 
-    /// Every binding but those of own addresses.
-    pub fn list(&self, now: Now) -> Neighbors {
+    /// What becomes of a guard's mode while the agent as a whole only observes.
+    pub(super) fn in_force(&self, mode: GuardMode) -> GuardMode {
+        match mode {
+            GuardMode::Enforce if self.observe => GuardMode::Observe,
+            mode => mode,
+        }
+    }
+
+    /// Every binding but those of own addresses, with its `history` or without.
+    pub fn list(&self, history: bool, now: Now) -> Neighbors {
+        let tell = |(key, entry): (&NeighborKey, &Entry)| {
+            let mut told = self.tell(key, entry, now);
+            if history {
+                told.history = entry.history.iter().cloned().collect();
+            }
+            told
+        };
         Neighbors {
             version: VERSION,
-            arp: self.policy.arp,
-            ndp: self.policy.ndp,
+            arp: self.in_force(self.policy.arp),
+            ndp: self.in_force(self.policy.ndp),
             ra_guard: self.policy.ra_guard(),
-            bindings: self
-                .bindings
-                .iter()
-                .map(|(key, entry)| self.tell(key, entry, now))
-                .collect(),
+            bindings: self.bindings.iter().map(tell).collect(),
         }
+    }
+
+    /// What `status` says of neighbours.
+    pub fn glance(&self, now: Now) -> NeighborsAtAGlance {
+        let mut glance = NeighborsAtAGlance {
+            arp: self.in_force(self.policy.arp),
+            ndp: self.in_force(self.policy.ndp),
+            ra_guard: self.policy.ra_guard(),
+            ..Default::default()
+        };
+        for (key, entry) in self.bindings.iter() {
+            match self.state(key, entry) {
+                BindingState::Learning => glance.learning += 1,
+                BindingState::Contested => {
+                    glance.contested += 1;
+                    glance.protected += u32::from(!entry.macs.is_empty());
+                    if self.gateways.contains(key) {
+                        let gateway = words::at(&self.place(key));
+                        glance.contested_gateways.push(gateway);
+                    }
+                }
+                BindingState::Protected | BindingState::Asking => glance.protected += 1,
+                BindingState::Unguarded | BindingState::Own => {}
+            }
+        }
+        let since = now.wall.saturating_sub(Duration::from_secs(ALERTS_OF_S));
+        for alert in self.journal.alerts_since(since) {
+            glance.alerts += 1;
+            glance.last_alert = Some(alert.text.clone());
+        }
+        glance
     }
 
     /// The events after a number.
     pub fn events(&self, after: u64) -> Events {
         self.journal.after(after)
+    }
+
+    fn state(&self, key: &NeighborKey, entry: &Entry) -> BindingState {
+        let ip = address(key);
+        let own = |port: &Port| {
+            port.own
+                .iter()
+                .any(|own| own.ip == ip && own.vlan == key.vlan)
+        };
+        if self.port(key).is_some_and(own) {
+            return BindingState::Own;
+        }
+        if self.mode(ip) == GuardMode::Off {
+            return BindingState::Unguarded;
+        }
+        match self.verifier.standing(key) {
+            Standing::Contested => BindingState::Contested,
+            _ if entry.macs.is_empty() => BindingState::Learning,
+            Standing::Asking => BindingState::Asking,
+            Standing::Calm => BindingState::Protected,
+        }
     }
 
     fn tell(&self, key: &NeighborKey, entry: &Entry, now: Now) -> NeighborBinding {
@@ -59,16 +127,11 @@ impl NeighborWatch {
             vlan: key.vlan,
             macs: entry.macs.iter().map(ToString::to_string).collect(),
             origin: entry.origin,
-            state: match self.verifier.standing(key) {
-                Standing::Contested => BindingState::Contested,
-                _ if entry.macs.is_empty() => BindingState::Learning,
-                Standing::Asking => BindingState::Asking,
-                Standing::Calm => BindingState::Protected,
-            },
+            state: self.state(key, entry),
             router: entry.router,
             answered_s: answered,
             spoofs: entry.spoofs,
-            history: entry.history.iter().cloned().collect(),
+            history: Vec::new(),
         }
     }
 
@@ -130,13 +193,15 @@ impl NeighborWatch {
         if self.bindings.iter().count() + pins.len() > MAX_BINDINGS as usize - RESERVED {
             return refused("there is no room for more bindings; unpin some first".to_owned());
         }
-        let mut changed = Vec::new();
+        let (mut changed, mut warnings) = (Vec::new(), Vec::new());
         for (key, port, macs) in pins {
+            warnings.extend(self.doubts(&key, &port, &macs, now));
             let new = || Entry::new(Vec::new(), BindingOrigin::Pinned, false);
             let mut entry = self.bindings.remove(&key).unwrap_or_else(new);
             entry.set(macs.clone());
             entry.origin = BindingOrigin::Pinned;
-            entry.router = named.router;
+            // As with its history: what a pin does not say stays.
+            entry.router |= named.router;
             entry.note(format!("pinned: {}", words::list(&macs)), now);
             if !port.reaches(ip, named.vlan) {
                 entry.note(
@@ -151,34 +216,61 @@ impl NeighborWatch {
             let text = words::pinned(&self.place(&key), &macs);
             self.note(Kind::Pinned, &key, macs, text, now);
         }
+        self.store.found();
         self.written_anew();
         Ok(NeighborsChanged {
             version: VERSION,
             bindings: changed,
+            warnings,
         })
     }
 
-    /// Takes a binding back. The next hop of a default route is learned anew.
+    /// What speaks against a pin: it is made all the same.
+    fn doubts(&self, key: &NeighborKey, port: &Port, macs: &[Mac], now: Now) -> Vec<String> {
+        let place = self.place(key);
+        let (at, mut doubts) = (words::at(&place), Vec::new());
+        let before = self.bindings.get(key);
+        let mac = before
+            .and_then(Entry::mac)
+            .filter(|mac| !macs.contains(mac));
+        if let Some((before, mac)) = before.zip(mac) {
+            let answered = match before.answered {
+                Some((when, by)) if by == mac => format!(
+                    ", which answered {} s ago",
+                    now.mono.saturating_sub(when).as_secs()
+                ),
+                _ => String::new(),
+            };
+            doubts.push(format!(
+                "until now {at} was at {mac}{answered}; if that is still right, {}",
+                words::pin(&place, &mac.to_string())
+            ));
+        }
+        if !port.reaches(address(key), key.vlan) {
+            doubts.push(format!(
+                "{at} is on no prefix of this host there, so that no neighbour may be known by it"
+            ));
+        }
+        doubts
+    }
+
+    /// Takes a pin back. The next hop of a default route is as if it had been learned.
     ///
     /// # Errors
-    /// There is none, or the config has the say.
+    /// There is none, it is learned, or the config has the say.
     pub fn unpin(
         &mut self,
         unpin: &UnpinNeighbor,
         now: Now,
     ) -> Result<NeighborsChanged, RequestError> {
-        let ports = self.ports_of(unpin.interface.as_deref())?;
-        let ip = unpin.address;
-        let keys: Vec<_> = ports
+        let (ip, interface) = (unpin.address, unpin.interface.as_deref());
+        let ports = self.ports_of(interface);
+        let mut keys: Vec<_> = ports
             .iter()
+            .flatten()
             .map(|port| ports::key(ip, port.ifindex, unpin.vlan))
             .filter(|key| self.bindings.get(key).is_some())
             .collect();
-        if keys.is_empty() {
-            return Err(RequestError::Refused(format!(
-                "there is no binding of {ip}; `netmoat neighbor list` shows those that are"
-            )));
-        }
         let named = |key: &NeighborKey| {
             self.bindings
                 .get(key)
@@ -189,21 +281,68 @@ impl NeighborWatch {
                 "{ip} is named in the config; take its [[neighbor]] out there and restart netmoat"
             )));
         }
+        let elsewhere = self.bindings.unpin_elsewhere(ip, unpin.vlan, interface);
+        if keys.is_empty() && elsewhere.is_empty() {
+            ports?;
+            return Err(RequestError::Refused(format!(
+                "there is no binding of {ip}; `netmoat neighbor list` shows those that are"
+            )));
+        }
+        keys.retain(|key| self.bindings.get(key).is_some_and(Entry::is_fixed));
+        if keys.is_empty() && elsewhere.is_empty() {
+            return Err(RequestError::Refused(format!(
+                "{ip} is learned, not pinned; it is forgotten when no default route has led to it for a while, and \
+                 nothing is learned with `gateway = \"off\"` in [neighbors] of the config"
+            )));
+        }
         let mut changed = Vec::new();
         for key in keys {
-            let Some(entry) = self.bindings.remove(&key) else {
+            let Some(mut entry) = self.bindings.remove(&key) else {
                 continue;
             };
             changed.push(self.tell(&key, &entry, now));
             self.verifier.forget(&key);
-            let text = words::unpinned(&self.place(&key), &entry.macs);
-            self.note(Kind::Unpinned, &key, entry.macs, text, now);
+            let (place, macs) = (self.place(&key), entry.macs.clone());
+            let text = if self.gateways.contains(&key) {
+                entry.origin = BindingOrigin::Learned;
+                entry.router = false;
+                entry.note("unpinned".to_owned(), now);
+                self.bindings.insert(key, entry);
+                words::learned_again(&place, &macs)
+            } else {
+                words::unpinned(&place, &macs)
+            };
+            self.note(Kind::Unpinned, &key, macs, text, now);
+        }
+        for saved in elsewhere {
+            let place = Place {
+                interface: saved.interface.escape_debug().to_string(),
+                vlan: saved.vlan,
+                address: ip.to_string(),
+            };
+            let text = words::unpinned(&place, &saved.macs);
+            changed.push(NeighborBinding {
+                address: place.address.clone(),
+                interface: place.interface.clone(),
+                vlan: saved.vlan,
+                macs: saved.macs.iter().map(ToString::to_string).collect(),
+                origin: saved.origin,
+                // netmoat is not on its interface.
+                state: BindingState::Unguarded,
+                router: saved.router,
+                answered_s: None,
+                spoofs: saved.spoofs,
+                history: Vec::new(),
+            });
+            self.journal
+                .note(Kind::Unpinned, place, saved.macs, text, now);
         }
         self.route(now);
         self.written_anew();
         Ok(NeighborsChanged {
             version: VERSION,
             bindings: changed,
+            warnings: Vec::new(),
         })
     }
 
@@ -223,6 +362,7 @@ impl NeighborWatch {
                 carriers: port.carriers(key.vlan).filter_map(name).collect(),
                 macs: entry.macs.clone(),
                 mac: entry.mac(),
+                contested: self.verifier.standing(key) == Standing::Contested,
             })
         });
         bound.collect()

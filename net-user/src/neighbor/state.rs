@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    io::{ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     net::IpAddr,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -11,16 +11,21 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use net_common::{abi::NeighborKey, units::Mac};
-use nix::libc;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    libc,
+};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::{bindings::Entry, ports};
 use crate::{
-    config::neighbor::parse_mac,
-    control::protocol::{BindingHistory, BindingOrigin},
+    config::{NeighborConfig, neighbor::parse_mac},
+    control::protocol::{BindingHistory, BindingOrigin, PinNeighbor},
 };
 
 /// Version of the file.
@@ -31,11 +36,13 @@ const MAX_BYTES: u64 = 128 << 20;
 /// Least time between two writes, and after one that failed.
 const WRITE_EVERY: Duration = Duration::from_secs(3);
 const RETRY_EVERY: Duration = Duration::from_secs(30);
+/// Damaged files that are kept.
+const MAX_ASIDE: u32 = 100;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Contents {
+struct Contents<T> {
     version: u32,
-    bindings: Vec<Saved>,
+    bindings: Vec<T>,
 }
 
 /// Only the version, of a file whose other contents may mean something else.
@@ -65,6 +72,9 @@ pub struct Saved {
     pub router: bool,
     /// What happened to it.
     pub history: Vec<BindingHistory>,
+    /// Claims of others that were found false.
+    #[serde(default)]
+    pub spoofs: u64,
 }
 
 impl Saved {
@@ -79,6 +89,7 @@ impl Saved {
             origin: entry.origin,
             router: entry.router,
             history: entry.history.iter().cloned().collect(),
+            spoofs: entry.spoofs,
         }
     }
 
@@ -87,7 +98,23 @@ impl Saved {
         let mut entry = Entry::new(self.macs, self.origin, self.router);
         entry.past = self.past;
         entry.history = self.history.into();
+        entry.spoofs = self.spoofs;
+        entry.trim();
         entry
+    }
+
+    /// Holds it to what the config's bindings are held to.
+    fn check(&self) -> Result<()> {
+        ensure!(!self.macs.is_empty(), "it has no link-layer address");
+        let pin = PinNeighbor {
+            address: self.address,
+            macs: self.macs.iter().map(ToString::to_string).collect(),
+            interface: Some(self.interface.clone()),
+            vlan: self.vlan,
+            router: self.router,
+        };
+        NeighborConfig::from_pin(&pin).map_err(|error| anyhow!(error.what))?;
+        Ok(())
     }
 }
 
@@ -116,40 +143,102 @@ pub struct Store {
     changed: bool,
     /// Not before then.
     next: Duration,
-    writer: Option<JoinHandle<Result<()>>>,
+    work: Option<JoinHandle<Result<Option<Taken>>>>,
+    /// Nothing is written without it.
+    lock: Option<Flock<File>>,
+    /// What the file held is known: it may be replaced.
+    read: bool,
+    lost: Option<String>,
+    /// Who waits for the write under way, and for the one after it.
+    written: Vec<Waiter>,
+    waiting: Vec<Waiter>,
+}
+
+type Waiter = oneshot::Sender<Result<(), String>>;
+
+/// The directory is ours.
+#[derive(Debug)]
+struct Taken {
+    lock: Flock<File>,
+    /// What the file held, unless that was known.
+    saved: Vec<Saved>,
+    lost: Option<String>,
+}
+
+/// Another agent has the directory.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "another agent keeps its state in {}; name another `state_dir` in the config of one of the two",
+    .0.display()
+)]
+struct Shared(PathBuf);
+
+/// Why the file was not read.
+#[derive(Debug)]
+enum Fault {
+    /// It is not what an agent wrote.
+    Damaged(anyhow::Error),
+    /// It may be good.
+    Unreadable(io::Error),
+}
+
+impl Fault {
+    fn opening(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            // A symbolic link, and a socket.
+            Some(libc::ELOOP | libc::ENXIO) => Self::Damaged(error.into()),
+            _ => Self::Unreadable(error),
+        }
+    }
 }
 
 impl Store {
-    /// The file in a directory, which is made if only it is missing. Gives what was saved there; a file that does not
-    /// fit is kept aside and said.
+    /// The file in a directory, which is made if only it is missing. Gives what was saved there, and whether the
+    /// directory can be used; if not, that is tried again. A file that does not fit is kept aside, see [`Self::lost`].
     pub fn open(directory: &Path) -> (Self, Vec<Saved>, Result<()>) {
-        let store = Self {
+        let mut store = Self {
             directory: directory.to_owned(),
             changed: false,
             next: Duration::ZERO,
-            writer: None,
+            work: None,
+            lock: None,
+            read: false,
+            lost: None,
+            written: Vec::new(),
+            waiting: Vec::new(),
         };
-        let made = DirBuilder::new().mode(0o700).create(directory);
-        let usable = match made {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                Err(error).with_context(|| not_kept(directory))
+        let error = match take(directory, false) {
+            Ok(taken) => {
+                let saved = store.took(taken);
+                return (store, saved, Ok(()));
             }
-            _ => writable(directory),
+            Err(error) => error,
         };
-        let path = directory.join(FILE);
-        let saved = read(&path).unwrap_or_else(|error| {
-            let aside = directory.join(format!("{FILE}.damaged"));
-            let kept = match fs::rename(&path, &aside) {
-                Ok(()) => format!("kept as {}", aside.display()),
-                Err(error) => format!("and it cannot be kept aside: {error}"),
-            };
-            warn!(
-                "{}: {error:#}; {kept}. Bindings are learned anew",
-                path.display()
-            );
-            Vec::new()
-        });
-        (store, saved, usable)
+        // What stands there is as good as before, though it cannot be replaced.
+        let mut saved = Vec::new();
+        if error.downcast_ref::<Shared>().is_none() {
+            match read(&directory.join(FILE)) {
+                Ok(there) => {
+                    store.read = true;
+                    saved = there;
+                }
+                Err(Fault::Damaged(error)) => {
+                    store.lost = Some(lost(&directory.join(FILE), &error, "it is left there"));
+                }
+                Err(Fault::Unreadable(_)) => {}
+            }
+        }
+        (store, saved, Err(error))
+    }
+
+    /// That pins were lost with a damaged file, and what to do; until something is pinned.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
+    /// The operator knows of what was lost.
+    pub fn found(&mut self) {
+        self.lost = None;
     }
 
     /// Something is to be saved.
@@ -157,31 +246,75 @@ impl Store {
         self.changed = true;
     }
 
-    /// Writes when it is time; gives the outcome of a write that ended.
+    /// Something is to be saved at once: gives the outcome, in words.
+    pub fn save(&mut self) -> oneshot::Receiver<Result<(), String>> {
+        let (waiter, outcome) = oneshot::channel();
+        self.waiting.push(waiter);
+        self.changed = true;
+        self.next = Duration::ZERO;
+        outcome
+    }
+
+    /// Writes when it is time. Gives the outcome of work that ended: bindings that could not be read before.
     pub fn tick(
         &mut self,
         now: Duration,
         bindings: impl FnOnce() -> Vec<Saved>,
-    ) -> Option<Result<()>> {
-        if self
-            .writer
-            .as_ref()
-            .is_some_and(|writer| !writer.is_finished())
-        {
+    ) -> Option<Result<Vec<Saved>>> {
+        if let Some(work) = self.work.take_if(|work| work.is_finished()) {
+            let ended = join(work);
+            return Some(self.ended(ended, now));
+        }
+        if self.work.is_some() || now < self.next {
             return None;
         }
-        let ended = self.writer.take().map(join);
-        if let Some(Err(_)) = ended {
-            self.changed = true;
+        let directory = self.directory.clone();
+        if self.lock.is_none() {
+            let known = self.read;
             self.next = now + RETRY_EVERY;
-        }
-        if self.changed && self.next <= now {
+            self.work = Some(std::thread::spawn(move || {
+                take(&directory, known).map(Some)
+            }));
+        } else if self.changed {
             self.changed = false;
             self.next = now + WRITE_EVERY;
-            let (directory, bindings) = (self.directory.clone(), bindings());
-            self.writer = Some(std::thread::spawn(move || write(&directory, bindings)));
+            self.written = std::mem::take(&mut self.waiting);
+            let bindings = bindings();
+            self.work = Some(std::thread::spawn(move || {
+                write(&directory, bindings).map(|()| None)
+            }));
         }
-        ended
+        None
+    }
+
+    fn ended(&mut self, ended: Result<Option<Taken>>, now: Duration) -> Result<Vec<Saved>> {
+        match ended {
+            Ok(Some(taken)) => {
+                self.next = Duration::ZERO;
+                Ok(self.took(taken))
+            }
+            Ok(None) => {
+                tell(&mut self.written, &Ok(()));
+                Ok(Vec::new())
+            }
+            Err(error) => {
+                self.changed = true;
+                self.next = now + RETRY_EVERY;
+                let outcome = Err(format!("{error:#}"));
+                tell(&mut self.written, &outcome);
+                tell(&mut self.waiting, &outcome);
+                Err(error)
+            }
+        }
+    }
+
+    fn took(&mut self, taken: Taken) -> Vec<Saved> {
+        self.lock = Some(taken.lock);
+        if !self.read {
+            self.read = true;
+            self.lost = taken.lost;
+        }
+        taken.saved
     }
 
     /// Writes what was not written yet.
@@ -189,17 +322,32 @@ impl Store {
     /// # Errors
     /// The directory takes no file.
     pub fn close(&mut self, bindings: Vec<Saved>) -> Result<()> {
-        let ended = self.writer.take().map_or(Ok(()), join);
+        let mut ended = self.work.take().map_or(Ok(()), |work| join(work).map(drop));
         if self.changed || ended.is_err() {
-            return write(&self.directory, bindings);
+            ended = match &self.lock {
+                Some(_) => write(&self.directory, bindings),
+                None => Err(anyhow!(not_kept(&self.directory))),
+            };
         }
+        let outcome = match &ended {
+            Ok(()) => Ok(()),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        tell(&mut self.written, &outcome);
+        tell(&mut self.waiting, &outcome);
         ended
     }
 }
 
-fn join(writer: JoinHandle<Result<()>>) -> Result<()> {
-    writer
-        .join()
+fn tell(waiters: &mut Vec<Waiter>, outcome: &Result<(), String>) {
+    for waiter in waiters.drain(..) {
+        // Nobody waits any longer: then nobody is told.
+        let _ = waiter.send(outcome.clone());
+    }
+}
+
+fn join(work: JoinHandle<Result<Option<Taken>>>) -> Result<Option<Taken>> {
+    work.join()
         .unwrap_or_else(|_| bail!("the write ended in a panic"))
 }
 
@@ -211,12 +359,113 @@ fn not_kept(directory: &Path) -> String {
     )
 }
 
-fn writable(directory: &Path) -> Result<()> {
-    nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK)
-        .with_context(|| not_kept(directory))
+fn lost(path: &Path, error: &anyhow::Error, kept: &str) -> String {
+    format!(
+        "pinned neighbours are lost, as {} is damaged ({error:#}); {kept}. Pin them again with `netmoat neighbor \
+         pin`, or stop netmoat, put the file back in order, and start netmoat",
+        path.display()
+    )
 }
 
-fn read(path: &Path) -> Result<Vec<Saved>> {
+/// Makes the directory ours and reads the file, unless what it holds is known.
+fn take(directory: &Path, known: bool) -> Result<Taken> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(error).with_context(|| not_kept(directory));
+        }
+        _ => {}
+    }
+    check(directory)?;
+    nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK)
+        .map_err(io::Error::from)
+        .with_context(|| not_kept(directory))?;
+    let mut taken = Taken {
+        lock: lock(directory)?,
+        saved: Vec::new(),
+        lost: None,
+    };
+    let path = directory.join(FILE);
+    match if known { Ok(Vec::new()) } else { read(&path) } {
+        Ok(saved) => taken.saved = saved,
+        Err(Fault::Damaged(error)) => {
+            let aside = put_aside(&path)
+                .with_context(|| format!("{} is damaged ({error:#})", path.display()))?;
+            let kept = format!("it is kept as {}", aside.display());
+            taken.lost = Some(lost(&path, &error, &kept));
+        }
+        Err(Fault::Unreadable(error)) => {
+            return Err(error).with_context(|| {
+                format!(
+                    "{} cannot be read, so that neighbours pinned there are not held to what they are; it is left \
+                     as it is, tried again, and bindings do not outlive this agent until it can be read",
+                    path.display()
+                )
+            });
+        }
+    }
+    Ok(taken)
+}
+
+/// Whoever can write to the directory says who the gateway is.
+fn check(directory: &Path) -> Result<()> {
+    let metadata = fs::metadata(directory).with_context(|| not_kept(directory))?;
+    ensure!(metadata.is_dir(), "{}", not_kept(directory));
+    let (shown, uid, mode) = (
+        directory.display(),
+        metadata.uid(),
+        metadata.mode() & 0o7777,
+    );
+    let or = "or name another directory as `state_dir` in the config";
+    ensure!(
+        is_ours(&metadata),
+        "{shown} belongs to uid {uid}, who could replace what is kept there, so that bindings do not outlive this \
+         agent; `chown {} {shown}`, {or}",
+        nix::unistd::geteuid()
+    );
+    ensure!(
+        mode & 0o022 == 0,
+        "{shown} has mode {mode:04o}, so that others could replace what is kept there, and bindings do not outlive \
+         this agent; `chmod go-w {shown}`, {or}"
+    );
+    Ok(())
+}
+
+fn is_ours(metadata: &fs::Metadata) -> bool {
+    [0, nix::unistd::geteuid().as_raw()].contains(&metadata.uid())
+}
+
+/// One agent a directory. The lock file stays behind: removing it would let two agents hold a lock each.
+fn lock(directory: &Path) -> Result<Flock<File>> {
+    // Open for writing it would keep its file system from being made read-only.
+    let file = File::options()
+        .read(true)
+        .mode(0o600)
+        .custom_flags(libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(directory.join(format!("{FILE}.lock")))
+        .with_context(|| not_kept(directory))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => Shared(directory.to_owned()).into(),
+        errno => anyhow::Error::new(io::Error::from(errno)).context(not_kept(directory)),
+    })
+}
+
+/// Renames a damaged file, never over another.
+fn put_aside(path: &Path) -> Result<PathBuf> {
+    let mut names = (1..=MAX_ASIDE).map(|n| match n {
+        1 => path.with_file_name(format!("{FILE}.damaged")),
+        n => path.with_file_name(format!("{FILE}.damaged.{n}")),
+    });
+    let free = |name: &PathBuf| {
+        fs::symlink_metadata(name).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    };
+    let aside = names
+        .find(free)
+        .context("there are too many files that were kept aside; remove some")?;
+    fs::rename(path, &aside).context("it cannot be kept aside; take it away")?;
+    Ok(aside)
+}
+
+fn read(path: &Path) -> Result<Vec<Saved>, Fault> {
     let opened = File::options()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -224,13 +473,22 @@ fn read(path: &Path) -> Result<Vec<Saved>> {
     let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(Fault::opening(error)),
     };
-    let metadata = file.metadata()?;
+    let metadata = file.metadata().map_err(Fault::Unreadable)?;
+    check_file(&metadata).map_err(Fault::Damaged)?;
+    let mut octets = Vec::new();
+    file.take(MAX_BYTES)
+        .read_to_end(&mut octets)
+        .map_err(Fault::Unreadable)?;
+    parse(&octets).map_err(Fault::Damaged)
+}
+
+fn check_file(metadata: &fs::Metadata) -> Result<()> {
     ensure!(metadata.is_file(), "it is no regular file");
     // Whoever can write to it says who the gateway is.
     ensure!(
-        metadata.uid() == nix::unistd::geteuid().as_raw() && metadata.mode() & 0o022 == 0,
+        is_ours(metadata) && metadata.mode() & 0o022 == 0,
         "it belongs to uid {} with mode {:04o}, so that others could have written it",
         metadata.uid(),
         metadata.mode() & 0o7777
@@ -240,19 +498,33 @@ fn read(path: &Path) -> Result<Vec<Saved>> {
         "it has {} octets",
         metadata.len()
     );
-    let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text)?;
-    let Versioned { version } = serde_json::from_str(&text)?;
+    Ok(())
+}
+
+fn parse(octets: &[u8]) -> Result<Vec<Saved>> {
+    let Versioned { version } = serde_json::from_slice(octets)?;
     ensure!(
         version == VERSION,
         "it has version {version}, and this netmoat reads {VERSION}"
     );
-    let contents: Contents = serde_json::from_str(&text)?;
-    Ok(contents.bindings)
+    let contents: Contents<serde_json::Value> = serde_json::from_slice(octets)?;
+    let mut bindings = Vec::new();
+    for (number, value) in contents.bindings.into_iter().enumerate() {
+        let saved = Saved::deserialize(value).map_err(anyhow::Error::from);
+        match saved.and_then(|saved| saved.check().map(|()| saved)) {
+            Ok(saved) => bindings.push(saved),
+            Err(error) => {
+                let number = number + 1;
+                warn!("{FILE}: binding {number} is left out: {error:#}");
+            }
+        }
+    }
+    Ok(bindings)
 }
 
 /// Either the old file is there or the new one, whenever the power fails.
 fn write(directory: &Path, bindings: Vec<Saved>) -> Result<()> {
+    check(directory)?;
     let written = || -> Result<()> {
         let contents = Contents {
             version: VERSION,
@@ -297,6 +569,7 @@ mod tests {
                 at: 7,
                 what: "learned".into(),
             }],
+            spoofs: 3,
         }
     }
 
@@ -316,14 +589,197 @@ mod tests {
         assert!(!directory.join(FILE).exists(), "nothing changed");
         store.change();
         store.close(vec![saved()]).unwrap();
+        drop(store);
         assert_eq!(open(&directory).1, [saved()]);
         let mode = fs::metadata(directory.join(FILE)).unwrap().mode();
         assert_eq!(mode & 0o7777, 0o600);
         assert_eq!(
             fs::read_dir(&directory).unwrap().count(),
-            1,
-            "no temporary file is left"
+            2,
+            "no temporary file is left, only the lock"
         );
+    }
+
+    /// Ticks until work has ended.
+    fn outcome(store: &mut Store, now: Duration) -> Result<Vec<Saved>> {
+        loop {
+            if let Some(outcome) = store.tick(now, || vec![saved()]) {
+                return outcome;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_saved_at_once_is_told_when_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, _) = open(directory.path());
+        store.change();
+        outcome(&mut store, Duration::ZERO).unwrap();
+        fs::remove_file(directory.path().join(FILE)).unwrap();
+        let mut told = store.save();
+        assert!(told.try_recv().is_err(), "not yet");
+        outcome(&mut store, Duration::from_millis(1)).unwrap();
+        assert_eq!(told.try_recv().unwrap(), Ok(()));
+        assert!(directory.path().join(FILE).exists());
+
+        // What cannot be saved is told too, and tried at once when asked for again.
+        let blocked = directory.path().join(format!(".{FILE}.new"));
+        fs::create_dir(&blocked).unwrap();
+        for ms in [2, 3] {
+            let mut told = store.save();
+            outcome(&mut store, Duration::from_millis(ms)).unwrap_err();
+            let why = told.try_recv().unwrap().unwrap_err();
+            assert!(why.contains("state_dir"), "{why}");
+        }
+        fs::remove_dir(&blocked).unwrap();
+        let mut told = store.save();
+        store.close(vec![saved()]).unwrap();
+        assert_eq!(told.try_recv().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn two_agents_do_not_share_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut first, _) = open(directory.path());
+        first.change();
+        first.close(vec![saved()]).unwrap();
+        let (mut second, nothing, usable) = Store::open(directory.path());
+        let error = format!("{:#}", usable.unwrap_err());
+        assert!(
+            error.contains("another agent") && error.contains("state_dir"),
+            "{error}"
+        );
+        assert_eq!(nothing, [], "it is the other's");
+        let mut told = second.save();
+        outcome(&mut second, Duration::ZERO).unwrap_err();
+        assert!(told.try_recv().unwrap().is_err());
+        drop(first);
+        let later = RETRY_EVERY + Duration::from_secs(1);
+        assert_eq!(outcome(&mut second, later).unwrap(), [saved()]);
+        assert_eq!(
+            outcome(&mut second, later).unwrap(),
+            [],
+            "and then it is written"
+        );
+    }
+
+    #[test]
+    fn a_directory_of_others_is_not_written_to() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("state");
+        let (mut store, _) = open(&directory);
+        store.change();
+        store.close(vec![saved()]).unwrap();
+        drop(store);
+        let shared = fs::Permissions::from_mode(0o770);
+        fs::set_permissions(&directory, shared).unwrap();
+        let before = fs::read(directory.join(FILE)).unwrap();
+        let (mut store, there, usable) = Store::open(&directory);
+        let error = format!("{:#}", usable.unwrap_err());
+        assert!(error.contains("chmod go-w"), "{error}");
+        assert_eq!(
+            there,
+            [saved()],
+            "the file has an owner and a mode of its own"
+        );
+        store.change();
+        outcome(&mut store, Duration::ZERO).unwrap_err();
+        store.close(Vec::new()).unwrap_err();
+        assert_eq!(fs::read(directory.join(FILE)).unwrap(), before);
+
+        // It is mended: nothing is read twice, as a pin may have been taken back since.
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(outcome(&mut store, RETRY_EVERY).unwrap(), []);
+        outcome(&mut store, RETRY_EVERY).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        store.change();
+        assert!(
+            store.close(Vec::new()).is_err(),
+            "it is looked at each time"
+        );
+
+        if nix::unistd::geteuid().is_root() {
+            fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
+            std::os::unix::fs::chown(&directory, Some(4321), None).unwrap();
+            drop(store);
+            let error = format!("{:#}", Store::open(&directory).2.unwrap_err());
+            assert!(
+                error.contains("uid 4321") && error.contains("chown 0"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        fs::write(&path, text()).unwrap();
+        for (errno, damaged) in [
+            (libc::EIO, false),
+            (libc::EACCES, false),
+            (libc::EMFILE, false),
+            (libc::ELOOP, true),
+            (libc::ENXIO, true),
+        ] {
+            let fault = Fault::opening(io::Error::from_raw_os_error(errno));
+            assert_eq!(matches!(fault, Fault::Damaged(_)), damaged, "{errno}");
+        }
+        // Root reads everything, unless it gives up that right, which counts for this thread and those it starts.
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+        fs::write(directory.path().join("neighbors.json.lock"), "").unwrap();
+        mode(&directory.path().join("neighbors.json.lock"), 0o666).unwrap();
+        mode(directory.path(), 0o755).unwrap();
+        mode(&path, 0o000).unwrap();
+        let before = nix::unistd::setfsuid(4321.into());
+        let (mut store, nothing, usable) = Store::open(directory.path());
+        assert_eq!(nothing, []);
+        let error = format!("{:#}", usable.unwrap_err());
+        assert!(error.contains("cannot be read"), "{error}");
+        store.change();
+        outcome(&mut store, Duration::ZERO).unwrap_err();
+        store.close(Vec::new()).unwrap_err();
+        nix::unistd::setfsuid(before);
+        mode(&path, 0o600).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text());
+        assert_eq!(outcome(&mut store, RETRY_EVERY).unwrap(), [saved()]);
+        assert_eq!(store.lost(), None);
+    }
+
+    #[test]
+    fn bindings_that_the_config_would_refuse_are_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let with = |change: &dyn Fn(&mut Saved)| {
+            let mut changed = saved();
+            change(&mut changed);
+            serde_json::to_value(changed).unwrap()
+        };
+        let mut unreadable = with(&|_| {});
+        unreadable["macs"] = serde_json::json!(["x"]);
+        let mut old = with(&|_| {});
+        old.as_object_mut().unwrap().remove("spoofs");
+        let bindings = vec![
+            with(&|s| s.address = "224.0.0.1".parse().unwrap()),
+            with(&|s| s.vlan = 4095),
+            with(&|s| s.macs.clear()),
+            with(&|s| s.macs = (1..10).map(Mac).collect()),
+            with(&|s| s.router = true),
+            unreadable,
+            old,
+        ];
+        let contents = Contents {
+            version: VERSION,
+            bindings,
+        };
+        let path = directory.path().join(FILE);
+        fs::write(&path, serde_json::to_string(&contents).unwrap()).unwrap();
+        let expected = Saved {
+            spoofs: 0,
+            ..saved()
+        };
+        let (store, there) = open(directory.path());
+        assert_eq!((there, store.lost()), (vec![expected], None));
     }
 
     #[test]
@@ -339,7 +795,7 @@ mod tests {
             });
             assert!(!matches!(outcome, Some(Err(_))), "{outcome:?}");
             // As if disks were as fast as this loop.
-            while store.writer.as_ref().is_some_and(|w| !w.is_finished()) {
+            while store.work.as_ref().is_some_and(|w| !w.is_finished()) {
                 std::thread::yield_now();
             }
         }
@@ -356,11 +812,7 @@ mod tests {
                 0o600,
             ),
             ("empty", "", 0o600),
-            (
-                "a link-layer address that is none",
-                &text().replace("02:00:00:00:00:01", "x"),
-                0o600,
-            ),
+            ("bindings that are none", &text().replace('[', "{"), 0o600),
             ("writable by others", &text(), 0o622),
         ] {
             let directory = tempfile::tempdir().unwrap();
@@ -369,11 +821,31 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let (mut store, saved_before) = open(directory.path());
             assert_eq!(saved_before, [], "{description}");
+            let lost = store.lost().unwrap();
+            assert!(
+                lost.contains("pinned neighbours are lost") && lost.contains(".damaged."),
+                "{lost}"
+            );
             let aside = fs::read_to_string(directory.path().join("neighbors.json.damaged"));
             assert_eq!(aside.unwrap(), contents, "{description}");
             store.change();
             store.close(vec![saved()]).unwrap();
-            assert_eq!(open(directory.path()).1, [saved()], "{description}");
+            drop(store);
+            let (store, there) = open(directory.path());
+            assert_eq!(
+                (there, store.lost()),
+                (vec![saved()], None),
+                "{description}"
+            );
+            drop(store);
+
+            // The next is kept beside it.
+            fs::write(&path, "again").unwrap();
+            drop(open(directory.path()));
+            for (name, holds) in [("damaged", contents), ("damaged.2", "again")] {
+                let kept = directory.path().join(format!("{FILE}.{name}"));
+                assert_eq!(fs::read_to_string(kept).unwrap(), holds, "{description}");
+            }
         }
     }
 

@@ -206,7 +206,9 @@ mod tests {
     fn changes_are_told_as_arpwatch_tells_them() {
         use Change::*;
         let (a, b, c, d) = (Mac(2), Mac(4), Mac(6), Mac(8));
-        let tables: [(&str, &[(Mac, Option<Change>)]); 5] = [
+        /// Who is heard of, and what that tells.
+        type Heard = (Mac, Option<Change>);
+        let tables: [(&str, &[Heard]); 5] = [
             ("the same again", &[(a, Some(New)), (a, None), (a, None)]),
             (
                 "a change",

@@ -1,6 +1,10 @@
 use std::sync::{Arc, Mutex};
 
-use net_common::{abi::EVENT_FRAME, verdict::Reason};
+use net_common::{
+    abi::{EVENT_FRAME, NeighborEvent},
+    guard::neighbor::EventKind,
+    verdict::Reason,
+};
 
 use super::*;
 use crate::config::NeighborConfig;
@@ -142,7 +146,7 @@ impl Lab {
     }
 
     fn states(&self) -> Vec<(BindingState, Vec<String>)> {
-        let list = self.watch.list(self.now).bindings;
+        let list = self.watch.list(true, self.now).bindings;
         list.into_iter().map(|b| (b.state, b.macs)).collect()
     }
 
@@ -201,7 +205,7 @@ fn the_gateway_is_learned_and_a_spoof_is_told_from_a_move() {
         ),
         (EventLevel::Alert, GATEWAY, "eth0")
     );
-    assert_eq!(lab.watch.list(lab.now).bindings[0].spoofs, 1);
+    assert_eq!(lab.watch.list(true, lab.now).bindings[0].spoofs, 1);
 
     lab.alive = vec![B];
     lab.run(Duration::from_secs(3));
@@ -219,12 +223,15 @@ fn the_gateway_is_learned_and_a_spoof_is_told_from_a_move() {
     };
     assert_eq!(lab.watch.followers(), [follow]);
     assert_eq!(lab.watch.followers(), []);
-    let history: Vec<_> = lab.watch.list(lab.now).bindings[0]
+    let history: Vec<_> = lab.watch.list(true, lab.now).bindings[0]
         .history
         .iter()
         .map(|h| h.what.clone())
         .collect();
-    assert_eq!(history.len(), 2, "{history:?}");
+    let [_, falsely, _] = &history[..] else {
+        panic!("{history:?}")
+    };
+    assert_eq!(*falsely, format!("falsely claimed by {B}"));
 
     // Both answer from now on, and the earlier holder claims: the alert names the way back.
     lab.alive = vec![A, B];
@@ -242,13 +249,16 @@ fn what_was_learned_and_pinned_outlives_the_agent() {
     let mut lab = Lab::learned();
     lab.pin("192.0.2.9", &[B]).unwrap();
     lab.watch.close().unwrap();
-    let Lab { directory, .. } = lab;
+    let Lab {
+        directory, watch, ..
+    } = lab;
+    drop(watch);
     let policy = NeighborPolicy {
         arp: GuardMode::Enforce,
         ..NeighborPolicy::default()
     };
     let lab = Lab::on(policy, directory, vec![link(2, "eth0")]);
-    let list = lab.watch.list(lab.now).bindings;
+    let list = lab.watch.list(true, lab.now).bindings;
     let told: Vec<_> = list
         .iter()
         .map(|b| (b.address.as_str(), b.origin, b.state, b.history.len()))
@@ -305,7 +315,7 @@ fn pins_are_refused_where_they_make_no_sense() {
     }
     // Not on the link: allowed, and said.
     assert_eq!(lab.pin("203.0.113.1", &[A]).unwrap(), ["eth0"]);
-    let list = lab.watch.list(lab.now).bindings;
+    let list = lab.watch.list(true, lab.now).bindings;
     let odd = list.iter().find(|b| b.address == "203.0.113.1").unwrap();
     assert!(
         odd.history.iter().any(|h| h.what.contains("no prefix")),
@@ -314,7 +324,7 @@ fn pins_are_refused_where_they_make_no_sense() {
 }
 
 #[test]
-fn a_pin_takes_what_was_learned_and_unpinning_learns_anew() {
+fn a_pin_takes_what_was_learned_and_unpinning_gives_it_back() {
     let mut lab = Lab::learned();
     lab.pin(GATEWAY, &[]).unwrap();
     let key = lab.gateway();
@@ -337,16 +347,125 @@ fn a_pin_takes_what_was_learned_and_unpinning_learns_anew() {
             .contains("netmoat neighbor pin")
     );
     assert_eq!(lab.unpin(GATEWAY).unwrap(), 1);
-    assert_eq!(lab.states(), [(BindingState::Learning, vec![])]);
+    assert_eq!(
+        lab.states(),
+        [(BindingState::Protected, vec![A.to_string()])]
+    );
+    assert_eq!(lab.compiled()[&key].flags, Binding::PROTECTED);
+    let history: Vec<_> = lab.watch.list(true, lab.now).bindings[0]
+        .history
+        .iter()
+        .map(|h| h.what.clone())
+        .collect();
+    assert!(history[0].starts_with("learned"), "{history:?}");
+    assert_eq!(history.last().unwrap(), "unpinned");
+    // Nothing is left to take back; it moves as what is learned does.
+    let Err(RequestError::Refused(why)) = lab.unpin(GATEWAY) else {
+        panic!("a learned binding was unpinned")
+    };
+    assert!(why.contains("learned, not pinned"), "{why}");
+    lab.claim(B, NeighborEvent::ANNOUNCEMENT);
     lab.run(Duration::from_secs(2));
     assert_eq!(
         lab.states(),
         [(BindingState::Protected, vec![B.to_string()])]
     );
     assert_eq!(
-        lab.watch.list(lab.now).bindings[0].origin,
+        lab.watch.list(true, lab.now).bindings[0].origin,
         BindingOrigin::Learned
     );
+}
+
+#[test]
+fn a_pin_of_another_address_goes() {
+    let mut lab = Lab::learned();
+    lab.pin("192.0.2.9", &[B]).unwrap();
+    assert_eq!(lab.states().len(), 2);
+    assert_eq!(lab.unpin("192.0.2.9").unwrap(), 1);
+    assert_eq!(lab.states().len(), 1);
+}
+
+#[test]
+fn pinning_again_keeps_a_router_one() {
+    let mut lab = Lab::new();
+    let mut pin = PinNeighbor {
+        address: "fe80::1".parse().unwrap(),
+        macs: vec![A.to_string()],
+        interface: None,
+        vlan: 0,
+        router: true,
+    };
+    assert!(lab.watch.pin(&pin, lab.now).unwrap().bindings[0].router);
+    (pin.router, pin.macs) = (false, vec![B.to_string()]);
+    let again = &lab.watch.pin(&pin, lab.now).unwrap().bindings[0];
+    assert_eq!(
+        (again.router, &again.macs[..]),
+        (true, &[B.to_string()][..])
+    );
+    assert_eq!(lab.unpin("fe80::1").unwrap(), 1);
+    assert!(!lab.watch.pin(&pin, lab.now).unwrap().bindings[0].router);
+}
+
+#[test]
+fn pins_of_absent_interfaces_can_be_taken_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let links = vec![link(2, "eth0"), link(3, "eth1")];
+    let mut lab = Lab::on(NeighborPolicy::default(), directory, links);
+    assert_eq!(lab.pin("192.0.2.9", &[B]).unwrap(), ["eth0", "eth1"]);
+    lab.watch.close().unwrap();
+    let Lab {
+        directory, watch, ..
+    } = lab;
+    drop(watch);
+    let mut lab = Lab::on(NeighborPolicy::default(), directory, vec![link(2, "eth0")]);
+    let mut unpin = UnpinNeighbor {
+        address: "192.0.2.9".parse().unwrap(),
+        interface: Some("eth2".to_owned()),
+        vlan: 0,
+    };
+    assert!(lab.watch.unpin(&unpin, lab.now).is_err());
+    unpin.interface = Some("eth1".to_owned());
+    let gone = lab.watch.unpin(&unpin, lab.now).unwrap().bindings;
+    assert_eq!((gone.len(), gone[0].interface.as_str()), (1, "eth1"));
+    assert!(lab.watch.unpin(&unpin, lab.now).is_err());
+    unpin.interface = None;
+    let gone = lab.watch.unpin(&unpin, lab.now).unwrap().bindings;
+    assert_eq!((gone.len(), gone[0].interface.as_str()), (1, "eth0"));
+}
+
+#[test]
+fn what_could_not_be_read_at_the_start_is_held_to_later() {
+    let mut first = Lab::learned();
+    first.pin("192.0.2.9", &[B]).unwrap();
+    first.watch.close().unwrap();
+    // While the other agent has the directory nothing is known of it.
+    let path = first.directory.path().to_owned();
+    let (store, nothing, usable) = Store::open(&path);
+    assert!(nothing.is_empty() && usable.is_err());
+    let mut lab = Lab::new();
+    lab.watch.store = store;
+    drop(first.watch);
+    let restored = |lab: &mut Lab| {
+        lab.now.mono += Duration::from_millis(50);
+        lab.watch.tick(lab.now).transpose().unwrap();
+        lab.states().len() == 2
+    };
+    while !restored(&mut lab) {
+        std::thread::yield_now();
+    }
+    assert!(lab.watch.changed, "the maps are to hold it");
+    assert_eq!(lab.states()[1].1, [B.to_string()]);
+}
+
+#[test]
+fn lost_pins_are_told_until_something_is_pinned() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("neighbors.json"), "damaged").unwrap();
+    let mut lab = Lab::on(NeighborPolicy::default(), directory, vec![link(2, "eth0")]);
+    lab.run(Duration::from_secs(5));
+    assert!(lab.watch.lost_pins().is_some());
+    lab.pin("192.0.2.9", &[B]).unwrap();
+    assert_eq!(lab.watch.lost_pins(), None);
 }
 
 #[test]
@@ -396,7 +515,7 @@ fn gateways_are_learned_where_their_frames_arrive() {
     lab.refresh(&gateways.map(|(i, ip)| (i, ip.parse().unwrap())));
     let told: Vec<_> = lab
         .watch
-        .list(lab.now)
+        .list(true, lab.now)
         .bindings
         .into_iter()
         .map(|b| (b.address, b.vlan))
@@ -513,4 +632,86 @@ fn events_of_another_length_are_left_alone() {
     lab.watch.on_event(&[1; 191], lab.now);
     lab.watch.on_event(&[0xff; 192], lab.now);
     assert_eq!(lab.kinds(), ["learned"]);
+}
+
+#[test]
+fn what_is_in_force_is_told_and_not_what_was_configured() {
+    let mut lab = Lab::learned();
+    let modes = |lab: &Lab| {
+        let (list, glance) = (lab.watch.list(false, lab.now), lab.watch.glance(lab.now));
+        assert_eq!((list.arp, list.ndp), (glance.arp, glance.ndp));
+        (list.arp, list.ndp)
+    };
+    assert_eq!(modes(&lab), (GuardMode::Enforce, GuardMode::Observe));
+    lab.watch.set_observe(true);
+    assert_eq!(modes(&lab), (GuardMode::Observe, GuardMode::Observe));
+    assert!(
+        lab.watch.list(false, lab.now).bindings[0]
+            .history
+            .is_empty()
+    );
+    assert!(!lab.watch.list(true, lab.now).bindings[0].history.is_empty());
+}
+
+#[test]
+fn a_pin_tells_what_was_known_until_then() {
+    let mut lab = Lab::learned();
+    let mut warnings = |address: &str, macs: &[Mac]| {
+        let pin = PinNeighbor {
+            address: address.parse().unwrap(),
+            macs: macs.iter().map(ToString::to_string).collect(),
+            interface: None,
+            vlan: 0,
+            router: false,
+        };
+        lab.watch.pin(&pin, lab.now).unwrap().warnings
+    };
+    assert_eq!(warnings(GATEWAY, &[A, B]), [""; 0]);
+    let told = warnings(GATEWAY, &[B]);
+    let known = format!("until now {GATEWAY} on eth0 was at {A}, which answered ");
+    assert!(told.len() == 1 && told[0].starts_with(&known), "{told:?}");
+    let told = warnings("203.0.113.1", &[B]);
+    assert!(told.len() == 1 && told[0].contains("no prefix"), "{told:?}");
+}
+
+#[test]
+fn a_contested_gateway_is_named_at_a_glance() {
+    let mut lab = Lab::learned();
+    lab.pin(GATEWAY, &[A]).unwrap();
+    lab.pin("192.0.2.9", &[A]).unwrap();
+    assert_eq!(lab.watch.glance(lab.now).contested_gateways, [""; 0]);
+    lab.alive = vec![B];
+    lab.claim(B, NeighborEvent::ANNOUNCEMENT);
+    lab.run(Duration::from_secs(2));
+    let glance = lab.watch.glance(lab.now);
+    assert_eq!((glance.protected, glance.contested), (2, 1));
+    assert_eq!(
+        glance.contested_gateways,
+        [format!("{GATEWAY} on eth0")],
+        "also when it is pinned"
+    );
+    let bound = lab.watch.bound(&HashMap::new());
+    assert!(bound[0].contested && !bound[1].contested);
+}
+
+#[test]
+fn nothing_is_called_protected_that_nothing_is_held_to() {
+    let named = |address: &str| NeighborConfig {
+        address: address.parse().unwrap(),
+        macs: vec![A],
+        interface: None,
+        vlan: 0,
+        router: false,
+    };
+    let lab = Lab::with(NeighborPolicy {
+        ndp: GuardMode::Off,
+        bindings: vec![named("192.0.2.7"), named("192.0.2.9"), named("fe80::9")],
+        ..NeighborPolicy::default()
+    });
+    let list = lab.watch.list(false, lab.now).bindings;
+    let state = |address: &str| list.iter().find(|b| b.address == address).unwrap().state;
+    assert_eq!(state("192.0.2.7"), BindingState::Own);
+    assert_eq!(state("192.0.2.9"), BindingState::Protected);
+    assert_eq!(state("fe80::9"), BindingState::Unguarded);
+    assert_eq!(lab.watch.glance(lab.now).protected, 1);
 }

@@ -14,6 +14,7 @@
 //! passed, or silence is seen where there was none.
 
 mod candidates;
+mod watch;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,7 +23,8 @@ use std::{
 
 use net_common::{abi::NeighborKey, units::Mac};
 
-use self::candidates::Candidates;
+pub use self::candidates::Answers;
+use self::watch::{Watch, decide};
 
 /// Rounds at one time.
 pub const ROUNDS: usize = 64;
@@ -30,29 +32,6 @@ pub const ROUNDS: usize = 64;
 pub const BURST: u32 = 4;
 /// See [`BURST`].
 pub const ROUND_EVERY: Duration = Duration::from_secs(1);
-/// How long a claim that was found false is not looked at again: at first, and at most.
-const HOLD: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
-/// How long a hold that is over is remembered, so that the next one is longer.
-const HOLD_MEMORY: Duration = Duration::from_secs(60);
-/// Holds of one binding.
-const HOLDS: usize = 16;
-/// When a contested binding is asked about again: at first, and at most.
-const CONTEST: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
-/// When learning is tried again after silence: at first, and at most.
-const LEARN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// When a round is repeated in which nothing could be sent.
-const UNSENT: Duration = Duration::from_secs(1);
-/// Time after each ask of a round; the last is that for late answers. The third goes to everybody too, the fourth to
-/// everybody if need be.
-const VERIFY_GAPS: &[Duration] = &[
-    Duration::from_millis(250),
-    Duration::from_millis(350),
-    Duration::from_millis(300),
-    Duration::from_millis(300),
-];
-/// Of these each goes to everybody.
-const LEARN_GAPS: &[Duration] = &[Duration::from_millis(500); 3];
-
 /// What is known of a binding.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
@@ -142,137 +121,14 @@ pub struct Verifier {
     begun: u64,
 }
 
-#[derive(Debug, Default)]
-struct Watch {
-    round: Option<Round>,
-    queued: bool,
-    /// Claims since the last round.
-    pending: Candidates,
-    holds: Vec<Hold>,
-    /// When to ask without a claim.
-    retry: Option<Duration>,
-    /// How long to wait before the retry after next.
-    wait: Duration,
-    /// Who answered when it was contested last.
-    contest: Option<Vec<Mac>>,
-    /// Theoretical arrival time of the next round (GCRA).
-    paid: Duration,
-    /// Number of its last round among all.
-    turn: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Hold {
-    mac: Mac,
-    until: Duration,
-    length: Duration,
-}
-
-#[derive(Debug)]
-struct Round {
-    learning: bool,
-    candidates: Candidates,
-    /// Asks made.
-    asks: usize,
-    /// When the next ask is due, or the end.
-    next: Duration,
-    /// The last ask could not be sent.
-    failed: bool,
-    /// Asks that were sent.
-    sent: usize,
-    /// How often everybody was asked.
-    polls: u8,
-    /// Events were lost: an answer may be among them.
-    lost: bool,
-}
-
-impl Watch {
-    /// Whether there is a reason for a round.
-    fn is_due(&self, now: Duration) -> bool {
-        let held = |mac| self.holds.iter().any(|h| h.mac == mac && now < h.until);
-        self.round.is_none()
-            && !self.queued
-            && (self.retry.is_some_and(|at| at <= now)
-                || self.pending.0.iter().any(|c| !held(c.mac)))
-            && self.paid <= now + ROUND_EVERY * (BURST - 1)
-    }
-
-    fn is_idle(&self, now: Duration) -> bool {
-        self.round.is_none()
-            && !self.queued
-            && self.pending.0.is_empty()
-            && self.holds.is_empty()
-            && self.retry.is_none()
-            && self.contest.is_none()
-            && self.paid <= now
-    }
-
-    fn hold(&mut self, mac: Mac, now: Duration) {
-        let before = self.holds.iter().position(|h| h.mac == mac);
-        let length = match before.map(|i| self.holds.swap_remove(i)) {
-            Some(hold) => (hold.length * 2).min(HOLD.1),
-            None => HOLD.0,
-        };
-        if self.holds.len() == HOLDS {
-            let first = (0..HOLDS).min_by_key(|&i| self.holds[i].until);
-            first.map(|i| self.holds.swap_remove(i));
-        }
-        let until = now + length;
-        self.holds.push(Hold { mac, until, length });
-    }
-
-    /// Asks again later, and the longer the oftener.
-    fn back_off(&mut self, (first, most): (Duration, Duration), now: Duration) {
-        let wait = self.wait.clamp(first, most);
-        self.retry = Some(now + wait);
-        self.wait = wait * 2;
-    }
-
-    /// The contest is over, if there was one.
-    fn settle(&mut self, key: NeighborKey, holder: Mac, out: &mut Vec<Output>) {
-        self.retry = None;
-        self.wait = Duration::ZERO;
-        if self.contest.take().is_some() {
-            decide(key, Decision::ContestOver { holder }, out);
-        }
-    }
-
-    fn contest(
-        &mut self,
-        key: NeighborKey,
-        mut macs: Vec<Mac>,
-        now: Duration,
-        out: &mut Vec<Output>,
-    ) {
-        macs.sort_unstable();
-        if self.contest.is_none() {
-            self.wait = Duration::ZERO;
-        }
-        self.back_off(CONTEST, now);
-        // That nobody answers any longer is no news.
-        let news = self
-            .contest
-            .as_ref()
-            .is_none_or(|before| !macs.is_empty() && *before != macs);
-        if news {
-            self.contest = Some(macs.clone());
-            decide(key, Decision::Contested { macs }, out);
-        }
-    }
-}
-
-fn decide(key: NeighborKey, decision: Decision, out: &mut Vec<Output>) {
-    out.push(Output::Decided { key, decision });
-}
-
 impl Verifier {
-    /// Somebody claims to be at `mac`, against the binding. `answered` is whether this answers a request of ours.
+    /// Somebody claims to be at `mac`, against the binding.
     pub fn claim(
         &mut self,
         key: NeighborKey,
         known: Known<'_>,
         mac: Mac,
-        answered: bool,
+        answers: Answers,
         now: Duration,
         out: &mut Vec<Output>,
     ) {
@@ -282,11 +138,9 @@ impl Verifier {
         }
         let watch = self.watches.entry(key).or_default();
         match &mut watch.round {
-            Some(round) => round
-                .candidates
-                .note(mac, answered, round.polls, known.past),
+            Some(round) => round.candidates.note(mac, answers, round.polls, known.past),
             None => {
-                watch.pending.note(mac, answered, 0, known.past);
+                watch.pending.note(mac, answers, 0, known.past);
                 self.start(key, known, now, out);
             }
         }
@@ -302,7 +156,7 @@ impl Verifier {
         out: &mut Vec<Output>,
     ) {
         if known.macs.is_empty() {
-            return self.claim(key, known, mac, true, now, out);
+            return self.claim(key, known, mac, Answers::Us, now, out);
         }
         if !known.macs.contains(&mac) {
             return;
@@ -411,10 +265,10 @@ impl Verifier {
                 gone.push(key);
                 continue;
             };
-            if advance(key, watch, known, now, out) {
+            if watch.advance(key, known, now, out) {
                 self.running -= 1;
             }
-            watch.holds.retain(|h| now < h.until + HOLD_MEMORY);
+            watch.forget_holds(now);
             if known.up && watch.is_due(now) {
                 watch.queued = true;
                 due.push((watch.turn, key));
@@ -459,121 +313,8 @@ impl Verifier {
         }
         self.running += 1;
         self.begun += 1;
-        let learning = known.macs.is_empty();
-        let pending = std::mem::take(&mut watch.pending);
-        watch.turn = self.begun;
-        watch.paid = watch.paid.max(now) + ROUND_EVERY;
-        watch.retry = None;
-        watch.round = Some(Round {
-            learning,
-            candidates: pending.unanswered(),
-            asks: 0,
-            next: now,
-            failed: false,
-            sent: 0,
-            polls: 0,
-            lost: false,
-        });
-        advance(key, watch, known, now, out);
-    }
-}
-
-/// Makes the next ask of a round when it is due, and ends the round after the last; true when it ended. The times
-/// count from when the ask before was made: an agent that was stopped for a while has not waited for an answer.
-fn advance(
-    key: NeighborKey,
-    watch: &mut Watch,
-    known: Known<'_>,
-    now: Duration,
-    out: &mut Vec<Output>,
-) -> bool {
-    let Some(round) = watch.round.as_mut().filter(|round| round.next <= now) else {
-        return false;
-    };
-    let gaps = if round.learning {
-        LEARN_GAPS
-    } else {
-        VERIFY_GAPS
-    };
-    round.sent += usize::from(round.asks > 0 && !round.failed);
-    let Some(gap) = gaps.get(round.asks) else {
-        if let Some(round) = watch.round.take() {
-            conclude(key, watch, round, known, now, out);
-        }
-        return true;
-    };
-    let to_all = match round.asks {
-        _ if round.learning => true,
-        0 | 1 => false,
-        2 => true,
-        _ => round.candidates.possible(None).0.len() != 1,
-    };
-    if round.asks < 3 {
-        out.extend(
-            known
-                .macs
-                .iter()
-                .map(|&mac| Output::Ask { key, to: Some(mac) }),
-        );
-    }
-    if to_all {
-        out.push(Output::Ask { key, to: None });
-        round.polls += 1;
-    }
-    round.next = now + *gap;
-    round.asks += 1;
-    round.failed = false;
-    false
-}
-
-/// Nobody of the binding has answered.
-fn conclude(
-    key: NeighborKey,
-    watch: &mut Watch,
-    round: Round,
-    known: Known<'_>,
-    now: Duration,
-    out: &mut Vec<Output>,
-) {
-    if round.lost || round.sent == 0 || !known.up {
-        watch.pending = round.candidates.unanswered();
-        watch.retry = Some(if round.lost { now } else { now + UNSENT });
-        return;
-    }
-    let (answered, claimed) = round
-        .candidates
-        .possible((!round.learning).then_some(round.polls));
-    let former: Vec<Mac> = answered
-        .iter()
-        .copied()
-        .filter(|m| known.past.contains(m))
-        .collect();
-    let heir = match (answered.as_slice(), former.as_slice(), claimed.as_slice()) {
-        (&[only], ..) | (_, &[only], _) => Some(only),
-        // Being learned, what nobody asked for proves nothing.
-        (&[], _, &[only]) if !round.learning => Some(only),
-        _ => None,
-    };
-    match heir {
-        Some(mac) if round.learning => {
-            decide(key, Decision::Learned { mac }, out);
-            watch.settle(key, mac, out);
-        }
-        Some(to) if !known.fixed => {
-            decide(key, Decision::Moved { to }, out);
-            watch.settle(key, to, out);
-        }
-        None if round.learning && answered.is_empty() && watch.contest.is_none() => {
-            watch.back_off(LEARN, now);
-        }
-        _ => {
-            let macs = if answered.is_empty() {
-                claimed
-            } else {
-                answered
-            };
-            watch.contest(key, macs, now, out);
-        }
+        watch.begin(self.begun, known, now);
+        watch.advance(key, known, now, out);
     }
 }
 

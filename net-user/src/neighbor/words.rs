@@ -16,7 +16,8 @@ pub(super) fn list(macs: &[Mac]) -> String {
         .join(", ")
 }
 
-fn name(mac: Mac) -> String {
+/// A link-layer address, if it could be read.
+pub(super) fn name(mac: Mac) -> String {
     if mac == Mac::NONE {
         "an unreadable link-layer address".to_owned()
     } else {
@@ -24,14 +25,16 @@ fn name(mac: Mac) -> String {
     }
 }
 
-fn at(place: &Place) -> String {
+/// An address and where it is.
+pub(super) fn at(place: &Place) -> String {
     match place.vlan {
         0 => format!("{} on {}", place.address, place.interface),
         vlan => format!("{} on {}, VLAN {vlan}", place.address, place.interface),
     }
 }
 
-fn pin(place: &Place, macs: &str) -> String {
+/// How to pin it.
+pub(super) fn pin(place: &Place, macs: &str) -> String {
     let vlan = match place.vlan {
         0 => String::new(),
         vlan => format!(" --vlan {vlan}"),
@@ -122,6 +125,14 @@ pub(super) fn pinned(place: &Place, macs: &[Mac]) -> String {
 
 pub(super) fn unpinned(place: &Place, macs: &[Mac]) -> String {
     format!("{} is held to {} no longer", at(place), list(macs))
+}
+
+pub(super) fn learned_again(place: &Place, macs: &[Mac]) -> String {
+    format!(
+        "{} is pinned no longer; it stays at {} as long as that answers",
+        at(place),
+        list(macs)
+    )
 }
 
 pub(super) fn own_address(place: &Place, mac: Mac, source: Mac) -> String {

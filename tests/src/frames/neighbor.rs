@@ -217,10 +217,11 @@ impl Discovery {
         Self::new(src, dst, Icmpv6Type::NeighborSolicitation, &rest.to_bytes())
     }
 
-    /// Advertisement of a neighbour: to the protected host when it was solicited, else to all.
+    /// Advertisement of a neighbour: to the protected host when it was solicited, else to all. The gateway's is a
+    /// router's.
     pub fn advertisement(target: Ipv6Addr, solicited: bool) -> Self {
         let header = NeighborAdvertisementHeader {
-            router: false,
+            router: target == GATEWAY_V6,
             solicited,
             r#override: true,
         };

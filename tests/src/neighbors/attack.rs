@@ -151,6 +151,19 @@ pub fn gratuitous(scene: &Scene, address: &str) -> Attack {
     )
 }
 
+/// `arping -U` of an address that a host has: three gratuitous requests, a second apart. No attack by itself.
+pub fn announce(from: &Host, address: &str) -> Attack {
+    let words = ["arping", "-U", "-c", "3", "-I", "eth0"];
+    Attack::start(from, &[&words[..], &["-s", address, address]].concat())
+}
+
+/// Unsolicited neighbour advertisements from a router of an address that it has, once a second. No attack by itself.
+pub fn advertise(from: &Host, address: &str) -> Attack {
+    let words = ["na6", "-i", "eth0", "-s", address, "-d", "ff02::1"];
+    let more = ["-t", address, "-E", &mac(from), "-o", "-r", "-l", "-z", "1"];
+    Attack::start(from, &[&words[..], &more].concat())
+}
+
 /// C-38: a false neighbour advertisement to the victim with the override flag, once a second.
 pub fn fake_advertise6(scene: &Scene) -> Attack {
     let [victim, gateway] =
@@ -217,23 +230,43 @@ pub fn arp_flood(scene: &Scene, count: usize) {
 
 /// ARP requests to the victim, each from another link-layer address; the senders are 198.18.0.64 to .127.
 pub fn arp_flood_of_strangers(scene: &Scene, count: usize) {
+    let target = words(scene.victim.v4.octets());
+    let (config, more) = trafgen("198, 18, 0, dinc(64, 127)", &target, count, "200us");
+    run(
+        &scene.attacker,
+        &more.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+    drop(config);
+}
+
+/// Gratuitous ARP, 1000 a second, up to 30,000, that puts the gateway at ever other link-layer addresses.
+pub fn gratuitous_flood(scene: &Scene) -> Attack {
+    let gateway = words(scene.gateway.v4.octets());
+    let (config, more) = trafgen(&gateway, &gateway, 30_000, "1ms");
+    let more: Vec<_> = more.iter().map(String::as_str).collect();
+    Attack::run(&scene.attacker, &more, vec![config])
+}
+
+fn words(octets: [u8; 4]) -> String {
+    octets.map(|octet| octet.to_string()).join(", ")
+}
+
+/// ARP requests from random link-layer addresses to all hosts: the config and the command line. Ethernet source and
+/// sender differ, which is no matter to anyone (R-ARP-3).
+fn trafgen(sender: &str, target: &str, count: usize, gap: &str) -> (NamedTempFile, Vec<String>) {
     let mut config = NamedTempFile::new().unwrap();
-    let target = scene.victim.v4.octets().map(|o| o.to_string()).join(", ");
-    // Source and sender differ, which is no matter to anyone (R-ARP-3).
-    write!(
+    writeln!(
         config,
-        "{{ fill(0xff, 6), 0x02, drnd(5), c16(0x0806),\n\
-         c16(1), c16(0x0800), 6, 4, c16(1),\n\
-         0x02, drnd(5), 198, 18, 0, dinc(64, 127),\n\
-         fill(0, 6), {target} }}\n"
+        "{{ fill(0xff, 6), 0x02, drnd(5), c16(0x0806), c16(1), c16(0x0800), 6, 4, c16(1),\n\
+         0x02, drnd(5), {sender}, fill(0, 6), {target} }}"
     )
     .unwrap();
     let (path, count) = (config.path().to_str().unwrap(), count.to_string());
     let words = ["trafgen", "--dev", "eth0", "--conf", path, "--num", &count];
-    run(
-        &scene.attacker,
-        &[&words[..], &["--cpus", "1", "--gap", "200us"]].concat(),
-    );
+    let more = ["--cpus", "1", "--gap", gap];
+    let all = [&words[..], &more].concat();
+    let all = all.into_iter().map(str::to_owned).collect();
+    (config, all)
 }
 
 /// False answers to every solicitation of the victim.

@@ -30,14 +30,16 @@ pub enum Guard {
 }
 
 impl Guard {
-    fn on(self) -> u32 {
+    /// The flag that switches it on.
+    pub fn on(self) -> u32 {
         match self {
             Self::Arp => NeighborSettings::ARP,
             Self::Ndp => NeighborSettings::NDP,
         }
     }
 
-    fn enforces(self) -> u32 {
+    /// The flag that carries its drops out.
+    pub fn enforces(self) -> u32 {
         match self {
             Self::Arp => NeighborSettings::ARP_ENFORCE,
             Self::Ndp => NeighborSettings::NDP_ENFORCE,

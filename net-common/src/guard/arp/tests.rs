@@ -181,6 +181,8 @@ fn honest_packets_pass_and_claim_what_they_say_r_arp_4_r_arp_7() {
             version: Version::V4,
             addr: [addr(wire.spa), 0, 0, 0],
             mac: Mac::new(wire.sha),
+            sender: Mac::NONE,
+            explicit: true,
             form,
         });
         assert_eq!(arp.claim(), want, "{what}");

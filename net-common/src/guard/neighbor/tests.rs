@@ -34,6 +34,8 @@ fn claim(version: Version, mac: Mac, form: Form) -> Claim {
         version,
         addr: ADDR,
         mac,
+        sender: Mac::NONE,
+        explicit: true,
         form,
     }
 }
@@ -435,5 +437,45 @@ proptest! {
             enforced(flags, enforce, alive),
             enforce && (alive || flags & Binding::PINNED != 0)
         );
+    }
+}
+
+#[test]
+fn steady_is_who_answers_again_within_3_s_but_not_at_once_r_arp_6() {
+    const MS: u64 = 1_000_000;
+    let start = 1_000_000 * MS;
+    let (first, cell) = steady(0, 7, start);
+    assert!(!first, "never seen");
+    for (what, after, expected) in [
+        ("the same frame again", 0, false),
+        ("300 ms later, as the agent asks", 300 * MS, true),
+        ("2.5 s later", 2500 * MS, true),
+        ("4 s later", 4000 * MS, false),
+        ("an hour later", 3_600_000 * MS, false),
+    ] {
+        assert_eq!(steady(cell, 7, start + after).0, expected, "{what}");
+        assert!(!steady(cell, 8, start + after).0, "another one, {what}");
+    }
+    let (_, cell) = steady(cell, 7, start + 300 * MS);
+    assert!(steady(cell, 7, start + 2700 * MS).0, "each answer counts");
+    let (_, cell) = steady(cell, 8, start + 300 * MS);
+    assert!(!steady(cell, 7, start + 600 * MS).0, "overwritten");
+}
+
+#[test]
+fn a_sender_that_matters_must_be_in_the_set_too_r_nd_3() {
+    let mut set = binding(Binding::PROTECTED, &[ROUTER]);
+    set.macs[1] = VIRTUAL.0;
+    for (sender, expected) in [
+        (Mac::NONE, Standing::Valid),
+        (ROUTER, Standing::Valid),
+        (VIRTUAL, Standing::Valid),
+        (STRANGER, Standing::Mismatch),
+    ] {
+        let claim = Claim {
+            sender,
+            ..claim(Version::V6, ROUTER, Form::Announcement)
+        };
+        assert_eq!(standing(&claim, Some(&set), false), expected, "{sender}");
     }
 }

@@ -242,3 +242,147 @@ fn a_foreign_xdp_program_is_named() {
         "{report}"
     );
 }
+
+/// A neighbour in the config that is elsewhere as the kernel knows it would be lost to the host.
+#[test]
+fn neighbours_in_the_config_are_compared_with_the_kernels() {
+    in_netns(|| {
+        veth_pair();
+        run("ip", "link set lab1 up");
+        let entry = "lladdr 02:00:00:00:00:05 dev lab0 nud";
+        run("ip", &format!("neigh add 192.0.2.9 {entry} reachable"));
+        run("ip", "neigh add 192.0.2.8 dev lab0 nud failed");
+        run("ip", "route add default via 192.0.2.9 dev lab0");
+        let with = |neighbor: &str| {
+            preflight(&format!(
+                "interfaces = ['lab0']\n[[neighbor]]\n{neighbor}\nmacs = ['02:00:00:00:00:06']"
+            ))
+        };
+        let report = with("address = '192.0.2.9'");
+        let finding = found(&report, "192.0.2.9 on lab0");
+        assert_eq!(finding.severity, Severity::Warning, "{report}");
+        for words in [
+            "next hop of a default route",
+            "is at 02:00:00:00:00:05",
+            "(REACHABLE)",
+            "at 02:00:00:00:00:06 as [[neighbor]]",
+        ] {
+            assert!(finding.what.contains(words), "{report}");
+        }
+        let remedy = finding.remedy.as_deref().expect("a remedy");
+        assert!(
+            remedy.contains("`macs` of [[neighbor]] 192.0.2.9 in test.toml"),
+            "{report}"
+        );
+        let report = with("address = '192.0.2.1'");
+        let finding = found(&report, "192.0.2.1 is an address of this host on lab0");
+        assert_eq!(finding.severity, Severity::Warning, "{report}");
+        for neighbor in [
+            // No usable entry, none at all, another VLAN.
+            "address = '192.0.2.8'",
+            "address = '192.0.2.7'",
+            "address = '192.0.2.9'\nvlan = 7",
+        ] {
+            let report = with(neighbor);
+            let fit = |finding: &Finding| finding.severity == Severity::Ok;
+            assert!(report.findings.iter().all(fit), "{neighbor}: {report}");
+        }
+        let off = "interfaces = ['lab0']\narp.mode = 'off'\n[[neighbor]]\naddress = '192.0.2.9'\n\
+                   macs = ['02:00:00:00:00:06']";
+        let report = preflight(off);
+        let note = found(&report, "nothing is held to [[neighbor]] 192.0.2.9");
+        assert_eq!(note.severity, Severity::Ok, "{report}");
+    });
+}
+
+#[test]
+fn a_gateway_that_the_ra_guard_would_refuse_is_named() {
+    in_netns(|| {
+        veth_pair();
+        run("ip", "link set lab1 up");
+        run("ip", "-6 route add default via fe80::5 dev lab0");
+        let report = preflight("interfaces = ['lab0']\nndp.routers = ['fe80::1']");
+        let finding = found(&report, "fe80::5 on lab0");
+        assert_eq!(finding.severity, Severity::Warning, "{report}");
+        let remedy = finding.remedy.as_deref().expect("a remedy");
+        assert!(
+            remedy.starts_with("add \"fe80::5\" to `routers`"),
+            "{report}"
+        );
+        for fit in [
+            "",
+            "ndp.routers = ['fe80::1', 'fe80::5']",
+            "ndp.routers = ['fe80::1']\nndp.mode = 'off'",
+            "[[neighbor]]\naddress = 'fe80::5'\nmacs = ['02:00:00:00:00:05']\nrouter = true",
+        ] {
+            let report = preflight(&format!("interfaces = ['lab0']\n{fit}"));
+            let named = |finding: &Finding| finding.what.contains("fe80::5 on");
+            assert!(!report.findings.iter().any(named), "{fit}: {report}");
+        }
+    });
+}
+
+#[test]
+fn asking_neighbours_wants_a_capability_of_its_own() {
+    let without = CAP_BPF | CAP_NET_ADMIN | CAP_PERFMON;
+    let off = "\narp.mode = 'off'\nndp.mode = 'off'";
+    for (guards, effective, missing) in [
+        ("", without, Some("CAP_NET_RAW")),
+        ("\narp.mode = 'off'", without, Some("CAP_NET_RAW")),
+        (off, without, None),
+        (off, CAP_NET_ADMIN, Some("CAP_BPF, CAP_PERFMON")),
+        ("", without | CAP_NET_RAW, None),
+        ("", CAP_SYS_ADMIN | CAP_NET_ADMIN | CAP_NET_RAW, None),
+    ] {
+        let config = config(&format!("interfaces = ['lab0']{guards}"));
+        let mut report = Preflight::default();
+        capabilities(&mut report, &config, effective);
+        let [finding] = &report.findings[..] else {
+            panic!("{report}")
+        };
+        assert_eq!(finding.permission, missing.is_some(), "{report}");
+        if let Some(missing) = missing {
+            assert!(finding.what.ends_with(missing), "{report}");
+            let remedy = finding.remedy.as_deref().expect("a remedy");
+            assert_eq!(remedy.contains("cap_net_raw"), guards != off, "{report}");
+        }
+    }
+}
+
+#[test]
+fn the_state_directory_is_looked_at_and_not_made() {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let directory = tempfile::tempdir().expect("a directory");
+    let inside = directory.path().join("netmoat");
+    let look = |path: &Path| {
+        let mut report = Preflight::default();
+        neighbors::state_dir(&mut report, path);
+        assert_eq!(report.findings.len(), 1, "{report}");
+        report.findings.remove(0)
+    };
+    assert_eq!(look(&inside).severity, Severity::Ok);
+    assert!(!inside.exists());
+    let finding = look(&inside.join("deeper"));
+    assert!(finding.what.contains("cannot be made"), "{finding}");
+    assert_eq!(finding.severity, Severity::Warning);
+    std::fs::create_dir(&inside).expect("a directory");
+    for (mode, owner, words) in [
+        (0o700, 0, None),
+        (0o755, 0, None),
+        (0o720, 0, Some("others may write")),
+        (0o702, 0, Some("others may write")),
+        (0o700, 65534, Some("belongs to uid 65534")),
+    ] {
+        std::fs::set_permissions(&inside, Permissions::from_mode(mode)).expect("chmod");
+        chown(&inside, Some(owner), None).expect("chown: run as root");
+        let finding = look(&inside);
+        match words {
+            None => assert_eq!(finding.severity, Severity::Ok, "{finding}"),
+            Some(words) => assert!(finding.what.contains(words), "{finding}"),
+        }
+    }
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").expect("a file");
+    assert!(look(&file).what.contains("is no directory"));
+}

@@ -50,6 +50,7 @@ fn saved(address: &str, interface: &str, origin: BindingOrigin) -> Saved {
             at: 1,
             what: "before".into(),
         }],
+        spoofs: 4,
     }
 }
 
@@ -97,10 +98,97 @@ fn config_wins_over_pinned_and_pinned_over_learned() {
     let mut again = bindings.saved(&ports());
     again.sort_by_key(|s| s.address);
     assert_eq!(
-        again,
+        again[1..],
         saved[1..],
-        "what the config says is not saved, what is elsewhere is"
+        "what the config says is not saved but for its past, what is elsewhere is"
     );
+    assert_eq!(
+        (again[0].origin, again[0].spoofs, again[0].history.len()),
+        (Config, 4, 2)
+    );
+
+    // The next agent knows that past; of what the config names no more, none.
+    let next = Bindings::new(&policy, again.clone(), &ports(), Now::at(0));
+    let config = next.get(&ports::key(ip("192.0.2.1"), 2, 0)).unwrap();
+    assert_eq!(
+        (config.origin, config.spoofs, config.history.len()),
+        (Config, 4, 2)
+    );
+    assert_eq!(config.past, [B]);
+    let mut same = next.saved(&ports());
+    same.sort_by_key(|s| s.address);
+    assert_eq!(same, again);
+    let next = Bindings::new(&NeighborPolicy::default(), again, &ports(), Now::at(0));
+    assert!(next.get(&ports::key(ip("192.0.2.1"), 2, 0)).is_none());
+}
+
+#[test]
+fn what_is_read_late_gives_way_to_what_was_pinned_meanwhile() {
+    use BindingOrigin::{Learned, Pinned};
+    let policy = NeighborPolicy::default();
+    for (there, late, wins) in [
+        (Some((Learned, vec![A])), Pinned, B),
+        (Some((Learned, vec![A])), Learned, A),
+        (Some((Learned, vec![])), Learned, B),
+        (Some((Pinned, vec![A])), Pinned, A),
+        (None, Pinned, B),
+    ] {
+        let mut bindings = Bindings::new(&policy, Vec::new(), &ports(), Now::at(0));
+        let key = ports::key(ip("192.0.2.1"), 2, 0);
+        if let Some((origin, macs)) = there.clone() {
+            bindings.insert(key, Entry::new(macs, origin, false));
+        }
+        let late = saved("192.0.2.1", "eth0", late);
+        bindings.restore(late, &policy, &ports(), Now::at(1));
+        assert_eq!(bindings.get(&key).unwrap().macs, [wins], "{there:?}");
+    }
+}
+
+#[test]
+fn what_is_elsewhere_is_kept_for_a_while_and_pins_until_they_are_taken_back() {
+    use BindingOrigin::{Learned, Pinned};
+    let kept = vec![
+        saved("192.0.2.1", "gone0", Learned),
+        saved("192.0.2.2", "gone0", Pinned),
+        saved("192.0.2.2", "gone1", Pinned),
+    ];
+    let policy = NeighborPolicy::default();
+    let mut bindings = Bindings::new(&policy, kept.clone(), &ports(), Now::at(100));
+    let none = BTreeSet::new();
+    assert!(!bindings.route(&none, Now::at(699)).forgotten);
+    assert_eq!(bindings.saved(&ports()), kept);
+    assert!(bindings.route(&none, Now::at(700)).forgotten);
+    assert!(!bindings.route(&none, Now::at(701)).forgotten);
+    assert_eq!(bindings.saved(&ports()), kept[1..]);
+    assert_eq!(bindings.unpin_elsewhere(ip("192.0.2.2"), 5, None), []);
+    let gone = bindings.unpin_elsewhere(ip("192.0.2.2"), 0, Some("gone0"));
+    assert_eq!(gone, kept[1..2]);
+    assert_eq!(bindings.saved(&ports()), kept[2..]);
+    assert_eq!(
+        bindings.unpin_elsewhere(ip("192.0.2.2"), 0, None),
+        kept[2..]
+    );
+}
+
+#[test]
+fn a_false_claim_is_a_line_of_history_per_claimant() {
+    let mut entry = Entry::new(vec![A], BindingOrigin::Config, false);
+    entry.note("first".into(), Now::at(0));
+    for claim in 0..100 {
+        assert_eq!(entry.spoofed("B", Now::at(claim)), claim == 0);
+    }
+    for claim in 0..100 {
+        entry.spoofed(&format!("X{claim}"), Now::at(100));
+    }
+    let lines =
+        |entry: &Entry| -> Vec<_> { entry.history.iter().map(|h| h.what.clone()).collect() };
+    assert_eq!(entry.spoofs, 200);
+    assert_eq!(lines(&entry).len(), 1 + FALSE);
+    assert_eq!(lines(&entry)[..2], ["first", "falsely claimed by B"]);
+    assert!(entry.spoofed("later", Now::at(3600)));
+    assert!(!entry.spoofed("more", Now::at(3600)));
+    assert_eq!(lines(&entry)[..2], ["first", "falsely claimed by X0"]);
+    assert_eq!(lines(&entry).len(), 1 + FALSE);
 }
 
 #[test]

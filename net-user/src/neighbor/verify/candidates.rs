@@ -5,6 +5,17 @@ use net_common::units::Mac;
 /// Link-layer addresses that one round considers.
 pub const CANDIDATES: usize = 8;
 
+/// Whom a claim answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// Nobody: it was not asked for.
+    Nobody,
+    /// A request of this host.
+    Us,
+    /// As before, and the same link-layer address answered one shortly before too, of which we may not have been told.
+    UsAgain,
+}
+
 /// One of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
@@ -22,11 +33,15 @@ pub(super) struct Candidates(pub(super) Vec<Candidate>);
 impl Candidates {
     /// `poll` is the number of the last ask to everybody, 0 when there was none. Whoever answers displaces whoever
     /// only claims, and a former holder displaces others.
-    pub(super) fn note(&mut self, mac: Mac, solicited: bool, poll: u8, past: &[Mac]) {
+    pub(super) fn note(&mut self, mac: Mac, answers: Answers, poll: u8, past: &[Mac]) {
         let new = Candidate {
             mac,
-            solicited,
-            polls: u8::from(solicited && poll > 0) << poll.saturating_sub(1),
+            solicited: answers != Answers::Nobody,
+            polls: match (answers, poll) {
+                (Answers::Nobody, _) | (_, 0) => 0,
+                (Answers::Us, poll) => 1 << (poll - 1),
+                (Answers::UsAgain, poll) => (1 << poll) - 1,
+            },
         };
         if let Some(known) = self.0.iter_mut().find(|c| c.mac == mac) {
             known.solicited |= new.solicited;
@@ -40,7 +55,7 @@ impl Candidates {
         let weight = |c: &Candidate| {
             (
                 c.solicited && past.contains(&c.mac),
-                c.polls != 0,
+                c.polls.count_ones(),
                 c.solicited,
             )
         };
