@@ -452,6 +452,235 @@ pub struct HitLog {
     pub sources: [[u64; 2]; HITS],
 }
 
+/// Entries of the `ADDRESSES` map.
+pub const MAX_ADDRESSES: u32 = 8_192;
+/// Words of [`GuardSettings::own`].
+pub const OWN_WORDS: usize = 8;
+/// Cells of the limits per prefix, a power of two, for each of both tiers; 512 KiB each.
+pub const LIMIT_CELLS: u32 = 65_536;
+/// Sets of the table of sources, a power of two.
+pub const SOURCE_SETS: u32 = 8_192;
+/// Places in a set: one cache line.
+pub const SOURCE_WAYS: usize = 8;
+/// Cells of sources that may become steady, a power of two; 128 KiB.
+pub const NEWCOMER_CELLS: u32 = 16_384;
+/// Octets of a frame that a [`DropEvent`] carries.
+pub const DROP_FRAME: usize = 256;
+
+/// Key of `ADDRESSES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AddressKey {
+    /// The address.
+    pub addr: AddrWords,
+    /// 4 or 6.
+    pub family: u32,
+}
+
+/// Value of `ADDRESSES`: what an address is to this network namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddressRole {
+    /// The flags below.
+    pub flags: u32,
+}
+
+impl AddressRole {
+    /// A unicast address of this namespace, on whatever interface.
+    pub const OWN: u32 = 1;
+    /// The broadcast address of a network of ours.
+    pub const BROADCAST: u32 = 1 << 1;
+    /// A configured resolver or time server: its answers are not limited (R-UDP-3).
+    pub const SERVER: u32 = 1 << 2;
+}
+
+/// The one value of `GUARD_SETTINGS`, written by the agent: the guards of IP, ICMP, UDP and TCP without a socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuardSettings {
+    /// Filter of own unicast addresses, see [`crate::spread::own_place`]: spares most sources a look-up.
+    pub own: [u64; OWN_WORDS],
+    /// What a frame's metadata begin with when it is one of the agent's own trials ([`Trial`]); random, 0 for none.
+    pub trial: u64,
+    /// Sampled drops, for each reason.
+    pub events: Limit,
+    /// Segments without a socket, of those that are looked at in peace (one in [`STRAY_SAMPLE`]); beyond it they are an
+    /// attack, and each is looked at.
+    pub strays: Limit,
+    /// New connections of one source; an interval of 0 for no limit.
+    pub connections: Limit,
+    /// Open connections of one source; 0 for no limit.
+    pub open_connections: u32,
+    /// The flags below.
+    pub flags: u32,
+}
+
+impl GuardSettings {
+    /// The guard of IP headers, fragments and sources is on.
+    pub const IP: u32 = 1;
+    /// Its drops are carried out, not only observed.
+    pub const IP_ENFORCE: u32 = 1 << 1;
+    /// The guard of ICMP and ICMPv6 is on.
+    pub const ICMP: u32 = 1 << 2;
+    /// Its drops are carried out, not only observed.
+    pub const ICMP_ENFORCE: u32 = 1 << 3;
+    /// The guard of UDP is on.
+    pub const UDP: u32 = 1 << 4;
+    /// Its drops are carried out, not only observed.
+    pub const UDP_ENFORCE: u32 = 1 << 5;
+    /// The guard of TCP segments without a socket, and of connections per source, is on.
+    pub const TCP: u32 = 1 << 6;
+    /// Its drops are carried out, not only observed.
+    pub const TCP_ENFORCE: u32 = 1 << 7;
+    /// The kernel follows IPv4 redirects on some attached interface.
+    pub const REDIRECTS: u32 = 1 << 8;
+    /// Drop sources to which there is no route at all.
+    pub const REVERSE_PATH_LOOSE: u32 = 1 << 9;
+    /// Drop sources to which the route leads by another interface.
+    pub const REVERSE_PATH_STRICT: u32 = 1 << 10;
+}
+
+/// In peace one TCP segment in so many is asked for its socket.
+pub const STRAY_SAMPLE: u64 = 64;
+/// How long an attack of segments without a socket is taken to last after the last sign of it, nanoseconds.
+pub const STRAY_NS: u64 = 10_000_000_000;
+
+/// What is limited per source; index of `CLASS_LIMITS` and `CLASS_STATE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Class {
+    /// ICMP echo request.
+    EchoRequest,
+    /// ICMP echo reply.
+    EchoReply,
+    /// IPv4 "fragmentation needed", ICMPv6 "packet too big".
+    PathMtu,
+    /// ICMP time exceeded.
+    TimeExceeded,
+    /// ICMP destination unreachable, parameter problem.
+    Unreachable,
+    /// IPv4 redirect.
+    Redirect,
+    /// ICMP timestamp, information and their kin; node information.
+    Informational,
+    /// ICMP of any other type.
+    Other,
+    /// IP fragments.
+    Fragment,
+    /// UDP from the port of a service that amplifies, to a socket of ours.
+    Reflection,
+    /// TCP segments without a socket while they are an attack.
+    Stray,
+    /// SYN-ACKs that nobody here asked for.
+    StraySynAck,
+}
+
+impl Class {
+    /// All classes, by number.
+    pub const ALL: [Self; CLASSES as usize] = [
+        Self::EchoRequest,
+        Self::EchoReply,
+        Self::PathMtu,
+        Self::TimeExceeded,
+        Self::Unreachable,
+        Self::Redirect,
+        Self::Informational,
+        Self::Other,
+        Self::Fragment,
+        Self::Reflection,
+        Self::Stray,
+        Self::StraySynAck,
+    ];
+}
+
+/// How many [`Class`]es there are.
+pub const CLASSES: u32 = 12;
+
+/// Value of `CLASS_LIMITS`: what a class may send to this host. An interval of 0 is no limit.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassLimits {
+    /// One address.
+    pub host: Limit,
+    /// One /24 or /64.
+    pub prefix: Limit,
+    /// One /48 of IPv6.
+    pub site: Limit,
+    /// All sources not seen before together.
+    pub pool: Limit,
+    /// All that are known by nothing but having been seen for a while, together.
+    pub steady: Limit,
+    /// All that have proved themselves together.
+    pub proven: Limit,
+}
+
+/// Value of `CLASS_STATE`: theoretical arrival times of what a class has in common, by [`crate::sources::Tier`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassState {
+    /// Pool, steady, proven.
+    pub tat_ns: [u64; 3],
+    /// Zero.
+    pub reserved: u64,
+}
+
+/// Value of `SOURCES`: one set of the table of known sources, see [`crate::sources`].
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceSet {
+    /// Places; 0 for a free one.
+    pub places: [u64; SOURCE_WAYS],
+}
+
+/// Value of `SOURCE_STATE`, by set × [`SOURCE_WAYS`] + way: the connections of a known source.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceState {
+    /// GCRA of handshakes that were completed, nanoseconds.
+    pub tat_ns: u64,
+    /// Open connections; counted by the data path, set right by the agent.
+    pub open: u32,
+    /// Fingerprint of the source that this is of.
+    pub print: u32,
+}
+
+/// What the programs tell the agent of a packet that was dropped, or would have been, through the ring buffer
+/// `DROP_EVENTS`; a sample, see [`GuardSettings::events`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropEvent {
+    /// When, nanoseconds of the coarse monotonic clock.
+    pub time_ns: u64,
+    /// [`crate::verdict::Reason`].
+    pub reason: u32,
+    /// The interface where it arrived.
+    pub ifindex: u32,
+    /// Octets of the whole frame.
+    pub len: u32,
+    /// Octets of it in `frame`.
+    pub captured: u16,
+    /// 1 when it was only observed, and passed.
+    pub observed: u16,
+    /// The frame's first octets, from its Ethernet header on.
+    pub frame: [u8; DROP_FRAME],
+}
+
+/// Metadata of a frame that the agent sends through the loaded program with `BPF_PROG_TEST_RUN` to learn its fate: such
+/// a frame is counted nowhere.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trial {
+    /// [`GuardSettings::trial`].
+    pub secret: u64,
+    /// Written by the program: the [`crate::verdict::Reason`], with [`Trial::OBSERVED`].
+    pub outcome: u64,
+}
+
+impl Trial {
+    /// Flag in `outcome`: observe mode let the frame pass.
+    pub const OBSERVED: u64 = 1 << 32;
+}
+
 macro_rules! shared {
     ($($t:ty = $size:literal),+ $(,)?) => {$(
         const _: () = assert!(core::mem::size_of::<$t>() == $size);
@@ -479,4 +708,13 @@ shared! {
     NeighborEvent = 192,
     ListTable = 200,
     HitLog = 16_392,
+    AddressKey = 20,
+    AddressRole = 4,
+    GuardSettings = 128,
+    ClassLimits = 96,
+    ClassState = 32,
+    SourceSet = 64,
+    SourceState = 16,
+    DropEvent = 280,
+    Trial = 16,
 }

@@ -13,6 +13,7 @@ pub mod kfunc;
 pub mod lists;
 pub mod parse;
 pub mod siphash;
+pub mod sources;
 pub mod spread;
 pub mod synack;
 pub mod tcp_options;

@@ -160,10 +160,97 @@ reasons! {
     /// IPv6 packet of this very link (hop limit 255) with more headers than the parser looks behind, or headers too far
     /// back in a jumbo frame: neighbour discovery could hide there from its guard (RFC 7113, RFC 8504 section 5.3).
     NdHidden = 49, "nd_hidden", Drop;
-    /// Packet from a source on the allowlist: nothing else is asked of it.
+    /// Packet from a source on the allowlist: no rule drops it.
     Allowed = 50, "allowed", Pass;
     /// Packet from a source on the blocklist.
     Blocked = 51, "blocked", Drop;
+    /// IPv4 packet with a source route (R-TCP-11, RFC 7126 section 4.3).
+    SourceRoute = 52, "source_route", Drop;
+    /// First fragment too short for its transport header, or a fragment at offset 1 that would overwrite one
+    /// (R-TCP-10, RFC 1858, RFC 3128).
+    FragmentTiny = 53, "fragment_tiny", Drop;
+    /// Fragment that ends beyond 65535 octets, the ping of death (R-TCP-10).
+    FragmentOverlong = 54, "fragment_overlong", Drop;
+    /// First IPv6 fragment without all of the header chain (R-TCP-10, RFC 7112 section 5).
+    FragmentChain = 55, "fragment_chain", Drop;
+    /// Fragment beyond the share of its source (R-TCP-10, R-UDP-4).
+    FragmentLimit = 56, "fragment_limit", Drop;
+    /// Source address that no packet from a link bears: multicast, broadcast, loopback, the destination's own
+    /// (R-TCP-3).
+    SourceMartian = 57, "source_martian", Drop;
+    /// Packet from outside with one of our own addresses as its source.
+    SourceOwn = 58, "source_own", Drop;
+    /// The way back to the source does not lead by this interface, or there is none (`reverse_path`).
+    ReversePath = 59, "reverse_path", Drop;
+    /// The way back could not be looked up: forwarding is off on this interface; the packet passes.
+    ReversePathUnknown = 60, "reverse_path_unknown", Note;
+    /// ICMP that agrees with all rules.
+    IcmpPass = 61, "icmp_pass", Pass;
+    /// ICMP cut short; the kernel discards it.
+    IcmpMalformed = 62, "icmp_malformed", Drop;
+    /// Echo request, or another request, to a broadcast or multicast address (R-ICMP-4).
+    IcmpBroadcast = 63, "icmp_broadcast", Drop;
+    /// ICMP type that is deprecated (R-ICMP-5, RFC 6633, RFC 6918).
+    IcmpDeprecated = 64, "icmp_deprecated", Drop;
+    /// IPv4 redirect, which this host is set not to follow (R-ICMP-5).
+    IcmpRedirect = 65, "icmp_redirect", Drop;
+    /// ICMPv6 "packet too big" with an MTU below 1280 (R-ICMP-2, RFC 8201 section 4).
+    PathMtuTooSmall = 66, "path_mtu_too_small", Drop;
+    /// Echo request beyond its source's share (R-ICMP-4, R-ICMP-7).
+    EchoRequestLimit = 67, "echo_request_limit", Drop;
+    /// Echo reply beyond its source's share (R-ICMP-7).
+    EchoReplyLimit = 68, "echo_reply_limit", Drop;
+    /// Path MTU message beyond its source's share: it quotes no packet of ours, or far too many came (R-ICMP-3).
+    PathMtuLimit = 69, "path_mtu_limit", Drop;
+    /// ICMP time exceeded beyond its source's share (R-ICMP-3).
+    TimeExceededLimit = 70, "time_exceeded_limit", Drop;
+    /// ICMP destination unreachable or parameter problem beyond its source's share (R-ICMP-3).
+    UnreachableLimit = 71, "unreachable_limit", Drop;
+    /// Redirect beyond its source's share.
+    RedirectLimit = 72, "redirect_limit", Drop;
+    /// ICMP timestamp, information or node information beyond its source's share (R-ICMP-5).
+    InformationalLimit = 73, "informational_limit", Drop;
+    /// ICMP of another type beyond its source's share.
+    IcmpOtherLimit = 74, "icmp_other_limit", Drop;
+    /// ICMP error that quotes no packet of ours: another source address, or no socket that could have sent it
+    /// (R-ICMP-3). It counts as from a source not seen before.
+    IcmpUnmatched = 75, "icmp_unmatched", Note;
+    /// UDP that no rule concerns.
+    UdpPass = 76, "udp_pass", Pass;
+    /// UDP length below 8 or beyond the packet (R-UDP-1).
+    UdpMalformed = 77, "udp_malformed", Drop;
+    /// UDP from the port of a service that amplifies, to a port without a socket: reflection (R-UDP-2).
+    Reflection = 78, "reflection", Drop;
+    /// UDP from the port of a service that amplifies, to a socket, beyond its source's share (R-UDP-3).
+    ReflectionLimit = 79, "reflection_limit", Drop;
+    /// RST without a socket while such segments are an attack; the kernel ignores it (R-TCP-8).
+    StrayRst = 80, "stray_rst", Drop;
+    /// ACK or FIN without a socket, while such segments are an attack, beyond its source's share (R-TCP-8).
+    StrayLimit = 81, "stray_limit", Drop;
+    /// SYN-ACK that nobody here asked for, beyond its source's share (R-TCP-9).
+    StraySynAckLimit = 82, "stray_syn_ack_limit", Drop;
+    /// SYN of a source that completed more handshakes than it may.
+    NewConnectionLimit = 83, "new_connection_limit", Drop;
+    /// SYN of a source that has as many connections open as it may.
+    OpenConnectionLimit = 84, "open_connection_limit", Drop;
+    /// A share was refused by what one address may send.
+    LimitHost = 85, "limit_host", Note;
+    /// A share was refused by what one /24, /64 or /48 may send.
+    LimitPrefix = 86, "limit_prefix", Note;
+    /// A share was refused by what all sources not seen before may send together.
+    LimitPool = 87, "limit_pool", Note;
+    /// A share was refused by what all known sources may send together.
+    LimitGlobal = 88, "limit_global", Note;
+    /// A source got a place in the table of known sources.
+    SourceAdmitted = 89, "source_admitted", Note;
+    /// A source lost its place to another that has proved more.
+    SourceReplaced = 90, "source_replaced", Note;
+    /// A source found no place in the table of known sources: it goes on as one not seen before.
+    SourceTableFull = 91, "source_table_full", Note;
+    /// The agent could not be told of a dropped packet: the ring buffer was full.
+    DropEventLost = 92, "drop_event_lost", Note;
+    /// Dropped packets of which the agent was told.
+    DropEventSent = 93, "drop_event_sent", Note;
 }
 
 /// A decision about one packet.
