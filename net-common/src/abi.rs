@@ -538,6 +538,11 @@ impl GuardSettings {
     pub const REVERSE_PATH_LOOSE: u32 = 1 << 9;
     /// Drop sources to which the route leads by another interface.
     pub const REVERSE_PATH_STRICT: u32 = 1 << 10;
+    /// Some attached interface has `accept_local`: own addresses may come from outside.
+    pub const ACCEPT_LOCAL: u32 = 1 << 11;
+    /// Whatever is for an own address is for a socket here: no forwarding, no NAT. Without it, segments that have no
+    /// socket are left alone.
+    pub const STRAYS: u32 = 1 << 12;
 }
 
 /// In peace one TCP segment in so many is asked for its socket.
@@ -610,11 +615,11 @@ pub struct ClassLimits {
     pub pool: Limit,
     /// All that are known by nothing but having been seen for a while, together.
     pub steady: Limit,
-    /// All that have proved themselves together.
+    /// All that have proved themselves, or were asked, together.
     pub proven: Limit,
 }
 
-/// Value of `CLASS_STATE`: theoretical arrival times of what a class has in common, by [`crate::sources::Tier`].
+/// Value of `CLASS_STATE`: theoretical arrival times of what a class has in common, by [`crate::sources::Tier::total`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClassState {
@@ -640,8 +645,8 @@ pub struct SourceState {
     pub tat_ns: u64,
     /// Open connections; counted by the data path, set right by the agent.
     pub open: u32,
-    /// Fingerprint of the source that this is of.
-    pub print: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What the programs tell the agent of a packet that was dropped, or would have been, through the ring buffer

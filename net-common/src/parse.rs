@@ -58,6 +58,9 @@ pub struct Packet {
     pub l4_len: usize,
     /// First fragment of several: the transport header is there, the rest is not.
     pub first_fragment: bool,
+    /// Where a later fragment's data belong, in units of eight octets; 0 for any other packet. `l4` is where they stand
+    /// then, without a transport header.
+    pub fragment_offset: u16,
     /// An IPv6 fragment header was passed, be it an atomic fragment's (RFC 6946).
     pub fragment_header: bool,
 }
@@ -76,7 +79,11 @@ pub struct Payload {
 /// Finds the transport header. Err is the reason to pass a packet that has none we could judge.
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F) -> Result<Packet, Reason> {
-    network(frame, payload(frame)?)
+    let packet = network(frame, payload(frame)?)?;
+    if packet.fragment_offset != 0 {
+        return Err(Reason::Fragment);
+    }
+    Ok(packet)
 }
 
 /// Looks behind the VLAN tags. Three tags belong to an interface on top of VLANs on top of VLANs, unless one of them
@@ -116,7 +123,7 @@ pub fn payload<F: Frame>(frame: &F) -> Result<Payload, Reason> {
     })
 }
 
-/// Finds the transport header behind the tags.
+/// Finds the transport header behind the tags, or a later fragment's data.
 #[inline(always)]
 pub fn network<F: Frame>(frame: &F, payload: Payload) -> Result<Packet, Reason> {
     match payload.ether_type {
@@ -138,9 +145,6 @@ fn ipv4<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
         return Err(Reason::IpMalformed);
     }
     let fragment = ip.be16::<6>();
-    if fragment & 0x1fff != 0 {
-        return Err(Reason::Fragment);
-    }
     Ok(Packet {
         version: Version::V4,
         protocol: IpProto(ip.octet::<9>()),
@@ -148,7 +152,8 @@ fn ipv4<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
         l3,
         l4: l3 + header_len,
         l4_len: total_len - header_len,
-        first_fragment: fragment & 0x2000 != 0,
+        first_fragment: fragment & 0x3fff == 0x2000,
+        fragment_offset: fragment & 0x1fff,
         fragment_header: false,
     })
 }
@@ -189,6 +194,7 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
                     l4,
                     l4_len: payload_len - skipped,
                     first_fragment: fragment & 1 != 0,
+                    fragment_offset: 0,
                     fragment_header: fragment != 0,
                 });
             }
@@ -198,7 +204,7 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
             return Err(if frame.holds(l4 + 8) {
                 beyond(ip.octet::<7>())
             } else {
-                Reason::IpMalformed
+                cut_short(fragment)
             });
         };
         let len = if unit == 4 {
@@ -210,7 +216,21 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
             // An atomic fragment (offset 0, no more) is a whole packet (RFC 6946).
             let offset = extension.be16::<2>();
             if offset & 0xfff8 != 0 {
-                return Err(Reason::Fragment);
+                let skipped = skipped + 8;
+                if skipped > payload_len {
+                    return Err(Reason::IpMalformed);
+                }
+                return Ok(Packet {
+                    version: Version::V6,
+                    protocol: IpProto(extension.octet::<0>()),
+                    traffic_class,
+                    l3,
+                    l4: l3 + 40 + skipped,
+                    l4_len: payload_len - skipped,
+                    first_fragment: false,
+                    fragment_offset: offset >> 3,
+                    fragment_header: true,
+                });
             }
             fragment |= offset & 1 | 2;
         }
@@ -221,10 +241,20 @@ fn ipv6<F: Frame>(frame: &F, l3: usize) -> Result<Packet, Reason> {
         protocol = IpProto(extension.octet::<0>());
         skipped += len;
         if skipped > payload_len {
-            return Err(Reason::IpMalformed);
+            return Err(cut_short(fragment));
         }
     }
     Err(beyond(ip.octet::<7>()))
+}
+
+/// The reason for a header that is not all there: of a first fragment, the rest would come in the next.
+#[inline(always)]
+fn cut_short(fragment: u16) -> Reason {
+    if fragment & 1 != 0 {
+        Reason::FragmentChain
+    } else {
+        Reason::IpMalformed
+    }
 }
 
 /// The reason for headers that are not looked into: of this very link, neighbour discovery may hide there.

@@ -4,8 +4,8 @@
 
 use crate::{
     abi::{
-        ASKED_CELLS, AddrWords, CANDIDATE_CELLS, INTERFACE_CELLS, NEIGHBOR_CELLS, NeighborKey,
-        OWN_WORDS, SEEN_CELLS, SOCKET_FILTER_BLOCKS, SYN_ACK_CELLS,
+        ASKED_CELLS, AddrWords, CANDIDATE_CELLS, INTERFACE_CELLS, LIMIT_CELLS, NEIGHBOR_CELLS,
+        NeighborKey, OWN_WORDS, SEEN_CELLS, SOCKET_FILTER_BLOCKS, SYN_ACK_CELLS,
     },
     units::{Mac, Version},
 };
@@ -100,6 +100,33 @@ pub fn seen_place(key: &NeighborKey, mac: Mac, seed: u64) -> (u32, u64) {
 pub fn candidate_place(key: &NeighborKey, mac: Mac, seed: u64) -> (u32, u32) {
     let h = mix(addr_hash(&key.addr, seed) ^ mix(mac.0 ^ u64::from(key.ifindex) << 48));
     ((h >> 32) as u32 & (CANDIDATE_CELLS - 1), h as u32)
+}
+
+/// How much of an address shares a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// All of it.
+    Host,
+    /// Its /24 or /64.
+    Prefix,
+    /// Its /48, of IPv6.
+    Site,
+}
+
+/// Cell of a class's limit for a source, below [`LIMIT_CELLS`].
+#[inline(always)]
+pub fn limit_cell(class: u32, span: Span, version: Version, addr: &AddrWords, seed: u64) -> u32 {
+    let salt = mix(
+        seed ^ (u64::from(class) << 4 | (span as u64) << 1 | u64::from(version == Version::V6))
+    );
+    let h = match (version, span) {
+        (Version::V4, Span::Host) => u64::from(addr[0]),
+        (Version::V4, _) => u64::from(addr[0] & u32::from_be(0xffff_ff00)),
+        (Version::V6, Span::Host) => mix(pair(addr[0], addr[1]) ^ seed) ^ pair(addr[2], addr[3]),
+        (Version::V6, Span::Prefix) => pair(addr[0], addr[1]),
+        (Version::V6, Span::Site) => pair(addr[0], addr[1] & u32::from_be(0xffff_0000)),
+    };
+    mix(h ^ salt) as u32 & (LIMIT_CELLS - 1)
 }
 
 /// Where an own address stands in [`crate::abi::GuardSettings::own`]: its word, and two bits of that. With 20 own

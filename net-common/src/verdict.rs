@@ -273,6 +273,31 @@ impl From<Reason> for Verdict {
     }
 }
 
+/// Numbers of the reasons that drop, as bits.
+const DROPS: [u64; 2] = {
+    let mut bits = [0; 2];
+    let mut at = 0;
+    while at < Reason::ALL.len() {
+        if let Action::Drop = Reason::ALL[at].action() {
+            bits[at / 64] |= 1 << (at % 64);
+        }
+        at += 1;
+    }
+    bits
+};
+
+const _: () = assert!(Reason::COUNT <= 128);
+
+impl Reason {
+    /// Whether a packet of the reason with this number is dropped in enforce mode: [`Reason::action`] without the many
+    /// ways that the verifier would follow.
+    #[inline(always)]
+    pub const fn drops(number: u32) -> bool {
+        let bits = if number < 64 { DROPS[0] } else { DROPS[1] };
+        bits >> (number & 63) & 1 != 0
+    }
+}
+
 /// Entries of the per-CPU counter map: [`Reason::COUNT`] that were enforced, then as many that were
 /// only observed ("would have dropped").
 pub const COUNTERS: u32 = Reason::COUNT * 2;
@@ -286,6 +311,16 @@ mod tests {
         for (i, r) in Reason::ALL.iter().enumerate() {
             assert_eq!(*r as usize, i, "{}", r.name());
         }
+    }
+
+    #[test]
+    fn what_drops_is_told_by_number_too() {
+        for reason in Reason::ALL {
+            let drops = reason.action() == Action::Drop;
+            assert_eq!(Reason::drops(*reason as u32), drops, "{}", reason.name());
+        }
+        let replies = Reason::ALL.iter().filter(|r| r.action() == Action::Reply);
+        assert_eq!(replies.collect::<Vec<_>>(), [&Reason::CookieSent]);
     }
 
     #[test]

@@ -40,9 +40,9 @@ extern "C" fn gcra_take(cell: *mut u64, now: u64, interval: u64, tolerance: u64)
     0
 }
 
-/// `core::sync::atomic` has no compare-and-swap on this target; the instruction set has (v3).
+/// Stores `new` if `old` is there; returns what was. `core::sync::atomic` has no compare-and-swap on this target; the instruction set has (v3).
 #[inline(always)]
-fn compare_and_swap(cell: *mut u64, old: u64, new: u64) -> u64 {
+pub fn compare_and_swap(cell: *mut u64, old: u64, new: u64) -> u64 {
     let found;
     // SAFETY: callers pass a live, eight-octet aligned map value.
     unsafe {

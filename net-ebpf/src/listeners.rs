@@ -1,23 +1,26 @@
 //! What the kernel's sockets do, seen at `inet_sock_set_state`: listeners that come and go wake the
 //! agent, and every peer of a new connection, in whatever direction and by whatever interface, enters
-//! the filter of sources that may hold a socket.
+//! the filter of sources that may hold a socket and has proved itself.
 //!
 //! The tracepoint fires for all network namespaces. Strangers' peers are false positives of the filter,
 //! strangers' listeners a needless wake-up; neither does harm.
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::BtfTracePointContext};
 use net_common::{
-    abi::{ListenerEvent, SockOffsets},
+    abi::{AddrWords, ListenerEvent, SockOffsets},
     units::Version,
 };
 
 use crate::{
+    connections,
     maps::{LISTENER_EVENTS, SETTINGS},
     socket::remember,
 };
 
 const TCP_ESTABLISHED: i32 = 1;
 const TCP_SYN_SENT: i32 = 2;
+const TCP_SYN_RECV: i32 = 3;
+const TCP_CLOSE: i32 = 7;
 const TCP_LISTEN: i32 = 10;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -49,24 +52,41 @@ pub fn on_state(ctx: &BtfTracePointContext) {
             entry.submit(0);
         }
     }
-    if (new == TCP_SYN_SENT || new == TCP_ESTABLISHED)
+    let ends = new == TCP_CLOSE && old != TCP_LISTEN && old != TCP_SYN_SENT && old != TCP_SYN_RECV;
+    if (new == TCP_SYN_SENT || new == TCP_ESTABLISHED || ends)
         && let Some(settings) = SETTINGS.get(0)
     {
+        let met = |version, peer: &AddrWords, own: &AddrWords| {
+            if !ends {
+                remember(version, peer, settings);
+            }
+            if new != TCP_SYN_SENT {
+                connections::changed(version, peer, own, ends);
+            }
+        };
         let family: u16 = field(sk, offsets.family);
         // An AF_INET6 socket with a mapped peer has the IPv4 address in the first field as well.
         if family == AF_INET || family == AF_INET6 {
             let daddr: u32 = field(sk, offsets.daddr);
-            remember(Version::V4, &[daddr, 0, 0, 0], settings);
+            // `skc_rcv_saddr` stands behind it (6.12 `struct sock_common`).
+            let own: u32 = field(sk, offsets.daddr + 4);
+            met(Version::V4, &[daddr, 0, 0, 0], &[own, 0, 0, 0]);
         }
         if family == AF_INET6 {
-            let at = offsets.v6_daddr;
-            let addr = [
-                field(sk, at),
-                field(sk, at + 4),
-                field(sk, at + 8),
-                field(sk, at + 12),
-            ];
-            remember(Version::V6, &addr, settings);
+            let addr = |at| -> AddrWords {
+                [
+                    field(sk, at),
+                    field(sk, at + 4),
+                    field(sk, at + 8),
+                    field(sk, at + 12),
+                ]
+            };
+            // `skc_v6_rcv_saddr` stands behind `skc_v6_daddr`.
+            met(
+                Version::V6,
+                &addr(offsets.v6_daddr),
+                &addr(offsets.v6_daddr + 16),
+            );
         }
     }
 }

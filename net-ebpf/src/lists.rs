@@ -20,11 +20,8 @@ use crate::{
     limit,
     maps::{LIST_COMPACT, LIST_HITS, LIST_PIECES, LIST_TABLES as TABLES, LISTS},
     packet::{View, pack, unpack},
-    verdict,
+    verdict::{HANDED_ON, word},
 };
-
-/// What [`guard`] returns instead of an XDP action: no list has the source.
-pub const UNLISTED: u32 = u32::MAX;
 
 /// An array as the lists' code sees it.
 #[derive(Clone, Copy)]
@@ -61,7 +58,7 @@ pub fn guard_unparsed(ctx: &XdpContext, payload: Payload) -> u32 {
     let version = match payload.ether_type {
         EtherType::IPV4 => Version::V4,
         EtherType::IPV6 => Version::V6,
-        _ => return UNLISTED,
+        _ => return HANDED_ON,
     };
     let (place, l4, _) = pack(&Packet {
         version,
@@ -71,6 +68,7 @@ pub fn guard_unparsed(ctx: &XdpContext, payload: Payload) -> u32 {
         l4: payload.l3,
         l4_len: 0,
         first_fragment: false,
+        fragment_offset: 0,
         fragment_header: false,
     });
     list_guard(ctx.ctx, place, l4)
@@ -97,7 +95,7 @@ fn active() -> u32 {
 #[inline(never)]
 extern "C" fn list_guard(ctx: *mut xdp_md, place: u32, l4: u32) -> u32 {
     let ctx = XdpContext::new(ctx);
-    judge(&ctx, &unpack(place, l4, 0, 0)).map_or(UNLISTED, verdict::obey)
+    judge(&ctx, &unpack(place, l4, 0, 0)).map_or(HANDED_ON, word)
 }
 
 #[inline(always)]

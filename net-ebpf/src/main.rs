@@ -3,7 +3,12 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod address;
+mod asked;
+mod connections;
 mod handshake;
+mod icmp;
+mod ip;
 mod kfunc;
 mod limit;
 mod listeners;
@@ -15,8 +20,11 @@ mod packet;
 mod pipeline;
 mod recent;
 mod socket;
+mod sources;
+mod stray;
 mod syn_cookie;
 mod trace;
+mod udp;
 mod verdict;
 
 use aya_ebpf::{
@@ -43,6 +51,7 @@ fn netmoat_tc(ctx: TcContext) -> i32 {
 #[classifier]
 fn netmoat_egress(ctx: TcContext) -> i32 {
     neighbor::on_egress(&ctx);
+    asked::on_egress(&ctx);
     TC_ACT_UNSPEC
 }
 

@@ -8,18 +8,22 @@ use aya_ebpf::{
 };
 use net_common::{
     abi::{
-        ASKED_CELLS, Asked, Binding, CANDIDATE_CELLS, CookieKeys, HitLog, INTERFACE_CELLS,
-        InterfaceLimits, LIST_TABLES as LIST_TABLE_ENTRIES, ListTable, Listener, ListenerKey,
-        ListenerStats, MAX_BINDINGS, MAX_LISTENER_KEYS, MAX_LISTENERS, NEIGHBOR_CELLS, NeighborKey,
-        NeighborSettings, PortState, SEEN_CELLS, SOCKET_FILTER_BLOCKS, SYN_ACK_CELLS, Settings,
+        ASKED_CELLS, AddressKey, AddressRole, Asked, Binding, CANDIDATE_CELLS, CLASSES,
+        ClassLimits, ClassState, CookieKeys, GuardSettings, HitLog, INTERFACE_CELLS,
+        InterfaceLimits, LIMIT_CELLS as LIMIT_CELL_ENTRIES, LIST_TABLES as LIST_TABLE_ENTRIES,
+        ListTable, Listener, ListenerKey, ListenerStats, MAX_ADDRESSES, MAX_BINDINGS,
+        MAX_LISTENER_KEYS, MAX_LISTENERS, NEIGHBOR_CELLS, NEWCOMER_CELLS, NeighborKey,
+        NeighborSettings, PortState, SEEN_CELLS, SOCKET_FILTER_BLOCKS, SOURCE_SETS, SOURCE_WAYS,
+        SYN_ACK_CELLS, Settings, SourceSet, SourceState,
     },
-    guard::ndp,
+    guard::{ip::OPTIONS_SPACE, ndp},
     lists::{compact, general},
     tcp_options::{Options, SPACE},
-    verdict::COUNTERS as COUNTER_ENTRIES,
+    verdict::{COUNTERS as COUNTER_ENTRIES, Reason},
 };
 
 use crate::{
+    ip::FIB_WORDS,
     lists::MMAPABLE,
     recent::{RECENT_ENTRIES, Recent},
 };
@@ -142,6 +146,59 @@ pub static LIST_PIECES: ArrayOfMaps<
 #[map]
 pub static LIST_HITS: PerCpuArray<HitLog> = PerCpuArray::with_max_entries(2, 0);
 
+/// What addresses are to this namespace. Written by the agent, which reports when it is full; never evicts. A miss is an
+/// address of somebody else.
+#[map]
+pub static ADDRESSES: HashMap<AddressKey, AddressRole> =
+    HashMap::with_max_entries(MAX_ADDRESSES, 0);
+
+/// One value. Written by the agent. Zero: the guards of IP, ICMP, UDP and stray segments are off.
+#[map]
+pub static GUARD_SETTINGS: Array<GuardSettings> = Array::with_max_entries(1, 0);
+
+/// What each class may send. Written by the agent.
+#[map]
+pub static CLASS_LIMITS: Array<ClassLimits> = Array::with_max_entries(CLASSES, 0);
+
+/// Theoretical arrival times of what a class has in common. Written by the data path.
+#[map]
+pub static CLASS_STATE: Array<ClassState> = Array::with_max_entries(CLASSES, 0);
+
+/// Theoretical arrival times by hash of class and address, prefix or site: those of unseen sources, then those of known
+/// ones. Written by the data path; what collides shares.
+#[map]
+pub static LIMIT_CELLS: Array<u64> = Array::with_max_entries(LIMIT_CELL_ENTRIES * 2, 0);
+
+/// Known sources, see `net_common::sources`. Written by the data path.
+#[map]
+pub static SOURCES: Array<SourceSet> = Array::with_max_entries(SOURCE_SETS, 0);
+
+/// Connections of known sources, by place. Written by the data path, and by the agent, which counts them now and then.
+#[map]
+pub static SOURCE_STATE: Array<SourceState> =
+    Array::with_max_entries(SOURCE_SETS * SOURCE_WAYS as u32, 0);
+
+/// Sources that may become steady. Written by the data path; who is overwritten begins again.
+#[map]
+pub static NEWCOMERS: Array<u64> = Array::with_max_entries(NEWCOMER_CELLS, 0);
+
+/// Theoretical arrival time of segments without a socket, of those looked at in peace; and until when they are taken for
+/// an attack. Written by the data path.
+#[map]
+pub static STRAYS: Array<u64> = Array::with_max_entries(2, 0);
+
+/// Theoretical arrival times of events, by reason. Written by the data path.
+#[map]
+pub static EVENT_LIMITS: Array<u64> = Array::with_max_entries(Reason::COUNT, 0);
+
+/// Some of the packets that are dropped, for the agent. Full: the event is lost and counted.
+#[map]
+pub static DROP_EVENTS: RingBuf = RingBuf::with_byte_size(512 * 1024, 0);
+
+/// One word that is 0 and that nobody writes; see `packet::forget_in`.
+#[map]
+pub static ZERO: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Working memory of the guards of ARP and NDP.
 #[map]
 pub static NEIGHBOR_SCRATCH: PerCpuArray<NeighborScratch> = PerCpuArray::with_max_entries(1, 0);
@@ -189,4 +246,10 @@ pub struct Scratch {
     pub word: u32,
     /// See `packet::forget_path`.
     pub offsets: [u32; 3],
+    /// TCP segments that were no handshake's; see `stray.rs`.
+    pub segments: u64,
+    /// A question about routes.
+    pub fib: [u32; FIB_WORDS],
+    /// Options of an IPv4 header.
+    pub ip_options: [u8; OPTIONS_SPACE],
 }

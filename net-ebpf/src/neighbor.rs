@@ -25,7 +25,7 @@ use net_common::{
     parse::{self, Frame, Header, Packet},
     spread::{MacClass, asked_cell, candidate_place, interface_cell, mac_cell, seen_place},
     units::{EtherType, IpProto, Mac, Version},
-    verdict::{Action, Reason, Verdict},
+    verdict::{Reason, Verdict},
 };
 
 use crate::{
@@ -34,8 +34,8 @@ use crate::{
         ASKED, BINDINGS, CANDIDATES, HEARTBEAT, INTERFACE_LIMITS, NEIGHBOR_EVENTS, NEIGHBOR_LIMIT,
         NEIGHBOR_SCRATCH, NEIGHBOR_SETTINGS, NeighborScratch, SEEN, SETTINGS, Sighting,
     },
-    packet::{Context, View, forget, offset, unpack},
-    verdict::{self, count},
+    packet::{Context, View, forget, offset, unpack, up_to},
+    verdict::{HANDED_ON, count, word},
 };
 
 /// Flag of a [`Sighting`]: it makes a claim.
@@ -75,7 +75,7 @@ macro_rules! put {
 fn ruled(settings: &NeighborSettings, enforce: u32, reason: Reason) -> Verdict {
     Verdict {
         reason,
-        observed: settings.flags & enforce == 0 && reason.action() == Action::Drop,
+        observed: settings.flags & enforce == 0 && Reason::drops(reason as u32),
     }
 }
 
@@ -95,16 +95,12 @@ pub fn hidden(reason: Reason) -> Verdict {
     }
 }
 
-/// What a guard returns instead of an XDP action: the frame is sane, and [`claim_guard`] is to judge it. Called one
-/// after the other and not one by the other, since their stacks add up.
-pub const HANDED_ON: u32 = u32::MAX;
-
 /// The guard of ARP, for the packet at offset `l3`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn arp_guard(ctx: *mut xdp_md, l3: u32, vlan: u32) -> u32 {
     let ctx = XdpContext::new(ctx);
-    judge_arp(&ctx, offset(l3), vlan as u16).map_or(HANDED_ON, verdict::obey)
+    judge_arp(&ctx, offset(l3), vlan as u16).map_or(HANDED_ON, word)
 }
 
 /// The guard of NDP, for an IPv6 packet that is not TCP.
@@ -113,7 +109,7 @@ pub extern "C" fn arp_guard(ctx: *mut xdp_md, l3: u32, vlan: u32) -> u32 {
 pub extern "C" fn ndp_guard(ctx: *mut xdp_md, place: u32, l4: u32, l4_len: u32, vlan: u32) -> u32 {
     let ctx = XdpContext::new(ctx);
     let packet = unpack(place, l4, l4_len, 0);
-    judge_ipv6(&ctx, &packet, vlan as u16).map_or(HANDED_ON, verdict::obey)
+    judge_ipv6(&ctx, &packet, vlan as u16).map_or(HANDED_ON, word)
 }
 
 /// None when the frame is sane and was handed on.
@@ -252,13 +248,6 @@ fn options(ctx: &XdpContext, packet: &Packet, at: usize) -> Option<Options> {
     let out: *mut Options = at!(scratch, NeighborScratch, options);
     // SAFETY: a live map value; volatile for the verifier, see `Scratch`.
     Some(unsafe { out.read_volatile() })
-}
-
-/// `len`, but no more than `MAX`, a power of two; in a way that the verifier can follow.
-#[inline(always)]
-fn up_to<const MAX: u32>(len: usize) -> u32 {
-    let len = forget::<XdpContext>(len as u32);
-    if len >= MAX { MAX } else { len & (MAX - 1) }
 }
 
 /// Reads the options in the scratch space.
@@ -413,7 +402,7 @@ impl Site {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn claim_guard(ctx: *mut xdp_md) -> u32 {
-    verdict::obey(judge_claim(ctx).unwrap_or(Reason::Internal.into()))
+    word(judge_claim(ctx).unwrap_or(Reason::Internal.into()))
 }
 
 #[inline(always)]
@@ -426,7 +415,7 @@ fn judge_claim(ctx: *mut xdp_md) -> Option<Verdict> {
     };
     if !site.is(CLAIMS) {
         let reason = Reason::from_number(take_shares(UNKNOWN)).unwrap_or(pass);
-        let observed = reason.action() == Action::Drop && !site.enforce();
+        let observed = Reason::drops(reason as u32) && !site.enforce();
         return Some(Verdict { reason, observed });
     }
     let claim = site.claim();
@@ -476,7 +465,7 @@ fn judge_claim(ctx: *mut xdp_md) -> Option<Verdict> {
     };
     let reason = Reason::from_number(forget::<XdpContext>(reason as u32))?;
     let enforced = forget_bool(enforced);
-    let drop = reason.action() == Action::Drop;
+    let drop = Reason::drops(reason as u32);
 
     let kind = if rogue && standing != Standing::Mismatch {
         Some(EventKind::RogueRouter)

@@ -10,7 +10,7 @@ use net_common::{
     units::{IpProto, Version},
 };
 
-use crate::maps::{SCRATCH, Scratch};
+use crate::maps::{SCRATCH, Scratch, ZERO};
 
 /// Largest offset that any header may have: keeps the offset's range small for the verifier, and is
 /// beyond what the parser's bounds allow.
@@ -199,10 +199,18 @@ pub fn forget_path<C: Context>(packet: Packet) -> Option<Packet> {
 /// An offset with bounds that the verifier keeps when it is spilled; far beyond those of the parser.
 #[inline(always)]
 pub fn offset(offset: u32) -> usize {
-    let mut offset = u64::from(offset);
+    below::<0x3fff>(offset)
+}
+
+/// A number of which no more than the bits of a mask are kept, where the verifier sees it.
+#[inline(always)]
+pub fn below<const MASK: i32>(number: u32) -> usize {
+    let mut number = u64::from(number);
     // SAFETY: one AND on a register.
-    unsafe { core::arch::asm!("{0} &= 0x3fff", inout(reg) offset, options(pure, nomem, nostack)) };
-    offset as usize
+    unsafe {
+        core::arch::asm!("{0} &= {1}", inout(reg) number, const MASK, options(pure, nomem, nostack));
+    }
+    number as usize
 }
 
 /// A packet as the arguments of a function with global linkage: its first three words, for [`unpack`].
@@ -218,7 +226,8 @@ pub fn pack(packet: &Packet) -> (u32, u32, u32) {
             place |= bit;
         }
     }
-    (place, packet.l4 as u32, packet.l4_len as u32)
+    let l4 = packet.l4 as u32 | u32::from(packet.fragment_offset) << 16;
+    (place, l4, packet.l4_len as u32)
 }
 
 const PACKED_V6: u32 = 1 << 24;
@@ -240,6 +249,7 @@ pub fn unpack(place: u32, l4: u32, l4_len: u32, traffic_class: u32) -> Packet {
         l4: offset(l4),
         l4_len: l4_len as usize,
         first_fragment: place & PACKED_FIRST != 0,
+        fragment_offset: (l4 >> 16) as u16,
         fragment_header: place & PACKED_HEADER != 0,
     }
 }
@@ -256,6 +266,30 @@ pub fn forget<C: Context>(word: u32) -> u32 {
     unsafe { at.write_volatile(word) };
     // SAFETY: as above.
     unsafe { at.read_volatile() }
+}
+
+/// The same word, of which the verifier knows nothing any more. Unlike [`forget`] it needs no memory that a program of
+/// another hook could be writing to.
+#[inline(always)]
+pub fn forget_in(word: u32) -> u32 {
+    let zero = ZERO.get(0).map_or(0, |zero| {
+        // SAFETY: a live map value; volatile, or it would be read once for all.
+        unsafe { core::ptr::from_ref(zero).read_volatile() }
+    });
+    let mut word = u64::from(word);
+    // In assembly, or the compiler would reason past it.
+    // SAFETY: one XOR of two registers.
+    unsafe {
+        core::arch::asm!("{0} ^= {1}", inout(reg) word, in(reg) u64::from(zero), options(pure, nomem, nostack));
+    }
+    word as u32
+}
+
+/// `len`, but no more than `MAX`, a power of two; in a way that the verifier can follow.
+#[inline(always)]
+pub fn up_to<const MAX: u32>(len: usize) -> u32 {
+    let len = forget_in(len as u32);
+    if len >= MAX { MAX } else { len & (MAX - 1) }
 }
 
 /// A packet in the kernel as the parser sees it.

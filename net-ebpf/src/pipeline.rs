@@ -7,14 +7,15 @@ use aya_ebpf::{
 use net_common::{
     guard::tcp::{self, Kind, Segment},
     parse::{self, Frame, Header, Packet},
-    units::{EtherType, IpProto, Version},
-    verdict::{Reason, Verdict},
+    units::{EtherType, IpProto, Version, tcp_flags::RST},
+    verdict::Reason,
 };
 
 use crate::{
-    lists, neighbor,
+    connections, icmp, ip, lists, neighbor,
     packet::{View, pack, unpack},
-    syn_cookie, verdict,
+    stray, syn_cookie, udp,
+    verdict::{self, HANDED_ON, Word, word},
 };
 
 /// A TCP segment with everything that the stages behind the parser look at.
@@ -32,50 +33,96 @@ pub struct Tcp {
 
 #[inline(always)]
 pub fn run(ctx: &XdpContext) -> xdp_action::Type {
+    verdict::obey(ctx, judge(ctx))
+}
+
+#[inline(always)]
+fn judge(ctx: &XdpContext) -> Word {
     let frame = View(ctx);
-    let reason = match parse::payload(&frame) {
-        Ok(payload) if payload.ether_type == EtherType::ARP => {
-            let (l3, vlan) = (payload.l3 as u32, payload.vlan.into());
-            return claims(ctx, neighbor::arp_guard(ctx.ctx, l3, vlan));
-        }
-        Ok(payload) => match parse::network(&frame, payload) {
-            Ok(packet) => {
-                let (place, l4, l4_len) = pack(&packet);
-                if lists::in_use() {
-                    let listed = lists::guard(ctx, place, l4);
-                    if listed != lists::UNLISTED {
-                        return listed;
-                    }
-                }
-                if packet.protocol == IpProto::TCP {
-                    return tcp_guard(ctx.ctx, place, l4, l4_len, packet.traffic_class.into());
-                }
-                if packet.version == Version::V6 {
-                    let vlan = payload.vlan.into();
-                    let guarded = neighbor::ndp_guard(ctx.ctx, place, l4, l4_len, vlan);
-                    return claims(ctx, guarded);
-                }
-                Reason::NoRule
-            }
-            Err(reason) => {
-                if lists::in_use() {
-                    let listed = lists::guard_unparsed(ctx, payload);
-                    if listed != lists::UNLISTED {
-                        return listed;
-                    }
-                }
-                reason
-            }
-        },
-        Err(reason) => reason,
+    let payload = match parse::payload(&frame) {
+        Ok(payload) => payload,
+        Err(reason) => return word(neighbor::hidden(reason)),
     };
-    verdict::obey(neighbor::hidden(reason))
+    let vlan = payload.vlan.into();
+    if payload.ether_type == EtherType::ARP {
+        return claims(ctx, neighbor::arp_guard(ctx.ctx, payload.l3 as u32, vlan));
+    }
+    let packet = match parse::network(&frame, payload) {
+        Ok(packet) => packet,
+        Err(reason) => {
+            if lists::in_use() {
+                let listed = lists::guard_unparsed(ctx, payload);
+                if listed != HANDED_ON {
+                    return listed;
+                }
+            }
+            return match reason {
+                Reason::FragmentChain => ip::cut_short(reason),
+                _ => word(neighbor::hidden(reason)),
+            };
+        }
+    };
+    let (place, l4, l4_len) = pack(&packet);
+    let is_tcp = packet.protocol == IpProto::TCP;
+    let mut allowed = false;
+    if lists::in_use() {
+        let listed = lists::guard(ctx, place, l4);
+        allowed = verdict::is(listed, Reason::Allowed);
+        // A SYN of an allowed source may still be answered with a cookie, which refuses nobody.
+        if listed != HANDED_ON && !(allowed && is_tcp) {
+            return listed;
+        }
+    }
+    let word = guards(ctx, &packet, place, l4, l4_len, vlan);
+    if allowed && verdict::drops(word) {
+        return verdict::word(Reason::Allowed);
+    }
+    word
+}
+
+/// The guards of a packet, in their order: the first that has something to say decides.
+#[inline(always)]
+fn guards(ctx: &XdpContext, packet: &Packet, place: u32, l4: u32, l4_len: u32, vlan: u32) -> Word {
+    if ip::concerns(packet) {
+        let judged = ip::ip_guard(ctx.ctx, place, l4, l4_len);
+        if judged != HANDED_ON {
+            return judged;
+        }
+    }
+    if packet.protocol == IpProto::TCP {
+        if connections::is_syn(ctx, packet) {
+            let judged = connections::syn_guard(ctx.ctx, place);
+            if judged != HANDED_ON {
+                return judged;
+            }
+        }
+        let judged = tcp_guard(ctx.ctx, place, l4, l4_len, packet.traffic_class.into());
+        if verdict::is(judged, Reason::TcpPass) && stray::concerns(verdict::is_marked(judged)) {
+            return stray::stray_guard(ctx.ctx, place, l4, l4_len);
+        }
+        return judged;
+    }
+    if packet.version == Version::V6 {
+        let judged = claims(ctx, neighbor::ndp_guard(ctx.ctx, place, l4, l4_len, vlan));
+        if !verdict::is(judged, Reason::NoRule) {
+            return judged;
+        }
+    }
+    let judged = match packet.protocol {
+        IpProto::ICMP | IpProto::ICMPV6 => icmp::icmp_guard(ctx.ctx, place, l4, l4_len),
+        IpProto::UDP => udp::udp_guard(ctx.ctx, place, l4, l4_len),
+        _ => HANDED_ON,
+    };
+    if judged == HANDED_ON {
+        return word(Reason::NoRule);
+    }
+    judged
 }
 
 /// The stage behind the guards of ARP and NDP.
 #[inline(always)]
-fn claims(ctx: &XdpContext, guarded: u32) -> xdp_action::Type {
-    if guarded == neighbor::HANDED_ON {
+fn claims(ctx: &XdpContext, guarded: Word) -> Word {
+    if guarded == HANDED_ON {
         neighbor::claim_guard(ctx.ctx)
     } else {
         guarded
@@ -85,31 +132,32 @@ fn claims(ctx: &XdpContext, guarded: u32) -> xdp_action::Type {
 /// The guard of TCP. With global linkage, so that the verifier checks it once and not for every way that leads here.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tcp_guard(ctx: *mut xdp_md, place: u32, l4: u32, l4_len: u32, class: u32) -> u32 {
+extern "C" fn tcp_guard(ctx: *mut xdp_md, place: u32, l4: u32, l4_len: u32, class: u32) -> Word {
     let ctx = XdpContext::new(ctx);
-    verdict::obey(judge_tcp(&ctx, unpack(place, l4, l4_len, class)))
+    judge_tcp(&ctx, unpack(place, l4, l4_len, class))
 }
 
 #[inline(always)]
-fn judge_tcp(ctx: &XdpContext, packet: Packet) -> Verdict {
+fn judge_tcp(ctx: &XdpContext, packet: Packet) -> Word {
     let frame = View(ctx);
     let tcp = match segment(&frame, packet) {
         Ok(tcp) => tcp,
-        Err(reason) => return reason.into(),
+        Err(reason) => return word(reason),
     };
     if let Some(reason) = tcp::sanity(&tcp.segment) {
-        return reason.into();
+        return word(reason);
     }
     if tcp::source_impossible(packet.version, &tcp.src, &tcp.dst) {
-        return Reason::TcpSource.into();
+        return word(Reason::TcpSource);
     }
     if packet.first_fragment {
-        return Reason::Fragment.into();
+        return word(Reason::Fragment);
     }
     match tcp.segment.kind() {
-        Kind::Syn => syn_cookie::on_syn(ctx, &tcp),
-        Kind::Ack => syn_cookie::on_ack(ctx, &tcp).into(),
-        Kind::Other => Reason::TcpPass.into(),
+        Kind::Syn => word(syn_cookie::on_syn(ctx, &tcp)),
+        Kind::Ack => word(syn_cookie::on_ack(ctx, &tcp)),
+        Kind::Other if tcp.segment.flags & RST != 0 => word(Reason::TcpPass),
+        Kind::Other => verdict::marked(word(Reason::TcpPass)),
     }
 }
 

@@ -3,11 +3,8 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{
-        bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
-    },
-    helpers::{bpf_sk_release, bpf_skc_lookup_tcp},
+    bindings::{bpf_sock, bpf_sock_tuple},
+    helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
 use net_common::{
     abi::{AddrWords, SOCKET_FILTER_BLOCKS, Settings},
@@ -30,39 +27,50 @@ pub enum Found {
     Connection,
 }
 
+/// Who speaks with whom, as a packet that arrives has it.
+pub struct Tuple {
+    pub version: Version,
+    pub src: AddrWords,
+    pub dst: AddrWords,
+    /// Both ports as they stand in the packet, the source's first.
+    pub ports: u32,
+}
+
+impl Tuple {
+    /// `struct bpf_sock_tuple`, and how many octets of it the look-ups read. All of it is initialized: the compiler
+    /// would store whatever a register holds in the rest.
+    #[inline(always)]
+    fn encode(&self) -> ([u32; TUPLE_WORDS], u32) {
+        let (s, d, ports) = (&self.src, &self.dst, self.ports);
+        match self.version {
+            Version::V4 => ([s[0], d[0], ports, 0, 0, 0, 0, 0, 0], 12),
+            Version::V6 => ([s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], ports], 36),
+        }
+    }
+}
+
+const TUPLE_WORDS: usize = size_of::<bpf_sock_tuple>() / 4;
+
 /// Asks the kernel for the socket that this segment belongs to, in the namespace of its interface.
 #[inline(always)]
 pub fn look_up(ctx: *mut c_void, tcp: &Tcp) -> Found {
-    let (sport, dport) = (tcp.ports as u16, (tcp.ports >> 16) as u16);
-    let (tuple, size) = match tcp.packet.version {
-        Version::V4 => (
-            bpf_sock_tuple__bindgen_ty_1 {
-                ipv4: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-                    saddr: tcp.src[0],
-                    daddr: tcp.dst[0],
-                    sport,
-                    dport,
-                },
-            },
-            12,
-        ),
-        Version::V6 => (
-            bpf_sock_tuple__bindgen_ty_1 {
-                ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-                    saddr: tcp.src,
-                    daddr: tcp.dst,
-                    sport,
-                    dport,
-                },
-            },
-            36,
-        ),
-    };
-    let mut tuple = bpf_sock_tuple {
-        __bindgen_anon_1: tuple,
-    };
+    look_up_tuple(
+        ctx,
+        &Tuple {
+            version: tcp.packet.version,
+            src: tcp.src,
+            dst: tcp.dst,
+            ports: tcp.ports,
+        },
+    )
+}
+
+/// [`look_up`] by the tuple alone.
+#[inline(always)]
+pub fn look_up_tuple(ctx: *mut c_void, tuple: &Tuple) -> Found {
+    let (mut tuple, size) = tuple.encode();
     // SAFETY: the tuple's first `size` octets are initialized; the context is the program's own.
-    let sk = unsafe { bpf_skc_lookup_tcp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0) };
+    let sk = unsafe { bpf_skc_lookup_tcp(ctx, (&raw mut tuple).cast(), size, CURRENT_NETNS, 0) };
     if sk.is_null() {
         return Found::Nothing;
     }
@@ -72,6 +80,45 @@ pub fn look_up(ctx: *mut c_void, tcp: &Tcp) -> Found {
     }
     release(sk);
     Found::Connection
+}
+
+/// Whether a TCP connection has this tuple, be it half-open or in TIME_WAIT.
+#[inline(always)]
+pub fn has_connection(ctx: *mut c_void, tuple: &Tuple) -> bool {
+    match look_up_tuple(ctx, tuple) {
+        Found::Connection => true,
+        Found::Listener(sk) => {
+            release(sk);
+            false
+        }
+        Found::Nothing => false,
+    }
+}
+
+/// Which UDP socket would get a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Udp {
+    /// None.
+    Nothing,
+    /// One that takes packets of all.
+    Open,
+    /// One that is connected to the source.
+    Connected,
+}
+
+/// Asks the kernel for the UDP socket of a tuple.
+#[inline(always)]
+pub fn look_up_udp(ctx: *mut c_void, tuple: &Tuple) -> Udp {
+    let (mut tuple, size) = tuple.encode();
+    // SAFETY: as above.
+    let sk = unsafe { bpf_sk_lookup_udp(ctx, (&raw mut tuple).cast(), size, CURRENT_NETNS, 0) };
+    if sk.is_null() {
+        return Udp::Nothing;
+    }
+    // SAFETY: a non-null result is a referenced socket, whose ports may be read.
+    let connected = unsafe { (*sk).dst_port } != 0;
+    release(sk);
+    if connected { Udp::Connected } else { Udp::Open }
 }
 
 /// Gives back what [`look_up`] returned.

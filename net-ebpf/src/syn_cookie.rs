@@ -389,7 +389,7 @@ pub fn on_ack(ctx: &XdpContext, tcp: &Tcp) -> Reason {
 /// Whether the kernel would take the ACK for a cookie of its own: it sent some lately and this is one
 /// (`bpf_tcp_check_syncookie`, Linux 6.12 net/core/filter.c).
 #[inline(always)]
-fn kernel_cookie(ctx: &XdpContext, tcp: &Tcp, sk: *mut core::ffi::c_void) -> bool {
+pub fn kernel_cookie(ctx: &XdpContext, tcp: &Tcp, sk: *mut core::ffi::c_void) -> bool {
     let frame = View(ctx);
     let Some(header) = frame.header::<20>(tcp.packet.l4) else {
         return true;

@@ -1,12 +1,33 @@
-//! Obeying a verdict: count it, and let it pass instead in observe mode.
+//! Obeying a verdict: count it, tell the agent of some that are dropped, and let them pass instead in observe mode.
 
-use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    helpers::generated::bpf_xdp_load_bytes,
+    programs::XdpContext,
+};
 use net_common::{
-    abi::Settings,
-    verdict::{Action, Reason, Verdict},
+    abi::{DROP_FRAME, DropEvent, GuardSettings, Settings, Trial},
+    verdict::{Reason, Verdict},
 };
 
-use crate::maps::{COUNTERS, SETTINGS};
+use crate::{
+    limit,
+    maps::{COUNTERS, DROP_EVENTS, EVENT_LIMITS, GUARD_SETTINGS, SETTINGS},
+    packet::{Context, forget_in, up_to},
+};
+
+/// A verdict as a stage with global linkage returns it, or [`HANDED_ON`].
+pub type Word = u32;
+
+/// What a stage returns instead of a verdict: the next one is to judge the packet. Stages are called one after the other
+/// and not one by the other, since their stacks add up.
+pub const HANDED_ON: Word = u32::MAX;
+
+const REASON: u32 = 0xff;
+const OBSERVED: u32 = 1 << 16;
+const MARK: u32 = 1 << 17;
+
+const _: () = assert!(Reason::COUNT <= REASON && size_of::<Trial>() == 16);
 
 /// Counts one packet under `reason`.
 #[inline(always)]
@@ -22,21 +43,73 @@ fn add(entry: u32) {
     }
 }
 
+/// The word of a verdict.
+#[inline(always)]
+pub fn word(verdict: impl Into<Verdict>) -> Word {
+    let verdict: Verdict = verdict.into();
+    let observed = if verdict.observed { OBSERVED } else { 0 };
+    verdict.reason as u32 | observed
+}
+
+/// The verdict of a rule of a guard that drops: only observed unless its flag to enforce is set.
+#[inline(always)]
+pub fn ruled(settings: &GuardSettings, enforce: u32, reason: Reason) -> Word {
+    word(Verdict {
+        reason,
+        observed: settings.flags & enforce == 0,
+    })
+}
+
+/// The word with a mark: the segment is a SYN-ACK.
+#[inline(always)]
+pub fn marked(word: Word) -> Word {
+    word | MARK
+}
+
+/// Whether a word is [`marked`].
+#[inline(always)]
+pub fn is_marked(word: Word) -> bool {
+    word & MARK != 0
+}
+
+/// Whether a word is of a verdict that drops.
+#[inline(always)]
+pub fn drops(word: Word) -> bool {
+    Reason::drops(word & REASON)
+}
+
+/// Whether a word is of this reason.
+#[inline(always)]
+pub fn is(word: Word, reason: Reason) -> bool {
+    word & REASON == reason as u32
+}
+
 /// Counts the verdict and turns it into XDP's return code.
 #[inline(always)]
-pub fn obey(verdict: Verdict) -> xdp_action::Type {
-    let reason = verdict.reason;
-    let action = reason.action();
+pub fn obey(ctx: &XdpContext, word: Word) -> xdp_action::Type {
+    let word = forget_in(word);
+    let reason = word & REASON;
+    let drops = Reason::drops(reason);
     // A reply was written already, or its maker found observe mode itself; a drop has touched nothing.
-    if verdict.observed || action == Action::Drop && observing() {
-        add(Reason::COUNT + reason as u32);
-        return xdp_action::XDP_PASS;
+    let observed = word & OBSERVED != 0 || drops && observing();
+    if !is_trial(ctx, reason, observed) {
+        add(if observed {
+            Reason::COUNT + reason
+        } else {
+            reason
+        });
+        if drops {
+            tell_drop(ctx.ctx, reason, observed.into());
+        }
     }
-    count(reason);
-    match action {
-        Action::Drop => xdp_action::XDP_DROP,
-        Action::Reply => xdp_action::XDP_TX,
-        Action::Pass | Action::Note => xdp_action::XDP_PASS,
+    if observed {
+        xdp_action::XDP_PASS
+    } else if drops {
+        xdp_action::XDP_DROP
+    } else if reason == Reason::CookieSent as u32 {
+        xdp_action::XDP_TX
+    } else {
+        xdp_action::XDP_PASS
     }
 }
 
@@ -46,4 +119,76 @@ fn observing() -> bool {
     SETTINGS
         .get(0)
         .is_none_or(|s| s.flags & Settings::OBSERVE != 0)
+}
+
+/// Whether the frame is the agent's own, who asks what becomes of it; answers that then. See [`Trial`].
+#[inline(always)]
+fn is_trial(ctx: &XdpContext, reason: u32, observed: bool) -> bool {
+    let (meta, end) = (ctx.metadata(), ctx.metadata_end());
+    if meta + size_of::<Trial>() > end {
+        return false;
+    }
+    let Some(settings) = GUARD_SETTINGS.get(0) else {
+        return false;
+    };
+    let trial = meta as *mut u64;
+    // SAFETY: it was shown to lie before the packet.
+    let secret = unsafe { trial.read_volatile() };
+    if settings.trial == 0 || secret != settings.trial {
+        return false;
+    }
+    let outcome = u64::from(reason) | if observed { Trial::OBSERVED } else { 0 };
+    // SAFETY: as above.
+    unsafe { trial.wrapping_add(1).write_volatile(outcome) };
+    true
+}
+
+/// Writes a field of a reserved event.
+macro_rules! put {
+    ($event:expr, $field:ident: $ty:ty = $value:expr) => {
+        let at: *mut $ty = $event
+            .wrapping_byte_add(core::mem::offset_of!(DropEvent, $field))
+            .cast();
+        // SAFETY: the event is reserved, of its type's size and alignment, and nobody else's until submitted.
+        unsafe { at.write($value) };
+    };
+}
+
+/// Tells the agent of a packet that is dropped, or would be, if its reason has not had its share.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_drop(ctx: *mut xdp_md, reason: u32, observed: u32) -> i32 {
+    let (Some(settings), Some(cell)) = (GUARD_SETTINGS.get(0), EVENT_LIMITS.get_ptr_mut(reason))
+    else {
+        return 0;
+    };
+    let now = limit::now();
+    let rate = &settings.events;
+    if rate.interval_ns == 0 || !limit::take(cell, now, rate.interval_ns, rate.tolerance_ns) {
+        return 0;
+    }
+    let Some(mut entry) = DROP_EVENTS.reserve::<DropEvent>(0) else {
+        count(Reason::DropEventLost);
+        return 0;
+    };
+    let context = XdpContext::new(ctx);
+    let total = context.total_len();
+    let event = entry.as_mut_ptr();
+    put!(event, time_ns: u64 = now);
+    put!(event, reason: u32 = reason);
+    put!(event, ifindex: u32 = context.ifindex());
+    put!(event, len: u32 = total as u32);
+    put!(event, captured: u16 = 0);
+    put!(event, observed: u16 = observed as u16);
+    let frame: *mut u8 = event
+        .wrapping_byte_add(core::mem::offset_of!(DropEvent, frame))
+        .cast();
+    let len = up_to::<{ DROP_FRAME as u32 }>(total);
+    // SAFETY: `frame` has DROP_FRAME octets, and `len` is no more.
+    if len > 0 && unsafe { bpf_xdp_load_bytes(ctx, 0, frame.cast(), len) } == 0 {
+        put!(event, captured: u16 = len as u16);
+    }
+    entry.submit(0);
+    count(Reason::DropEventSent);
+    0
 }

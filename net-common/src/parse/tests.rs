@@ -102,6 +102,7 @@ fn found(version: Version, l3: usize, headers: usize) -> Packet {
         l4: l3 + headers,
         l4_len: SEGMENT,
         first_fragment: false,
+        fragment_offset: 0,
         fragment_header: false,
     }
 }
@@ -227,7 +228,7 @@ fn what_is_no_packet_of_ours_passes_with_its_reason() {
         (
             "payload ends in a fragment header",
             at(v6(&[fragment(0, true)]), 5, 7),
-            Reason::IpMalformed,
+            Reason::FragmentChain,
         ),
         (
             "payload ends in AH",

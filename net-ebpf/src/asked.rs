@@ -1,0 +1,89 @@
+//! What this host asks others for, seen at TC egress: whoever was asked is known when the answer comes, also where the
+//! asker is behind this host and its socket not here.
+
+use aya_ebpf::programs::TcContext;
+use net_common::{
+    abi::GuardSettings,
+    guard::udp,
+    parse::{self, Frame, Header},
+    sources::Tier,
+    units::{EtherType, IpProto, Version},
+};
+
+use crate::{address::is_own, limit, maps::GUARD_SETTINGS, packet::View, sources};
+
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST_V6: u8 = 128;
+
+/// Notes whom a packet that leaves asks.
+#[inline(always)]
+pub fn on_egress(ctx: &TcContext) {
+    let _: Option<()> = note(ctx);
+}
+
+#[inline(always)]
+fn note(ctx: &TcContext) -> Option<()> {
+    let settings = GUARD_SETTINGS.get(0)?;
+    if settings.flags & (GuardSettings::UDP | GuardSettings::ICMP) == 0 {
+        return None;
+    }
+    let frame = View(ctx);
+    let payload = parse::payload(&frame).ok()?;
+    let l3 = payload.l3;
+    let (version, protocol, l4) = match payload.ether_type {
+        EtherType::IPV4 => {
+            let ip = frame.header::<20>(l3)?;
+            let protocol = IpProto(ip.octet::<9>());
+            let later = ip.be16::<6>() & 0x1fff != 0;
+            if later {
+                return None;
+            }
+            (
+                Version::V4,
+                protocol,
+                l3 + (ip.octet::<0>() & 15) as usize * 4,
+            )
+        }
+        EtherType::IPV6 => {
+            let ip = frame.header::<40>(l3)?;
+            (Version::V6, IpProto(ip.octet::<6>()), l3 + 40)
+        }
+        _ => return None,
+    };
+    let asks = match protocol {
+        IpProto::UDP => udp::amplifies(frame.header::<4>(l4)?.be16::<2>(), 0),
+        IpProto::ICMP => frame.header::<4>(l4)?.octet::<0>() == ECHO_REQUEST,
+        IpProto::ICMPV6 => frame.header::<4>(l4)?.octet::<0>() == ECHO_REQUEST_V6,
+        _ => false,
+    };
+    if !asks {
+        return None;
+    }
+    let (src, dst) = match version {
+        Version::V4 => {
+            let ip = frame.header::<20>(l3)?;
+            ([ip.word::<12>(), 0, 0, 0], [ip.word::<16>(), 0, 0, 0])
+        }
+        Version::V6 => {
+            let ip = frame.header::<40>(l3)?;
+            (
+                [
+                    ip.word::<8>(),
+                    ip.word::<12>(),
+                    ip.word::<16>(),
+                    ip.word::<20>(),
+                ],
+                [
+                    ip.word::<24>(),
+                    ip.word::<28>(),
+                    ip.word::<32>(),
+                    ip.word::<36>(),
+                ],
+            )
+        }
+    };
+    if is_own(version, &src) {
+        sources::reach(version, &dst, Tier::Asked, limit::now());
+    }
+    Some(())
+}
