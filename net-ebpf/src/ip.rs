@@ -20,7 +20,7 @@ use net_common::{
 use crate::{
     address::{halves, is_own, kind, version, whole},
     maps::GUARD_SETTINGS,
-    packet::{Context, View, scratch, unpack},
+    packet::{Context, View, below, forget_in, scratch, unpack},
     sources,
     verdict::{HANDED_ON, Word, count, ruled, word},
 };
@@ -131,7 +131,7 @@ extern "C" fn ip_options(ctx: *mut xdp_md, l3: u32, len: u32) -> u32 {
     };
     // SAFETY: a live map value, this CPU's and this hook's own.
     let space = unsafe { &mut (*scratch).ip_options };
-    let len = crate::packet::forget_in(len) & (OPTIONS_SPACE as u32 - 1);
+    let len = forget_in(len) & (OPTIONS_SPACE as u32 - 1);
     if len == 0 {
         return 0;
     }
@@ -140,7 +140,7 @@ extern "C" fn ip_options(ctx: *mut xdp_md, l3: u32, len: u32) -> u32 {
     if failed != 0 {
         return 0;
     }
-    ip::has_source_route(space, len as usize).into()
+    ip::has_source_route(space, len as usize, |at| below::<63>(forget_in(at as u32))).into()
 }
 
 /// The part of `struct bpf_fib_lookup` that is written, as an array of words.
