@@ -1,6 +1,7 @@
 //! The agent: one task that owns the maps, follows listeners, links and sysctls, and answers the control
 //! socket.
 
+mod guards;
 mod neighbors;
 
 use std::{
@@ -249,6 +250,7 @@ struct Agent {
     links: Links,
     facts: Facts,
     gateways: neighbors::Gateways,
+    guards: guards::Guards,
     neighbors: NeighborWatch,
     slots: Slots,
     compiled: Compiled,
@@ -325,6 +327,7 @@ impl Agent {
             links,
             facts,
             gateways: neighbors::Gateways::default(),
+            guards: guards::Guards::new()?,
             neighbors,
             slots: Slots::default(),
             compiled: Compiled::default(),
@@ -340,6 +343,7 @@ impl Agent {
         agent
             .maps
             .set_neighbor_settings(&agent.neighbors.settings())?;
+        agent.start_guards(&all)?;
         for (name, ifindex) in &wanted {
             let attached = attach::attach(&mut agent.ebpf, name, *ifindex, agent.config.xdp_mode)?;
             agent.interfaces.push(attached);
@@ -441,6 +445,7 @@ impl Agent {
         self.facts = read_facts(&self.links, &all, &wanted).await?;
         self.gateways.renew(&self.links);
         self.refresh_neighbors(&all)?;
+        self.refresh_guards(&all);
         for (name, ifindex) in &wanted {
             let link = all
                 .iter()

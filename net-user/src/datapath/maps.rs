@@ -9,8 +9,9 @@ use aya::{
 };
 use net_common::{
     abi::{
-        Binding, CookieKeys, Listener, ListenerKey, ListenerStats, NeighborKey, NeighborSettings,
-        PortState, SOCKET_FILTER_BLOCKS, Settings,
+        AddressKey, AddressRole, Binding, ClassLimits, CookieKeys, GuardSettings, Listener,
+        ListenerKey, ListenerStats, NeighborKey, NeighborSettings, PortState, SOCKET_FILTER_BLOCKS,
+        Settings,
     },
     spread::filter_place,
     units::{Version, addr_words},
@@ -30,10 +31,15 @@ pub struct Maps {
     bindings: HashMap<MapData, NeighborKey, Binding>,
     neighbor_settings: Array<MapData, NeighborSettings>,
     heartbeat: Array<MapData, u64>,
+    guard_settings: Array<MapData, GuardSettings>,
+    class_limits: Array<MapData, ClassLimits>,
+    addresses: HashMap<MapData, AddressKey, AddressRole>,
     /// What stands in `LISTENERS`, so that only changes are written.
     written: StdHashMap<ListenerKey, Listener>,
     /// What stands in `BINDINGS`, but for the data path's times.
     written_bindings: StdHashMap<NeighborKey, Binding>,
+    /// What stands in `ADDRESSES`.
+    written_addresses: StdHashMap<AddressKey, AddressRole>,
 }
 
 fn take<T>(ebpf: &mut Ebpf, name: &str) -> Result<T>
@@ -54,6 +60,18 @@ fn replace<K: Pod + Eq + Hash, V: Pod + PartialEq>(
     wanted: &StdHashMap<K, V>,
     name: impl Fn(&K) -> String,
 ) -> Result<()> {
+    let removed = remove_gone(map, written, wanted, &name);
+    let inserted = insert_new(map, written, wanted, &name);
+    removed.and(inserted)
+}
+
+/// Removes what is no longer wanted.
+fn remove_gone<K: Pod + Eq + Hash, V: Pod + PartialEq>(
+    map: &mut HashMap<MapData, K, V>,
+    written: &mut StdHashMap<K, V>,
+    wanted: &StdHashMap<K, V>,
+    name: &impl Fn(&K) -> String,
+) -> Result<()> {
     let mut first = Ok(());
     let gone: Vec<_> = written
         .keys()
@@ -69,6 +87,17 @@ fn replace<K: Pod + Eq + Hash, V: Pod + PartialEq>(
             }
         }
     }
+    first
+}
+
+/// Writes what is new or changed.
+fn insert_new<K: Pod + Eq + Hash, V: Pod + PartialEq>(
+    map: &mut HashMap<MapData, K, V>,
+    written: &mut StdHashMap<K, V>,
+    wanted: &StdHashMap<K, V>,
+    name: &impl Fn(&K) -> String,
+) -> Result<()> {
+    let mut first = Ok(());
     for (key, value) in wanted {
         if written.get(key) == Some(value) {
             continue;
@@ -89,6 +118,10 @@ fn replace<K: Pod + Eq + Hash, V: Pod + PartialEq>(
     first
 }
 
+fn address_name(key: &AddressKey) -> String {
+    format!("ADDRESSES: {}", crate::guards::addresses::ip(key))
+}
+
 impl Maps {
     /// Takes the maps out of the loaded object.
     ///
@@ -107,8 +140,12 @@ impl Maps {
             bindings: take(ebpf, "BINDINGS")?,
             neighbor_settings: take(ebpf, "NEIGHBOR_SETTINGS")?,
             heartbeat: take(ebpf, "HEARTBEAT")?,
+            guard_settings: take(ebpf, "GUARD_SETTINGS")?,
+            class_limits: take(ebpf, "CLASS_LIMITS")?,
+            addresses: take(ebpf, "ADDRESSES")?,
             written: StdHashMap::new(),
             written_bindings: StdHashMap::new(),
+            written_addresses: StdHashMap::new(),
         })
     }
 
@@ -176,6 +213,57 @@ impl Maps {
         self.neighbor_settings
             .set(0, settings, 0)
             .context("NEIGHBOR_SETTINGS cannot be written")
+    }
+
+    /// Makes `ADDRESSES` hold `wanted`, without what is gone: [`Self::drop_addresses`] removes that.
+    ///
+    /// # Errors
+    /// As [`Self::set_listeners`].
+    pub fn add_addresses(&mut self, wanted: &StdHashMap<AddressKey, AddressRole>) -> Result<()> {
+        insert_new(
+            &mut self.addresses,
+            &mut self.written_addresses,
+            wanted,
+            &address_name,
+        )
+    }
+
+    /// Removes from `ADDRESSES` what is not in `wanted`; true when anything was.
+    ///
+    /// # Errors
+    /// As [`Self::set_listeners`].
+    pub fn drop_addresses(&mut self, wanted: &StdHashMap<AddressKey, AddressRole>) -> Result<bool> {
+        let before = self.written_addresses.len();
+        remove_gone(
+            &mut self.addresses,
+            &mut self.written_addresses,
+            wanted,
+            &address_name,
+        )?;
+        Ok(self.written_addresses.len() < before)
+    }
+
+    /// Writes the settings of the guards of IP, ICMP, UDP and TCP.
+    ///
+    /// # Errors
+    /// As [`Self::set_settings`].
+    pub fn set_guard_settings(&mut self, settings: &GuardSettings) -> Result<()> {
+        self.guard_settings
+            .set(0, settings, 0)
+            .context("GUARD_SETTINGS cannot be written")
+    }
+
+    /// Writes the limits of each class, by number.
+    ///
+    /// # Errors
+    /// As [`Self::set_settings`].
+    pub fn set_class_limits(&mut self, limits: &[ClassLimits]) -> Result<()> {
+        for (class, limits) in (0..).zip(limits) {
+            self.class_limits
+                .set(class, limits, 0)
+                .context("CLASS_LIMITS cannot be written")?;
+        }
+        Ok(())
     }
 
     /// Tells the data path that the agent is alive; `now` is of the coarse monotonic clock.

@@ -3,6 +3,7 @@
 //! Everything here reads and nothing writes, but for [`links::Links::set_neighbor`]. What is namespaced belongs to the network namespace of
 //! the calling thread, or of the thread that opened the handle where there is one.
 
+pub mod guard_sysctl;
 pub mod links;
 pub mod neighbor_sysctl;
 pub mod neighbors;
