@@ -146,6 +146,7 @@ pub async fn run(config: Config) -> Result<()> {
             _ = host.tick() => agent.refresh_host().await,
             _ = filter.tick() => agent.renew_filter_if_full(),
             dumped = next_dump(&mut agent.renewal) => agent.continue_renewal(dumped),
+            read = agent.guards.read() => agent.take_guards(read),
             read = agent.gateways.read() => {
                 agent.take_gateways(read);
                 host_changed = true;
@@ -343,7 +344,7 @@ impl Agent {
         agent
             .maps
             .set_neighbor_settings(&agent.neighbors.settings())?;
-        agent.start_guards(&all)?;
+        agent.start_guards(&all).await?;
         for (name, ifindex) in &wanted {
             let attached = attach::attach(&mut agent.ebpf, name, *ifindex, agent.config.xdp_mode)?;
             agent.interfaces.push(attached);
@@ -547,7 +548,10 @@ impl Agent {
 
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Status(reply) => send(reply, self.status()),
+            Request::Status(reply) => {
+                let status = self.status();
+                send(reply, status);
+            }
             Request::Counters(reply) => {
                 send(
                     reply,
@@ -598,7 +602,7 @@ impl Agent {
         }
     }
 
-    fn status(&self) -> Result<Status> {
+    fn status(&mut self) -> Result<Status> {
         let protected = self
             .compiled
             .listeners
@@ -640,6 +644,7 @@ impl Agent {
             cookies_active: last != 0 && age <= 1,
             keys_age_s: self.keys.since.elapsed().as_secs(),
             neighbors: self.neighbors.glance(crate::neighbor::Now::read()?),
+            guards: self.guards_at_a_glance()?,
         })
     }
 

@@ -11,7 +11,7 @@ use net_common::{
     abi::{
         AddressKey, AddressRole, Binding, ClassLimits, CookieKeys, GuardSettings, Listener,
         ListenerKey, ListenerStats, NeighborKey, NeighborSettings, PortState, SOCKET_FILTER_BLOCKS,
-        Settings,
+        SOURCE_SETS, Settings, SourceSet, SourceState,
     },
     spread::filter_place,
     units::{Version, addr_words},
@@ -34,6 +34,9 @@ pub struct Maps {
     guard_settings: Array<MapData, GuardSettings>,
     class_limits: Array<MapData, ClassLimits>,
     addresses: HashMap<MapData, AddressKey, AddressRole>,
+    sources: Array<MapData, SourceSet>,
+    source_state: Array<MapData, SourceState>,
+    strays: Array<MapData, u64>,
     /// What stands in `LISTENERS`, so that only changes are written.
     written: StdHashMap<ListenerKey, Listener>,
     /// What stands in `BINDINGS`, but for the data path's times.
@@ -143,6 +146,9 @@ impl Maps {
             guard_settings: take(ebpf, "GUARD_SETTINGS")?,
             class_limits: take(ebpf, "CLASS_LIMITS")?,
             addresses: take(ebpf, "ADDRESSES")?,
+            sources: take(ebpf, "SOURCES")?,
+            source_state: take(ebpf, "SOURCE_STATE")?,
+            strays: take(ebpf, "STRAYS")?,
             written: StdHashMap::new(),
             written_bindings: StdHashMap::new(),
             written_addresses: StdHashMap::new(),
@@ -264,6 +270,52 @@ impl Maps {
                 .context("CLASS_LIMITS cannot be written")?;
         }
         Ok(())
+    }
+
+    /// Every set of the table of known sources, by number.
+    ///
+    /// # Errors
+    /// The kernel refuses a read.
+    pub fn source_sets(&self) -> impl Iterator<Item = Result<(u32, SourceSet)>> {
+        (0..SOURCE_SETS).map(|index| {
+            let set = self.sources.get(&index, 0);
+            Ok((index, set.context("SOURCES cannot be read")?))
+        })
+    }
+
+    /// Writes how many connections the source at a place has open, if the data path counted otherwise. What it counts
+    /// between the read and the write is lost until the next time.
+    ///
+    /// # Errors
+    /// The kernel refuses the read or the write.
+    pub fn set_open_connections(&mut self, place: u32, open: u32) -> Result<()> {
+        let state = self.source_state.get(&place, 0);
+        let mut state = state.context("SOURCE_STATE cannot be read")?;
+        if state.open == open {
+            return Ok(());
+        }
+        state.open = open;
+        self.source_state
+            .set(place, state, 0)
+            .context("SOURCE_STATE cannot be written")
+    }
+
+    /// Until when segments without a socket are taken for an attack, nanoseconds of the coarse monotonic clock; 0 for no
+    /// attack since the start.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn stray_attack_until(&self) -> Result<u64> {
+        self.strays.get(&1, 0).context("STRAYS cannot be read")
+    }
+
+    /// Packets of a reason whose verdict was carried out, all CPUs together; what is only noted has no other.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn counter(&self, reason: Reason) -> Result<u64> {
+        let cells = self.counters.get(&(reason as u32), 0);
+        Ok(cells.context("COUNTERS cannot be read")?.iter().sum())
     }
 
     /// Tells the data path that the agent is alive; `now` is of the coarse monotonic clock.

@@ -91,16 +91,10 @@ pub fn roles(
     roles
 }
 
-/// The filter of own addresses that no packet from outside may have as its source. Link-local ones are not in it: on
-/// another link the same address is a neighbour's. With `accept_local` no IPv4 is: interfaces of this host talk to each
-/// other by way of a network then, and the kernel takes it.
-pub fn filter(own: &BTreeSet<IpAddr>, accept_local: bool, seed: u64) -> [u64; OWN_WORDS] {
+/// The filter of own addresses: who is not in it is none.
+pub fn filter(own: &BTreeSet<IpAddr>, seed: u64) -> [u64; OWN_WORDS] {
     let mut words = [0; OWN_WORDS];
-    let elsewhere = |address: &IpAddr| match address {
-        IpAddr::V4(v4) => accept_local || v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    for address in own.iter().filter(|address| !elsewhere(address)) {
+    for address in own {
         let (word, bits) = own_place(&addr_words(*address), seed);
         if let Some(word) = words.get_mut(word) {
             *word |= bits;
@@ -230,20 +224,17 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_holds_every_own_address_but_what_the_kernel_takes_from_outside() {
-        let own = BTreeSet::from([ip("192.0.2.1"), ip("2001:db8::1")]);
+    fn the_filter_holds_every_own_address() {
         let seed = 7;
-        let within = |words: &[u64; OWN_WORDS], text| {
+        let within = |words: &[u64; OWN_WORDS], text: &str| {
             let (word, bits) = own_place(&addr_words(ip(text)), seed);
             words[word] & bits == bits
         };
-        let all = filter(&own, false, seed);
-        assert!(within(&all, "192.0.2.1") && within(&all, "2001:db8::1"));
-        let v6 = filter(&own, true, seed);
-        assert!(!within(&v6, "192.0.2.1") && within(&v6, "2001:db8::1"));
-        let local = BTreeSet::from([ip("fe80::1"), ip("169.254.0.1")]);
-        for none in [BTreeSet::new(), local] {
-            assert_eq!(filter(&none, false, seed), [0; OWN_WORDS], "{none:?}");
-        }
+        let own = ["192.0.2.1", "2001:db8::1", "fe80::1"];
+        let words = filter(&own.map(ip).into(), seed);
+        assert!(own.iter().all(|own| within(&words, own)));
+        let others = (0..=255).filter(|n| within(&words, &format!("198.51.100.{n}")));
+        assert!(others.count() < 8);
+        assert_eq!(filter(&BTreeSet::new(), seed), [0; OWN_WORDS]);
     }
 }

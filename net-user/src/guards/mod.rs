@@ -3,12 +3,13 @@
 
 pub mod addresses;
 pub mod resolvers;
+pub mod sources;
 
 use net_common::abi::{CLASSES, Class, ClassLimits, GuardSettings, Limit, OWN_WORDS};
 
 use crate::{
     config::{
-        GuardMode, GuardPolicy, RateLimit,
+        GuardMode, GuardPolicy, Mode, RateLimit,
         guards::{ReversePath, Shares},
     },
     listeners::tolerance_ns,
@@ -35,12 +36,16 @@ const STRAYS: Limit = Limit {
 /// What of the settings is not the operator's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Filter of own addresses that no honest packet from outside bears.
+    /// Filter of own addresses.
     pub own: [u64; OWN_WORDS],
     /// What a trial begins with.
     pub trial: u64,
     /// Whether the kernel follows redirects.
     pub redirects: bool,
+    /// Whether the kernel takes packets from outside with own addresses as their source.
+    pub accept_local: bool,
+    /// Whether packets for own addresses may be for others, behind this host.
+    pub translates: bool,
 }
 
 fn limit(limit: RateLimit) -> Limit {
@@ -72,6 +77,14 @@ pub fn limits(policy: &GuardPolicy) -> [ClassLimits; CLASSES as usize] {
     Class::ALL.map(|class| class_limits(policy.shares(class)))
 }
 
+/// The mode of a guard as it is in force: no more than observe while the agent only observes.
+pub fn in_force(guard: GuardMode, agent: Mode) -> GuardMode {
+    match (guard, agent) {
+        (GuardMode::Enforce, Mode::Observe) => GuardMode::Observe,
+        (guard, _) => guard,
+    }
+}
+
 /// The settings of all guards.
 pub fn settings(policy: &GuardPolicy, facts: &Facts) -> GuardSettings {
     let mut flags = 0;
@@ -98,6 +111,8 @@ pub fn settings(policy: &GuardPolicy, facts: &Facts) -> GuardSettings {
         set(mode == GuardMode::Enforce, enforce);
     }
     set(facts.redirects, GuardSettings::REDIRECTS);
+    set(facts.accept_local, GuardSettings::ACCEPT_LOCAL);
+    set(!facts.translates, GuardSettings::STRAYS);
     let reverse_path = policy.ip.reverse_path;
     set(
         reverse_path == ReversePath::Loose,
@@ -129,7 +144,11 @@ mod tests {
     #[test]
     fn modes_and_reverse_path_become_flags() {
         let mut policy = GuardPolicy::default();
-        let on = |policy: &GuardPolicy| settings(policy, &Facts::default()).flags;
+        let router = Facts {
+            translates: true,
+            ..Facts::default()
+        };
+        let on = |policy: &GuardPolicy| settings(policy, &router).flags;
         assert_eq!(on(&policy), 0xff, "every guard is on and enforces");
         for (mode, flags) in [
             (GuardMode::Off, 0),
@@ -150,14 +169,24 @@ mod tests {
             policy.ip.reverse_path = reverse_path;
             assert_eq!(on(&policy) & !0xff, flag, "{reverse_path:?}");
         }
-        let facts = Facts {
-            redirects: true,
-            ..Facts::default()
-        };
-        assert_ne!(
-            settings(&policy, &facts).flags & GuardSettings::REDIRECTS,
-            0
-        );
+    }
+
+    #[test]
+    fn facts_of_the_host_become_flags() {
+        for (redirects, accept_local, translates, flags) in [
+            (true, false, true, GuardSettings::REDIRECTS),
+            (false, true, true, GuardSettings::ACCEPT_LOCAL),
+            (false, false, false, GuardSettings::STRAYS),
+        ] {
+            let facts = Facts {
+                redirects,
+                accept_local,
+                translates,
+                ..Facts::default()
+            };
+            let settings = settings(&GuardPolicy::default(), &facts);
+            assert_eq!(settings.flags & !0xff, flags, "{facts:?}");
+        }
     }
 
     #[test]

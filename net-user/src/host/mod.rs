@@ -5,6 +5,7 @@
 
 pub mod guard_sysctl;
 pub mod links;
+pub mod nat;
 pub mod neighbor_sysctl;
 pub mod neighbors;
 pub mod netstat;
