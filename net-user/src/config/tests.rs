@@ -437,7 +437,7 @@ fn errors_name_the_place_and_the_remedy() {
         ),
         (
             "[icmp]\necho_request = { host = \"1/s\", pool = \"fast\" }",
-            "3:40",
+            "3:39",
             &["`fast` is no rate", "\"100/s burst 200\"", "\"off\""],
         ),
         (
