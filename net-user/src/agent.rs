@@ -1,6 +1,7 @@
 //! The agent: one task that owns the maps, follows listeners, links and sysctls, and answers the control
 //! socket.
 
+mod guards;
 mod neighbors;
 
 use std::{
@@ -145,6 +146,7 @@ pub async fn run(config: Config) -> Result<()> {
             _ = host.tick() => agent.refresh_host().await,
             _ = filter.tick() => agent.renew_filter_if_full(),
             dumped = next_dump(&mut agent.renewal) => agent.continue_renewal(dumped),
+            read = agent.guards.read() => agent.take_guards(read),
             read = agent.gateways.read() => {
                 agent.take_gateways(read);
                 host_changed = true;
@@ -249,6 +251,7 @@ struct Agent {
     links: Links,
     facts: Facts,
     gateways: neighbors::Gateways,
+    guards: guards::Guards,
     neighbors: NeighborWatch,
     slots: Slots,
     compiled: Compiled,
@@ -325,6 +328,7 @@ impl Agent {
             links,
             facts,
             gateways: neighbors::Gateways::default(),
+            guards: guards::Guards::new()?,
             neighbors,
             slots: Slots::default(),
             compiled: Compiled::default(),
@@ -340,6 +344,7 @@ impl Agent {
         agent
             .maps
             .set_neighbor_settings(&agent.neighbors.settings())?;
+        agent.start_guards(&all).await?;
         for (name, ifindex) in &wanted {
             let attached = attach::attach(&mut agent.ebpf, name, *ifindex, agent.config.xdp_mode)?;
             agent.interfaces.push(attached);
@@ -441,6 +446,7 @@ impl Agent {
         self.facts = read_facts(&self.links, &all, &wanted).await?;
         self.gateways.renew(&self.links);
         self.refresh_neighbors(&all)?;
+        self.refresh_guards(&all);
         for (name, ifindex) in &wanted {
             let link = all
                 .iter()
@@ -542,7 +548,10 @@ impl Agent {
 
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Status(reply) => send(reply, self.status()),
+            Request::Status(reply) => {
+                let status = self.status();
+                send(reply, status);
+            }
             Request::Counters(reply) => {
                 send(
                     reply,
@@ -593,7 +602,7 @@ impl Agent {
         }
     }
 
-    fn status(&self) -> Result<Status> {
+    fn status(&mut self) -> Result<Status> {
         let protected = self
             .compiled
             .listeners
@@ -635,6 +644,7 @@ impl Agent {
             cookies_active: last != 0 && age <= 1,
             keys_age_s: self.keys.since.elapsed().as_secs(),
             neighbors: self.neighbors.glance(crate::neighbor::Now::read()?),
+            guards: self.guards_at_a_glance()?,
         })
     }
 

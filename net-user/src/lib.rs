@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod filter;
+pub mod guards;
 pub mod host;
 pub mod keys;
 pub mod listeners;

@@ -346,7 +346,7 @@ fn entry(
 
 /// Links that stand on the interface, at whatever height: VLANs and macvlans on it, the bridge, bond or
 /// VRF that it is a port of, and what stands on those.
-fn above(ifindex: u32, links: &HashMap<u32, Link>) -> HashSet<u32> {
+pub(crate) fn above(ifindex: u32, links: &HashMap<u32, Link>) -> HashSet<u32> {
     let mut found = HashSet::from([ifindex]);
     loop {
         let before = found.len();

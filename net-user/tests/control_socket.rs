@@ -13,9 +13,9 @@ use net_user::control::bind::BoundSocket;
 use net_user::control::client::{Client, ClientError};
 use net_user::control::protocol::{
     AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
-    EventLevel, Events, Health, KeysRotated, ModeChanged, NeighborAudit, NeighborBinding,
-    Neighbors, NeighborsAtAGlance, NeighborsChanged, PinNeighbor, Queues, Request, RequestError,
-    Status, UnpinNeighbor, VERSION,
+    EventLevel, Events, GuardsAtAGlance, Health, KeysRotated, ModeChanged, NeighborAudit,
+    NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged, PinNeighbor, Queues, Request,
+    RequestError, Status, UnpinNeighbor, VERSION,
 };
 use net_user::control::server::serve;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -90,6 +90,7 @@ fn answer(request: Request) {
                 cookies_active: false,
                 keys_age_s: 5,
                 neighbors: NeighborsAtAGlance::default(),
+                guards: GuardsAtAGlance::default(),
             }));
         }
         Request::Counters(reply) => {

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::output::{Output, Tone, plural, table, tone};
 use super::{Code, Failure};
-use crate::config::{Config, GuardMode, HumanDuration, NeighborPolicy};
+use crate::config::guards::{ReversePath, Shares};
+use crate::config::{Config, GuardMode, GuardPolicy, HumanDuration, NeighborPolicy, RateLimit};
 use crate::control::protocol::VERSION;
 use crate::datapath::preflight::{self, Finding, Preflight, Severity};
 
@@ -159,6 +160,7 @@ fn summary(config: &Config) -> String {
         ),
     ];
     rows.extend(neighbors(&config.neighbors).map(|(name, value)| (name.to_owned(), value)));
+    rows.extend(guards(&config.guards));
     let policies = std::iter::once(("every other port".to_owned(), &syn.default));
     let overrides = syn
         .overrides
@@ -204,4 +206,89 @@ fn neighbors(policy: &NeighborPolicy) -> impl Iterator<Item = (&'static str, Str
         ("neighbours named", policy.bindings.len().to_string()),
     ]
     .into_iter()
+}
+
+fn guards(policy: &GuardPolicy) -> Vec<(String, String)> {
+    let mode = |mode: GuardMode| format!("{mode:?}").to_lowercase();
+    let reverse_path = match policy.ip.reverse_path {
+        ReversePath::Off => "off",
+        ReversePath::Loose => "there must be a route to the source",
+        ReversePath::Strict => "the route to the source must lead back",
+    };
+    let (icmp, tcp) = (&policy.icmp, &policy.tcp);
+    let mut servers: Vec<_> = policy.udp.servers.iter().map(ToString::to_string).collect();
+    if policy.udp.resolv_conf {
+        servers.push("those of /etc/resolv.conf".to_owned());
+    }
+    if servers.is_empty() {
+        servers.push("none".to_owned());
+    }
+    let open = match tcp.open_connections {
+        0 => "off".to_owned(),
+        open => open.to_string(),
+    };
+    let ip = [
+        ("reverse path", reverse_path.to_owned()),
+        ("fragments", shares(&policy.ip.fragments)),
+    ];
+    let icmp_rows = [
+        ("echo requests", shares(&icmp.echo_request)),
+        ("echo replies", shares(&icmp.echo_reply)),
+        ("path MTU", shares(&icmp.path_mtu)),
+        ("time exceeded", shares(&icmp.time_exceeded)),
+        ("unreachable", shares(&icmp.unreachable)),
+        ("redirects", shares(&icmp.redirect)),
+        ("informational ICMP", shares(&icmp.informational)),
+        ("other ICMP", shares(&icmp.other)),
+    ];
+    let udp = [
+        ("reflection", shares(&policy.udp.reflection)),
+        ("servers not limited", servers.join(", ")),
+    ];
+    let tcp_rows = [
+        ("stray segments", shares(&tcp.stray)),
+        ("stray SYN-ACKs", shares(&tcp.stray_syn_ack)),
+        ("new connections per source", share(tcp.new_connections)),
+        ("open connections per source", open),
+    ];
+    let mut rows = Vec::new();
+    for (name, guard, of_guard) in [
+        ("IP guard", policy.ip.mode, &ip[..]),
+        ("ICMP guard", icmp.mode, &icmp_rows),
+        ("UDP guard", policy.udp.mode, &udp),
+        ("TCP guard", tcp.mode, &tcp_rows),
+    ] {
+        rows.push((name.to_owned(), mode(guard)));
+        // What a guard that is off would do only misleads.
+        if guard != GuardMode::Off {
+            let of_guard = of_guard.iter();
+            rows.extend(of_guard.map(|(name, value)| ((*name).to_owned(), value.clone())));
+        }
+    }
+    rows
+}
+
+fn shares(shares: &Shares) -> String {
+    let parts = [
+        ("host", shares.host),
+        ("prefix", shares.prefix),
+        ("site", shares.site),
+        ("pool", shares.pool),
+        ("steady", shares.steady),
+        ("proven", shares.proven),
+    ];
+    let limited = parts
+        .into_iter()
+        .filter_map(|(name, limit)| Some(format!("{name} {}", limit?.rate)));
+    let limited: Vec<_> = limited.collect();
+    if limited.is_empty() {
+        return "not limited".to_owned();
+    }
+    limited.join(", ")
+}
+
+fn share(limit: Option<RateLimit>) -> String {
+    limit.map_or("off".to_owned(), |limit| {
+        format!("{}, burst {}", limit.rate, limit.burst)
+    })
 }

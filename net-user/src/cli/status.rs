@@ -3,9 +3,12 @@
 use super::neighbor::guard;
 use super::output::{Output, Tone, age, plural, table, tone};
 use super::{Code, Failure, block_on};
+use crate::config::guards::ReversePath;
 use crate::config::{Mode, XdpMode};
 use crate::control::client::Client;
-use crate::control::protocol::{ALERTS_OF_S, Health, NeighborsAtAGlance, Status};
+use crate::control::protocol::{
+    ALERTS_OF_S, GuardsAtAGlance, Health, NeighborsAtAGlance, SourcesAtAGlance, Status,
+};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -71,6 +74,7 @@ pub(super) fn human(status: &Status) -> String {
         "\n"
     };
     text += &neighbors(&status.neighbors);
+    text += &guards(&status.guards);
     text += &format!("Cookie key       in use for {}\n", age(status.keys_age_s));
     text += &format!(
         "Agent            netmoat {}, pid {}, up {}\n\n",
@@ -129,5 +133,51 @@ fn neighbors(glance: &NeighborsAtAGlance) -> String {
         );
         text += &format!("                 {}\n", tone(&alerts, Tone::Bad));
     }
+    text
+}
+
+/// The other guards' modes, what they cannot judge, and how full the table of known sources is.
+fn guards(glance: &GuardsAtAGlance) -> String {
+    let mut text = format!(
+        "Guards           IP {}, ICMP {}, UDP {}, TCP {}",
+        guard(glance.ip),
+        guard(glance.icmp),
+        guard(glance.udp),
+        guard(glance.tcp),
+    );
+    text += match glance.reverse_path {
+        ReversePath::Off => "",
+        ReversePath::Loose => ", reverse path loose",
+        ReversePath::Strict => ", reverse path strict",
+    };
+    text.push('\n');
+    if let Some(why) = &glance.strays_left_alone {
+        text += &format!("                 {why}: TCP segments without a socket are left alone\n");
+    }
+    if glance.stray_attack {
+        let attack = "an attack of TCP segments without a socket is going on";
+        text += &format!("                 {}\n", tone(attack, Tone::Bad));
+    }
+    text + &sources(&glance.sources)
+}
+
+fn sources(glance: &SourcesAtAGlance) -> String {
+    let known = glance.steady + glance.asked + glance.proven;
+    // An agent of another version says nothing of it.
+    let share = u64::from(known) * 100 / u64::from(glance.places).max(1);
+    let mut text = format!(
+        "Known sources    {} proven, {} asked, {} steady; the table is {share} % full",
+        glance.proven, glance.asked, glance.steady
+    );
+    if glance.replaced > 0 {
+        text += &format!(", {} displaced", glance.replaced);
+    }
+    if glance.refused > 0 {
+        text += &format!(
+            ", and {} found no place",
+            plural(glance.refused, "newcomer")
+        );
+    }
+    text.push('\n');
     text
 }

@@ -2,11 +2,13 @@ use clap::CommandFactory as _;
 use net_common::verdict::{COUNTERS, Reason};
 
 use super::*;
-use crate::config::SynMode;
+use crate::config::guards::ReversePath;
+use crate::config::{GuardMode, SynMode};
 use crate::control::protocol::{
     AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
-    EventLevel, Events, Health, InterfaceStatus, KernelSetting, ListenerQueues, NeighborAudit,
-    NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged, Queues, Status, VERSION,
+    EventLevel, Events, GuardsAtAGlance, Health, InterfaceStatus, KernelSetting, ListenerQueues,
+    NeighborAudit, NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged, Queues,
+    SourcesAtAGlance, Status, VERSION,
 };
 
 #[test]
@@ -134,6 +136,7 @@ fn status() -> Status {
         cookies_active: true,
         keys_age_s: 60,
         neighbors: NeighborsAtAGlance::default(),
+        guards: GuardsAtAGlance::default(),
     }
 }
 
@@ -165,6 +168,8 @@ fn status_shows_every_interface() {
          SYN cookies      being sent\n\
          Listeners        1 protected, 2 left to the kernel (`netmoat queues` says why)\n\
          Neighbours       0 protected, ARP guard observing, NDP guard observing, RA guard off\n\
+         Guards           IP observing, ICMP observing, UDP observing, TCP observing\n\
+         Known sources    0 proven, 0 asked, 0 steady; the table is 0 % full\n\
          Cookie key       in use for 1m\n\
          Agent            netmoat 0.1.0, pid 7, up 1h1m1s\n\
          \n\
@@ -560,4 +565,46 @@ fn events_are_lines_that_begin_with_number_and_time() {
     assert_eq!(columns(text.lines().last().unwrap()), line);
     told.events.clear();
     assert_eq!(events::human(&told), "No events.\n");
+}
+
+#[test]
+fn status_tells_of_guards_and_known_sources() {
+    let text = |status: &Status| anstream::adapter::strip_str(&status::human(status)).to_string();
+    let mut status = status();
+    status.guards = GuardsAtAGlance {
+        ip: GuardMode::Enforce,
+        icmp: GuardMode::Observe,
+        udp: GuardMode::Off,
+        tcp: GuardMode::Enforce,
+        sources: SourcesAtAGlance {
+            places: 65_536,
+            steady: 16_000,
+            asked: 384,
+            proven: 0,
+            ..SourcesAtAGlance::default()
+        },
+        ..GuardsAtAGlance::default()
+    };
+    let quiet = text(&status);
+    for line in [
+        "Guards           IP enforcing, ICMP observing, UDP off, TCP enforcing\n",
+        "Known sources    0 proven, 384 asked, 16000 steady; the table is 25 % full\n",
+    ] {
+        assert!(quiet.contains(line), "{quiet}");
+    }
+    assert!(!quiet.contains("attack"), "{quiet}");
+    status.guards.stray_attack = true;
+    status.guards.strays_left_alone = Some("this host forwards".to_owned());
+    status.guards.reverse_path = ReversePath::Loose;
+    status.guards.sources.replaced = 7;
+    status.guards.sources.refused = 1;
+    let loud = text(&status);
+    for words in [
+        "TCP enforcing, reverse path loose\n",
+        "this host forwards: TCP segments without a socket are left alone",
+        "an attack of TCP segments without a socket is going on",
+        "25 % full, 7 displaced, and 1 newcomer found no place\n",
+    ] {
+        assert!(loud.contains(words), "{loud}");
+    }
 }

@@ -2,6 +2,7 @@
 //! applied ([`resolve`]). Unknown keys are refused, and errors name the place and the remedy.
 
 pub mod error;
+pub mod guards;
 pub mod neighbor;
 pub mod raw;
 pub mod resolve;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
+pub use guards::GuardPolicy;
 pub use neighbor::parse_mac;
 pub use units::{HumanDuration, Rate, UnitError};
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub syn: SynPolicy,
     /// ARP and neighbour discovery.
     pub neighbors: NeighborPolicy,
+    /// IP, ICMP, UDP and TCP without a listener.
+    pub guards: GuardPolicy,
     /// Directory of what outlives the agent: learned and pinned bindings, their history.
     pub state_dir: PathBuf,
     /// The file that this came from, if any.

@@ -1,5 +1,7 @@
 //! The config file as written: every key optional, texts not yet read, each with its place.
 
+pub mod guards;
+
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
@@ -37,6 +39,18 @@ pub struct RawConfig {
     /// Neighbours named by the operator.
     #[serde(default)]
     pub neighbor: Vec<RawNeighbor>,
+    /// The guard of IP.
+    #[serde(default)]
+    pub ip: guards::RawIp,
+    /// The guard of ICMP.
+    #[serde(default)]
+    pub icmp: guards::RawIcmp,
+    /// The guard of UDP.
+    #[serde(default)]
+    pub udp: guards::RawUdp,
+    /// The guard of TCP.
+    #[serde(default)]
+    pub tcp: guards::RawTcp,
 }
 
 /// Table `[syn]`.

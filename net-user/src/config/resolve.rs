@@ -1,6 +1,7 @@
 //! From the file as written to plain values: defaults applied, texts read, limits checked, every problem
 //! reported at once.
 
+mod guards;
 mod neighbors;
 
 use std::collections::BTreeMap;
@@ -15,11 +16,10 @@ use super::error::{ConfigError, Place, Problem, nearest};
 use super::raw::{RawConfig, RawListener, RawSyn, Text};
 use super::units::{HumanDuration, Rate, UnitError};
 use super::{
-    Config, DEFAULT_SOCKET, DEFAULT_STATE_DIR, ListenerPolicy, Mode, Overrides, SynMode, SynPolicy,
-    XdpMode,
+    Config, DEFAULT_SOCKET, DEFAULT_STATE_DIR, GuardMode, ListenerPolicy, Mode, Overrides, SynMode,
+    SynPolicy, XdpMode, guards::MAX_BURST,
 };
 
-const MAX_BURST: u32 = 1_000_000;
 /// A cookie is valid in its epoch and the next, and two keys are accepted: a key must outlive two epochs
 /// of 2^36 ns (68.7 s) so that a change breaks no pending handshake (R-SYN-12).
 const MIN_KEY_ROTATION: Duration = Duration::from_secs(180);
@@ -28,6 +28,11 @@ const XDP_MODES: [(&str, XdpMode); 3] = [
     ("auto", XdpMode::Auto),
     ("native", XdpMode::Native),
     ("generic", XdpMode::Generic),
+];
+const GUARD_MODES: [(&str, GuardMode); 3] = [
+    ("off", GuardMode::Off),
+    ("observe", GuardMode::Observe),
+    ("enforce", GuardMode::Enforce),
 ];
 const SYN_MODES: [(&str, SynMode); 3] = [
     ("off", SynMode::Off),
@@ -65,6 +70,7 @@ pub(super) fn resolve(
     let state_dir = reader.state_dir(raw.state_dir.as_ref());
     let syn = reader.syn(&raw.syn, &raw.listeners);
     let neighbors = reader.neighbors(&raw, &interfaces);
+    let guards = reader.guards(&raw);
     if !reader.problems.is_empty() {
         return Err(ConfigError::Invalid {
             problems: reader.problems,
@@ -77,6 +83,7 @@ pub(super) fn resolve(
         socket,
         syn,
         neighbors,
+        guards,
         state_dir,
         source: source.map(|(path, _)| path.to_owned()),
     })

@@ -22,6 +22,8 @@ fn an_empty_config_with_an_interface_gets_the_defaults() {
     assert!(config.syn.overrides.is_empty());
     assert_eq!(config.neighbors, NeighborPolicy::default());
     assert!(!config.neighbors.ra_guard());
+    assert_eq!(config.guards, GuardPolicy::default());
+    assert_eq!(config.guards.icmp.mode, GuardMode::Enforce);
     assert_eq!(config.state_dir, Path::new(DEFAULT_STATE_DIR));
 }
 
@@ -79,6 +81,39 @@ fn guards_and_neighbours_are_read() {
         ..default
     };
     assert_eq!(policy, expected);
+}
+
+#[test]
+fn guards_of_ip_icmp_udp_and_tcp_are_read() {
+    let config = parse(
+        "interfaces = [\"eth0\"]\n\
+         [ip]\nmode = \"observe\"\nreverse_path = \"strict\"\nfragments = { pool = \"off\" }\n\
+         [icmp]\nmode = \"off\"\necho_request = { host = \"7/s\", pool = \"1k/s burst 5\" }\n\
+         [icmp.redirect]\nsite = \"9/m\"\n\
+         [udp]\nservers = [\"192.0.2.53\", \"2001:db8::53\"]\nresolv_conf = false\n\
+         [tcp]\nnew_connections = \"50/s burst 200\"\nopen_connections = 400\nstray = { proven = \"3/h\" }\n",
+    )
+    .unwrap();
+    let share = |text: &str| text.parse::<guards::Share>().unwrap().0;
+    let default = GuardPolicy::default();
+    let mut expected = default.clone();
+    expected.ip.mode = GuardMode::Observe;
+    expected.ip.reverse_path = guards::ReversePath::Strict;
+    expected.ip.fragments.pool = None;
+    expected.icmp.mode = GuardMode::Off;
+    expected.icmp.echo_request.host = share("7/s");
+    expected.icmp.echo_request.pool = share("1k/s burst 5");
+    expected.icmp.redirect.site = share("9/m");
+    expected.udp.servers = vec![
+        "192.0.2.53".parse().unwrap(),
+        "2001:db8::53".parse().unwrap(),
+    ];
+    expected.udp.resolv_conf = false;
+    expected.tcp.new_connections = share("50/s burst 200");
+    expected.tcp.open_connections = 400;
+    expected.tcp.stray.proven = share("3/h");
+    assert_eq!(config.guards, expected);
+    assert_ne!(default, expected);
 }
 
 #[test]
@@ -378,6 +413,81 @@ fn errors_name_the_place_and_the_remedy() {
             &["router fe80::1 is named twice"],
         ),
         (
+            "[ip]\nreverse_path = \"yes\"",
+            "3:16",
+            &[
+                "unknown reverse-path check `yes`",
+                "write one of \"off\", \"loose\", \"strict\"",
+            ],
+        ),
+        (
+            "[icmp]\nmode = \"drop\"",
+            "3:8",
+            &["unknown mode `drop`", "\"enforce\""],
+        ),
+        (
+            "[icmp]\necho = { host = \"1/s\" }",
+            "3:1",
+            &["unknown key `echo`", "the keys known here are"],
+        ),
+        (
+            "[icmp]\necho_request = { hst = \"1/s\" }",
+            "3:18",
+            &["unknown key `hst`", "did you mean `host`?"],
+        ),
+        (
+            "[icmp]\necho_request = { host = \"1/s\", pool = \"fast\" }",
+            "3:39",
+            &["`fast` is no rate", "\"100/s burst 200\"", "\"off\""],
+        ),
+        (
+            "[icmp.echo_reply]\nprefix = \"1/s burst 0\"",
+            "3:10",
+            &["a burst of `0` is out of range", "from 1 to 1000000"],
+        ),
+        ("[icmp]\necho_request = \"1/s\"", "3:16", &["invalid type"]),
+        (
+            "[udp]\nservers = \"192.0.2.53\"",
+            "3:11",
+            &["a list is expected here"],
+        ),
+        (
+            "[udp]\nservers = [\"192.0.2.53\", \"dns.example\"]",
+            "3:26",
+            &["`dns.example` is no IP address", "names are not looked up"],
+        ),
+        (
+            "[udp]\nservers = [\"127.0.0.53\"]",
+            "3:12",
+            &["127.0.0.53 is a loopback address", "those that it asks"],
+        ),
+        (
+            "[udp]\nservers = [\"::1\", \"ff02::fb\"]",
+            "3:19",
+            &["ff02::fb is a multicast address"],
+        ),
+        (
+            "[udp]\nservers = [\"2001:db8::53\", \"2001:db8:0::53\"]",
+            "3:28",
+            &["server 2001:db8::53 is named twice"],
+        ),
+        ("[udp]\nresolv_conf = \"yes\"", "3:15", &["invalid type"]),
+        (
+            "[tcp]\nnew_connections = 50",
+            "3:19",
+            &["`50` is no rate", "\"off\""],
+        ),
+        (
+            "[tcp]\nopen_connections = -1",
+            "3:20",
+            &["-1 open connections cannot be a limit", "0 for no limit"],
+        ),
+        (
+            "[tcp]\nstray_synack = {}",
+            "3:1",
+            &["did you mean `stray_syn_ack`?"],
+        ),
+        (
             "[[neighbor]]\naddress = \"192.0.2.1\"",
             "2:1",
             &["the key `macs` is missing"],
@@ -644,6 +754,7 @@ fn the_sample_config_is_valid_and_its_comments_are_too() {
         ..uncommented.neighbors
     };
     assert_eq!(policy, defaults.neighbors);
+    assert_eq!(uncommented.guards, defaults.guards);
     assert_eq!(
         (uncommented.mode, uncommented.xdp_mode),
         (defaults.mode, defaults.xdp_mode)

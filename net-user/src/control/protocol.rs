@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use std::net::IpAddr;
 
-use crate::config::{GuardMode, Mode, SynMode, XdpMode};
+use crate::config::{GuardMode, Mode, SynMode, XdpMode, guards::ReversePath};
 
 /// Version of the types below, in every answer.
 pub const VERSION: u32 = 1;
@@ -128,6 +128,9 @@ pub struct Status {
     pub keys_age_s: u64,
     /// The guards of ARP and neighbour discovery.
     pub neighbors: NeighborsAtAGlance,
+    /// The guards of IP, ICMP, UDP and TCP.
+    #[serde(default)]
+    pub guards: GuardsAtAGlance,
 }
 
 /// What `status` says of neighbours.
@@ -152,6 +155,49 @@ pub struct NeighborsAtAGlance {
     pub alerts: u32,
     /// The last of them, in plain words.
     pub last_alert: Option<String>,
+}
+
+/// What `status` says of the guards of IP, ICMP, UDP and TCP. Modes are as they are in force: no more than observe while
+/// the agent only observes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardsAtAGlance {
+    /// Mode of the guard of IP headers, fragments and sources.
+    pub ip: GuardMode,
+    /// Mode of the guard of ICMP.
+    pub icmp: GuardMode,
+    /// Mode of the guard of UDP.
+    pub udp: GuardMode,
+    /// Mode of the guard of TCP segments without a socket and of connections per source.
+    pub tcp: GuardMode,
+    /// Whether the way back to a source is asked for.
+    pub reverse_path: ReversePath,
+    /// What keeps segments without a socket from being judged, in plain words; null when they are, or the guard is off.
+    pub strays_left_alone: Option<String>,
+    /// Whether segments without a socket are an attack now.
+    pub stray_attack: bool,
+    /// Own addresses that the guards look after.
+    pub own_addresses: u32,
+    /// Resolvers and time servers whose answers are not limited.
+    pub servers: u32,
+    /// The table of known sources.
+    pub sources: SourcesAtAGlance,
+}
+
+/// What `status` says of known sources.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcesAtAGlance {
+    /// Places of the table.
+    pub places: u32,
+    /// Sources known by having been seen for a while.
+    pub steady: u32,
+    /// Sources that this host asked for something.
+    pub asked: u32,
+    /// Sources that completed a handshake.
+    pub proven: u32,
+    /// Sources that lost their place to one that proved more, since the programs were loaded.
+    pub replaced: u64,
+    /// Times that a source found no place, since the programs were loaded.
+    pub refused: u64,
 }
 
 /// How far back `status` counts alerts, seconds.
@@ -597,6 +643,17 @@ mod tests {
                 last_alert: Some("a spoof".to_owned()),
                 ..Default::default()
             },
+            guards: GuardsAtAGlance {
+                icmp: GuardMode::Enforce,
+                reverse_path: ReversePath::Loose,
+                strays_left_alone: Some("this host forwards".to_owned()),
+                sources: SourcesAtAGlance {
+                    places: 65_536,
+                    proven: 3,
+                    ..Default::default()
+                },
+                ..Default::default()
+            },
         };
         let expected = json!({
             "version": 1, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
@@ -606,7 +663,12 @@ mod tests {
             "listeners_protected": 3, "listeners_left_to_kernel": 1, "cookies_active": false,
             "keys_age_s": 60,
             "neighbors": { "arp": "enforce", "ndp": "observe", "ra_guard": false, "protected": 2, "learning": 0,
-                           "contested": 0, "contested_gateways": [], "alerts": 1, "last_alert": "a spoof" }
+                           "contested": 0, "contested_gateways": [], "alerts": 1, "last_alert": "a spoof" },
+            "guards": { "ip": "observe", "icmp": "enforce", "udp": "observe", "tcp": "observe", "reverse_path": "loose",
+                        "strays_left_alone": "this host forwards", "stray_attack": false, "own_addresses": 0,
+                        "servers": 0,
+                        "sources": { "places": 65536, "steady": 0, "asked": 0, "proven": 3, "replaced": 0,
+                                     "refused": 0 } }
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);

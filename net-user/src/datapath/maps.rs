@@ -9,8 +9,9 @@ use aya::{
 };
 use net_common::{
     abi::{
-        Binding, CookieKeys, Listener, ListenerKey, ListenerStats, NeighborKey, NeighborSettings,
-        PortState, SOCKET_FILTER_BLOCKS, Settings,
+        AddressKey, AddressRole, Binding, ClassLimits, CookieKeys, GuardSettings, Listener,
+        ListenerKey, ListenerStats, NeighborKey, NeighborSettings, PortState, SOCKET_FILTER_BLOCKS,
+        SOURCE_SETS, Settings, SourceSet, SourceState,
     },
     spread::filter_place,
     units::{Version, addr_words},
@@ -30,10 +31,18 @@ pub struct Maps {
     bindings: HashMap<MapData, NeighborKey, Binding>,
     neighbor_settings: Array<MapData, NeighborSettings>,
     heartbeat: Array<MapData, u64>,
+    guard_settings: Array<MapData, GuardSettings>,
+    class_limits: Array<MapData, ClassLimits>,
+    addresses: HashMap<MapData, AddressKey, AddressRole>,
+    sources: Array<MapData, SourceSet>,
+    source_state: Array<MapData, SourceState>,
+    strays: Array<MapData, u64>,
     /// What stands in `LISTENERS`, so that only changes are written.
     written: StdHashMap<ListenerKey, Listener>,
     /// What stands in `BINDINGS`, but for the data path's times.
     written_bindings: StdHashMap<NeighborKey, Binding>,
+    /// What stands in `ADDRESSES`.
+    written_addresses: StdHashMap<AddressKey, AddressRole>,
 }
 
 fn take<T>(ebpf: &mut Ebpf, name: &str) -> Result<T>
@@ -54,6 +63,18 @@ fn replace<K: Pod + Eq + Hash, V: Pod + PartialEq>(
     wanted: &StdHashMap<K, V>,
     name: impl Fn(&K) -> String,
 ) -> Result<()> {
+    let removed = remove_gone(map, written, wanted, &name);
+    let inserted = insert_new(map, written, wanted, &name);
+    removed.and(inserted)
+}
+
+/// Removes what is no longer wanted.
+fn remove_gone<K: Pod + Eq + Hash, V: Pod + PartialEq>(
+    map: &mut HashMap<MapData, K, V>,
+    written: &mut StdHashMap<K, V>,
+    wanted: &StdHashMap<K, V>,
+    name: &impl Fn(&K) -> String,
+) -> Result<()> {
     let mut first = Ok(());
     let gone: Vec<_> = written
         .keys()
@@ -69,6 +90,17 @@ fn replace<K: Pod + Eq + Hash, V: Pod + PartialEq>(
             }
         }
     }
+    first
+}
+
+/// Writes what is new or changed.
+fn insert_new<K: Pod + Eq + Hash, V: Pod + PartialEq>(
+    map: &mut HashMap<MapData, K, V>,
+    written: &mut StdHashMap<K, V>,
+    wanted: &StdHashMap<K, V>,
+    name: &impl Fn(&K) -> String,
+) -> Result<()> {
+    let mut first = Ok(());
     for (key, value) in wanted {
         if written.get(key) == Some(value) {
             continue;
@@ -89,6 +121,10 @@ fn replace<K: Pod + Eq + Hash, V: Pod + PartialEq>(
     first
 }
 
+fn address_name(key: &AddressKey) -> String {
+    format!("ADDRESSES: {}", crate::guards::addresses::ip(key))
+}
+
 impl Maps {
     /// Takes the maps out of the loaded object.
     ///
@@ -107,8 +143,15 @@ impl Maps {
             bindings: take(ebpf, "BINDINGS")?,
             neighbor_settings: take(ebpf, "NEIGHBOR_SETTINGS")?,
             heartbeat: take(ebpf, "HEARTBEAT")?,
+            guard_settings: take(ebpf, "GUARD_SETTINGS")?,
+            class_limits: take(ebpf, "CLASS_LIMITS")?,
+            addresses: take(ebpf, "ADDRESSES")?,
+            sources: take(ebpf, "SOURCES")?,
+            source_state: take(ebpf, "SOURCE_STATE")?,
+            strays: take(ebpf, "STRAYS")?,
             written: StdHashMap::new(),
             written_bindings: StdHashMap::new(),
+            written_addresses: StdHashMap::new(),
         })
     }
 
@@ -176,6 +219,103 @@ impl Maps {
         self.neighbor_settings
             .set(0, settings, 0)
             .context("NEIGHBOR_SETTINGS cannot be written")
+    }
+
+    /// Makes `ADDRESSES` hold `wanted`, without what is gone: [`Self::drop_addresses`] removes that.
+    ///
+    /// # Errors
+    /// As [`Self::set_listeners`].
+    pub fn add_addresses(&mut self, wanted: &StdHashMap<AddressKey, AddressRole>) -> Result<()> {
+        insert_new(
+            &mut self.addresses,
+            &mut self.written_addresses,
+            wanted,
+            &address_name,
+        )
+    }
+
+    /// Removes from `ADDRESSES` what is not in `wanted`; true when anything was.
+    ///
+    /// # Errors
+    /// As [`Self::set_listeners`].
+    pub fn drop_addresses(&mut self, wanted: &StdHashMap<AddressKey, AddressRole>) -> Result<bool> {
+        let before = self.written_addresses.len();
+        remove_gone(
+            &mut self.addresses,
+            &mut self.written_addresses,
+            wanted,
+            &address_name,
+        )?;
+        Ok(self.written_addresses.len() < before)
+    }
+
+    /// Writes the settings of the guards of IP, ICMP, UDP and TCP.
+    ///
+    /// # Errors
+    /// As [`Self::set_settings`].
+    pub fn set_guard_settings(&mut self, settings: &GuardSettings) -> Result<()> {
+        self.guard_settings
+            .set(0, settings, 0)
+            .context("GUARD_SETTINGS cannot be written")
+    }
+
+    /// Writes the limits of each class, by number.
+    ///
+    /// # Errors
+    /// As [`Self::set_settings`].
+    pub fn set_class_limits(&mut self, limits: &[ClassLimits]) -> Result<()> {
+        for (class, limits) in (0..).zip(limits) {
+            self.class_limits
+                .set(class, limits, 0)
+                .context("CLASS_LIMITS cannot be written")?;
+        }
+        Ok(())
+    }
+
+    /// Every set of the table of known sources, by number.
+    ///
+    /// # Errors
+    /// The kernel refuses a read.
+    pub fn source_sets(&self) -> impl Iterator<Item = Result<(u32, SourceSet)>> {
+        (0..SOURCE_SETS).map(|index| {
+            let set = self.sources.get(&index, 0);
+            Ok((index, set.context("SOURCES cannot be read")?))
+        })
+    }
+
+    /// Writes how many connections the source at a place has open, if the data path counted otherwise. What it counts
+    /// between the read and the write is lost until the next time.
+    ///
+    /// # Errors
+    /// The kernel refuses the read or the write.
+    pub fn set_open_connections(&mut self, place: u32, open: u32) -> Result<()> {
+        let state = self.source_state.get(&place, 0);
+        let mut state = state.context("SOURCE_STATE cannot be read")?;
+        if state.open == open {
+            return Ok(());
+        }
+        state.open = open;
+        self.source_state
+            .set(place, state, 0)
+            .context("SOURCE_STATE cannot be written")
+    }
+
+    /// Until when segments without a socket are taken for an attack, nanoseconds of the coarse monotonic clock; 0 for no
+    /// attack since the start.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn stray_attack_until(&self) -> Result<u64> {
+        self.strays.get(&1, 0).context("STRAYS cannot be read")
+    }
+
+    /// Packets of a reason whose verdict was carried out, all CPUs together; what is only noted has no other.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn counter(&self, reason: Reason) -> Result<u64> {
+        let cells = self.counters.get(&(reason as u32), 0);
+        Ok(cells.context("COUNTERS cannot be read")?.iter().sum())
     }
 
     /// Tells the data path that the agent is alive; `now` is of the coarse monotonic clock.

@@ -1,6 +1,7 @@
 //! What must hold of the host before anything is attached. Every check reads, nothing is changed, and
 //! none stops the others.
 
+mod guards;
 mod neighbors;
 
 use super::load::XDP_PROGRAM;
@@ -157,6 +158,7 @@ pub async fn check(config: &Config) -> Preflight {
     neighbors::settings(&mut report, config, &network.links);
     neighbors::named(&mut report, config, &network).await;
     neighbors::state_dir(&mut report, &config.state_dir);
+    guards::guards(&mut report, config, &network).await;
     netfilter(&mut report, config, &network, settings.as_ref()).await;
     report
 }

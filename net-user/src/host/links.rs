@@ -10,7 +10,7 @@ use rtnetlink::packet_route::link::{
 };
 use rtnetlink::{Handle, MulticastGroup};
 use std::ffi::CString;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Number of the operation (`linux/ethtool_netlink.h`).
 const ETHTOOL_MSG_FEATURES_GET: u8 = 11;
@@ -82,6 +82,8 @@ pub struct Address {
     pub ip: IpAddr,
     /// Length of the on-link prefix, bits.
     pub prefix_len: u8,
+    /// The broadcast address that was assigned with it, if any (`ip addr add … broadcast …`).
+    pub broadcast: Option<Ipv4Addr>,
 }
 
 /// A handle on rtnetlink for the network namespace of the thread that opened it.
@@ -253,12 +255,14 @@ fn xdp(attributes: &[LinkXdp]) -> Option<XdpProgram> {
 fn address(message: &AddressMessage) -> Option<Address> {
     let mut local = None;
     let mut prefix = None;
+    let mut broadcast = None;
     let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
     for attribute in &message.attributes {
         match attribute {
             // On a point-to-point link IFA_ADDRESS is the peer's; IFA_LOCAL is ours (linux/if_addr.h).
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => prefix = Some(*ip),
+            AddressAttribute::Broadcast(ip) => broadcast = Some(*ip),
             AddressAttribute::Flags(all) => flags = *all,
             _ => {}
         }
@@ -277,6 +281,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
         ifindex: message.header.index,
         ip,
         prefix_len: message.header.prefix_len,
+        broadcast,
     })
 }
 

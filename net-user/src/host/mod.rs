@@ -3,7 +3,9 @@
 //! Everything here reads and nothing writes, but for [`links::Links::set_neighbor`]. What is namespaced belongs to the network namespace of
 //! the calling thread, or of the thread that opened the handle where there is one.
 
+pub mod guard_sysctl;
 pub mod links;
+pub mod nat;
 pub mod neighbor_sysctl;
 pub mod neighbors;
 pub mod netstat;

@@ -45,6 +45,7 @@ fn facts() -> Facts {
         ifindex,
         ip: ip.parse().unwrap(),
         prefix_len: 24,
+        broadcast: None,
     };
     Facts {
         interfaces: vec![Interface {
@@ -186,6 +187,7 @@ fn a_link_local_address_is_ours_on_its_own_link_alone() {
             ifindex,
             ip: ip.parse().unwrap(),
             prefix_len: 64,
+            broadcast: None,
         });
     };
     add(2, "fe80::2");
@@ -232,6 +234,7 @@ fn links_stacked_twice_are_seen_and_a_vrf_is_left_alone() {
         ifindex: 9,
         ip: "10.0.9.1".parse().unwrap(),
         prefix_len: 24,
+        broadcast: None,
     }];
     let c = compiled(vec![socket("::", 80)], &facts);
     let entry = at(&c, "10.0.9.1", 80).unwrap();

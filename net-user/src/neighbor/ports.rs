@@ -242,6 +242,7 @@ pub(super) mod tests {
             ifindex,
             ip: ip.parse().unwrap(),
             prefix_len,
+            broadcast: None,
         }
     }
 

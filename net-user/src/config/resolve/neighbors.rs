@@ -12,14 +12,9 @@ use super::super::neighbor::{
     parse_router, too_many,
 };
 use super::super::raw::{RawConfig, RawNeighbor, Text};
-use super::super::{ArpValidate, GuardMode, NeighborConfig, NeighborPolicy, RateLimit};
-use super::Reader;
+use super::super::{ArpValidate, NeighborConfig, NeighborPolicy, RateLimit};
+use super::{GUARD_MODES, Reader};
 
-const GUARD_MODES: [(&str, GuardMode); 3] = [
-    ("off", GuardMode::Off),
-    ("observe", GuardMode::Observe),
-    ("enforce", GuardMode::Enforce),
-];
 const GATEWAY: [(&str, bool); 2] = [("auto", true), ("off", false)];
 
 impl Reader<'_> {

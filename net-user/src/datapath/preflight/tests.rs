@@ -386,3 +386,83 @@ fn the_state_directory_is_looked_at_and_not_made() {
     std::fs::write(&file, "").expect("a file");
     assert!(look(&file).what.contains("is no directory"));
 }
+
+fn set(name: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/{name}"), value).expect(name);
+}
+
+/// The kernel's look-up answers nothing where it does not forward.
+#[test]
+fn the_reverse_path_is_refused_where_the_kernel_cannot_tell_it() {
+    in_netns(|| {
+        veth_pair();
+        let text = "interfaces = ['lab0']\n[ip]\nreverse_path = 'loose'";
+        for (ipv4, ipv6, errors) in [("0", "0", 2), ("1", "0", 1), ("0", "1", 1), ("1", "1", 0)] {
+            set("ipv4/conf/lab0/forwarding", ipv4);
+            set("ipv6/conf/lab0/forwarding", ipv6);
+            let report = preflight(text);
+            let refused = report.errors().filter(|f| f.what.contains("reverse_path"));
+            assert_eq!(refused.count(), errors, "{ipv4} {ipv6}: {report}");
+        }
+        set("ipv4/conf/lab0/forwarding", "0");
+        set("ipv6/conf/lab0/forwarding", "0");
+        let report = preflight(text);
+        let finding = found(&report, "net.ipv4.conf.lab0.forwarding is 0");
+        let remedy = finding.remedy.as_deref().expect("a remedy");
+        assert!(
+            remedy.contains("net.ipv4.conf.lab0.rp_filter=1"),
+            "{remedy}"
+        );
+        found(&report, "net.ipv6.conf.lab0.forwarding is 0");
+        for unaffected in [
+            "interfaces = ['lab0']",
+            "interfaces = ['lab0']\n[ip]\nmode = 'off'\nreverse_path = 'loose'",
+        ] {
+            let report = preflight(unaffected);
+            assert_eq!(report.errors().count(), 0, "{report}");
+        }
+        set("ipv6/conf/lab0/disable_ipv6", "1");
+        assert_eq!(preflight(text).errors().count(), 1, "no IPv6, no error");
+    });
+}
+
+#[test]
+fn a_strict_reverse_path_is_refused_below_another_interface() {
+    in_netns(|| {
+        veth_pair();
+        set("ipv4/conf/lab0/forwarding", "1");
+        set("ipv6/conf/lab0/forwarding", "1");
+        let errors = |mode: &str| {
+            let text = format!("interfaces = ['lab0']\n[ip]\nreverse_path = '{mode}'");
+            preflight(&text).errors().count()
+        };
+        assert_eq!((errors("strict"), errors("loose")), (0, 0));
+        run("ip", "link add lab2 type bridge");
+        run("ip", "link set lab0 master lab2");
+        assert_eq!((errors("strict"), errors("loose")), (1, 0));
+    });
+}
+
+#[test]
+fn what_the_host_leaves_to_the_guards_is_noted() {
+    in_netns(|| {
+        veth_pair();
+        set("ipv4/conf/lab0/forwarding", "0");
+        let text = "interfaces = ['lab0']\n[udp]\nservers = ['192.0.2.1', '192.0.2.53']";
+        let report = preflight(text);
+        found(
+            &report,
+            "192.0.2.1 in `servers` of [udp] is an address of this host",
+        );
+        assert!(!report.to_string().contains("192.0.2.53 in"), "{report}");
+        assert!(!report.to_string().contains("left alone"), "{report}");
+        set("ipv4/conf/lab0/accept_local", "1");
+        found(&preflight(text), "accept_local is on for lab0");
+        rules(
+            "table ip t { chain c { type nat hook prerouting priority 0; tcp dport 81 redirect to :80\n}\n}\n",
+        );
+        found(&preflight(text), "table ip t of nftables translates");
+        set("ipv4/conf/lab0/forwarding", "1");
+        found(&preflight(text), "this host forwards");
+    });
+}
