@@ -35,6 +35,8 @@ pub struct Results {
     pub client_rate: f64,
     /// In their order.
     pub acts: Vec<Played>,
+    /// The act of the ping flood, without netmoat and with it.
+    pub echo: [super::echo::Half; 2],
     /// The act of the lying neighbour, without netmoat and with it.
     pub spoof: [super::spoof::Half; 2],
     /// What must hold.

@@ -1,5 +1,5 @@
 //! The demo: what a client sees of a server under a SYN flood, first with the kernel alone, then behind netmoat;
-//! and what a neighbour that lies can do to it.
+//! what a ping flood makes of a host, and what a neighbour that lies can do to it.
 
 use std::{
     fs,
@@ -26,6 +26,7 @@ mod acts;
 mod chart;
 mod client;
 mod cpus;
+mod echo;
 mod figures;
 mod live;
 mod machine;
@@ -43,7 +44,7 @@ const OUTLAST: Duration = Duration::from_secs(30);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  netmoat-lab demo                          six acts, about three minutes
+  netmoat-lab demo                          seven acts, about three minutes
   netmoat-lab demo --seconds 5 --no-gate    a glance
   netmoat-lab demo --rate 100000 --json -   half the flood; figures as JSON on standard output
 
@@ -88,15 +89,20 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut stage = Stage::new(cpus)?;
     let mut acts = Vec::new();
     for (i, act) in ACTS.iter().enumerate() {
-        live.announce(i + 1, ACTS.len() + 1, act);
+        live.announce(i + 1, ACTS.len() + 2, act);
         stage.prepare(act)?;
         acts.push(play(&mut stage, act, args, &mut live)?);
     }
     stage.close()?;
-    live.say(&summary::spoof_announcement(acts.len() + 1));
+    let last = acts.len() + 2;
+    live.say(&summary::echo_announcement(last - 1, last));
+    let echo = echo::play()?;
+    live.say(&summary::echo(&echo));
+    live.say(&summary::spoof_announcement(last));
     let spoof = spoof::play()?;
     live.say(&summary::spoof(&spoof));
     let mut criteria = figures::judge(&acts, args.rate);
+    criteria.extend(echo::judge(&echo));
     criteria.extend(spoof::judge(&spoof));
     let results = Results {
         version: figures::VERSION,
@@ -105,6 +111,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         seconds: args.seconds,
         client_rate: f64::from(client::WORKERS) / client::INTERVAL.as_secs_f64(),
         acts,
+        echo,
         spoof,
         criteria,
     };

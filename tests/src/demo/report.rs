@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{
     acts, chart,
     client::{INTERVAL, TIMEOUT, WORKERS},
+    echo,
     figures::{Results, find, percent},
     live::milliseconds,
     spoof,
@@ -23,7 +24,7 @@ pub fn html(results: &Results) -> String {
          <h1>A server under a flood of {rate} SYN/s</h1>\n<p class=\"mute\">netmoat demo, {time}</p>\n\
          {cards}{sentences}<h2>Criteria</h2>\n{criteria}<h2>Second by second</h2>\n{plot}\
          <h2>The acts in figures</h2>\n{figures}<h2>What became of packets</h2>\n{fates}\
-         <h2>A neighbour that lies</h2>\n{spoof}\
+         <h2>A ping flood</h2>\n{echo}<h2>A neighbour that lies</h2>\n{spoof}\
          <h2>How to read this</h2>\n{reading}<h2>How it was measured</h2>\n{method}</body>\n</html>\n",
         time = results.machine.time,
         cards = cards(results),
@@ -32,6 +33,7 @@ pub fn html(results: &Results) -> String {
         plot = chart::full(results),
         figures = figures(results),
         fates = fates(results),
+        echo = echo(results),
         spoof = spoof(results),
         reading = list(&READING.map(str::to_owned)),
         method = list(&method(results)),
@@ -161,6 +163,18 @@ fn fates(results: &Results) -> String {
         );
     }
     html
+}
+
+fn echo(results: &Results) -> String {
+    format!(
+        "<p><code>hping3</code> sends echo requests from random addresses to a host that a monitor pings 20 times a \
+         second.</p>\n{}",
+        table(
+            "figures",
+            &echo::COLUMNS,
+            echo::rows(&results.echo).into_iter()
+        ),
+    )
 }
 
 fn spoof(results: &Results) -> String {

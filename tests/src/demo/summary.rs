@@ -8,6 +8,7 @@ use owo_colors::OwoColorize as _;
 use super::{
     acts,
     client::{INTERVAL, TIMEOUT, WORKERS},
+    echo,
     figures::{Results, find, percent},
     live::milliseconds,
     machine::Machine,
@@ -158,6 +159,25 @@ pub fn closing(results: &Results) -> String {
         );
     }
     text
+}
+
+/// What the act of the ping flood is about.
+pub fn echo_announcement(number: usize, of: usize) -> String {
+    format!(
+        "\nAct {number} of {of}: {}\n    hping3 sends echo requests from random addresses to a host that a monitor pings 20 times a \
+         second.\n    First without netmoat, then behind it with its default configuration.",
+        "a ping flood".bold()
+    )
+}
+
+/// What came of it.
+pub fn echo(halves: &[echo::Half]) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_header(echo::COLUMNS)
+        .add_rows(echo::rows(halves));
+    format!("{table}\n")
 }
 
 /// What the last act is about.
