@@ -3,11 +3,11 @@
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
-use net_common::verdict::Reason;
+use net_common::{abi::MAX_ADDRESSES, verdict::Reason};
 use net_tests::{
     agent::Agent,
     scene::{PATIENCE, PORT, Scene, assert_sound, await_count, dial},
@@ -233,6 +233,30 @@ fn status_tells_modes_servers_and_known_sources() {
     );
     assert!(text.contains("1 proven"), "{text}");
     drop(connection);
+    assert_sound(&agent);
+}
+
+/// More addresses than the map holds: the rest goes without these guards, and the operator is told.
+#[test]
+fn more_own_addresses_than_there_is_room_for_are_told_of_until_there_is() {
+    let scene = Scene::new();
+    let agent = scene.protect("");
+    let lines = |verb: &str| -> String {
+        let addresses = (0..=MAX_ADDRESSES).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n));
+        addresses
+            .map(|address| format!("addr {verb} {address}/32 dev lo\n"))
+            .collect()
+    };
+    let told = || {
+        let problems = agent.status().unwrap().problems;
+        problems
+            .iter()
+            .any(|problem| problem.contains("ADDRESSES: "))
+    };
+    scene.server.ns.ip(&lines("add")).unwrap();
+    wait::until("the want of room to be told", PATIENCE, told).unwrap();
+    scene.server.ns.ip(&lines("del")).unwrap();
+    wait::until("order to be restored", PATIENCE, || !told()).unwrap();
     assert_sound(&agent);
 }
 

@@ -345,6 +345,25 @@ mod tests {
     }
 
     #[test]
+    fn open_connections_are_told_until_they_are_over() {
+        in_netns(|| {
+            let server = TcpListener::bind("127.0.0.1:1001").expect("bind");
+            let mut diag = Diag::open().expect("a handle");
+            assert_eq!(diag.open_connections().expect("a dump"), []);
+            let client = TcpStream::connect("127.0.0.1:1001").expect("connect");
+            let accepted = server.accept().expect("accept");
+            let own = IpAddr::from(Ipv4Addr::LOCALHOST);
+            // Both ends are this host's.
+            assert_eq!(diag.open_connections().expect("a dump"), [(own, own); 2]);
+            // Half closed is open.
+            drop(client);
+            assert_eq!(diag.open_connections().expect("a dump").len(), 2);
+            drop(accepted);
+            assert_eq!(diag.open_connections().expect("a dump"), []);
+        });
+    }
+
+    #[test]
     fn mptcp_listeners_are_told_apart() {
         in_netns(|| {
             for (family, address) in [
