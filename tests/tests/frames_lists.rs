@@ -155,12 +155,18 @@ fn a_shorter_entry_stands_in_when_the_longer_is_over_or_gone() {
             .expect("room");
         expect(lab, "203.0.113.7", Reason::Blocked);
         let found = |lab: &Lab| {
-            let found = lab.lists.find(List::Block, [203, 0, 113, 7].into(), now);
+            let found = lab
+                .lists
+                .find(List::Block, whole([203, 0, 113, 7].into()), now);
             found.into_iter().map(|l| l.reason).collect::<Vec<_>>()
         };
         assert_eq!(found(lab), ["lasting"]);
         add(lab, List::Block, "203.0.113.7 1h short-lived");
-        assert_eq!(found(lab), ["short-lived"], "the longest prefix wins");
+        assert_eq!(
+            found(lab),
+            ["short-lived", "lasting"],
+            "the longest prefix first"
+        );
         // From temporary to lasting and back: listed all the time.
         for entry in [
             "203.0.113.7",

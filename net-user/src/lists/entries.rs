@@ -1,6 +1,9 @@
 //! Every entry of every named list of a kind, and which of them a packet meets.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+};
 
 use net_common::{
     lists::{Expiry, Prefix},
@@ -24,7 +27,8 @@ impl Record {
         (self.expiry, self.reason) == (other.expiry, other.reason)
     }
 
-    fn is_over(&self, now: u64) -> bool {
+    /// Whether it is over, at a time in units of [`Expiry`].
+    pub fn is_over(&self, now: u64) -> bool {
         self.expiry.is_some_and(|end| end <= now)
     }
 }
@@ -36,6 +40,8 @@ pub struct Entries {
     /// How many there are of each length, so that only those are looked for.
     v4: BTreeMap<u8, usize>,
     v6: BTreeMap<u8, usize>,
+    /// How many each name has.
+    names: BTreeMap<u32, usize>,
     /// Nothing is over before; it may be too early.
     soonest: Option<u64>,
 }
@@ -53,7 +59,12 @@ impl Entries {
 
     /// How many a name has.
     pub fn count(&self, origin: u32) -> usize {
-        self.records.keys().filter(|key| key.1 == origin).count()
+        self.names.get(&origin).copied().unwrap_or_default()
+    }
+
+    /// Every name that has entries, and how many.
+    pub fn names(&self) -> impl Iterator<Item = (u32, usize)> {
+        self.names.iter().map(|(&origin, &count)| (origin, count))
     }
 
     fn lengths(&mut self, prefix: Prefix) -> &mut BTreeMap<u8, usize> {
@@ -76,6 +87,7 @@ impl Entries {
         let old = self.records.insert((prefix, origin), record);
         if old.is_none() {
             *self.lengths(prefix).entry(prefix.len).or_default() += 1;
+            *self.names.entry(origin).or_default() += 1;
         }
         old
     }
@@ -83,13 +95,8 @@ impl Entries {
     /// Takes one out, and returns it.
     pub fn remove(&mut self, prefix: Prefix, origin: u32) -> Option<Record> {
         let old = self.records.remove(&(prefix, origin))?;
-        let lengths = self.lengths(prefix);
-        if let Some(count) = lengths.get_mut(&prefix.len) {
-            *count -= 1;
-            if *count == 0 {
-                lengths.remove(&prefix.len);
-            }
-        }
+        one_less(self.lengths(prefix), prefix.len);
+        one_less(&mut self.names, origin);
         Some(old)
     }
 
@@ -141,6 +148,24 @@ impl Entries {
             .map(|(key, record)| (key.0, key.1, record))
     }
 
+    /// The entries behind one, in order: all of them without it.
+    pub fn behind(
+        &self,
+        key: Option<(Prefix, u32)>,
+    ) -> impl Iterator<Item = (Prefix, u32, &Record)> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.records
+            .range((from, Bound::Unbounded))
+            .map(|(key, record)| (key.0, key.1, record))
+    }
+
+    /// Gives every entry's reason another number.
+    pub fn renumber_reasons(&mut self, mut number: impl FnMut(u32) -> u32) {
+        for record in self.records.values_mut() {
+            record.reason = number(record.reason);
+        }
+    }
+
     /// Entries that are over.
     pub fn over(&mut self, now: u64) -> Vec<(Prefix, u32)> {
         if self.soonest.is_none_or(|soonest| now < soonest) {
@@ -157,15 +182,31 @@ impl Entries {
 
     /// The longest prefix with a live entry that covers an address.
     pub fn longest(&self, address: Prefix, now: u64) -> Option<Prefix> {
-        let lengths = match address.version {
+        self.covering(address, now)
+            .next()
+            .map(|(prefix, ..)| prefix)
+    }
+
+    /// The live entries that cover an address or a whole prefix, the longest first.
+    pub fn covering(
+        &self,
+        prefix: Prefix,
+        now: u64,
+    ) -> impl Iterator<Item = (Prefix, u32, &Record)> {
+        let lengths = match prefix.version {
             Version::V4 => &self.v4,
             Version::V6 => &self.v6,
         };
         lengths
-            .keys()
+            .range(..=prefix.len)
             .rev()
-            .map(|&len| address.first(len))
-            .find(|&prefix| self.of(prefix).any(|(_, record)| !record.is_over(now)))
+            .flat_map(move |(&len, _)| {
+                let covering = prefix.first(len);
+                let live = self
+                    .of(covering)
+                    .filter(move |(_, record)| !record.is_over(now));
+                live.map(move |(origin, record)| (covering, origin, record))
+            })
     }
 
     /// Whether an entry of up to /24 without an expiry covers an IPv4 /24, given by its number.
@@ -197,8 +238,18 @@ impl Entries {
     }
 }
 
+/// Counts one down, and forgets it at none.
+fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
 /// The later of two ends; never is the latest.
-fn later(a: Expiry, b: Expiry) -> Expiry {
+pub fn later(a: Expiry, b: Expiry) -> Expiry {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.max(b)),
         _ => None,
