@@ -244,7 +244,7 @@ fn c_51_what_would_lock_the_operator_out_is_refused_unless_forced() {
 
     // Who is allowed is not locked out; and then stays allowed.
     done(&agent, &format!("allow add {peer}"));
-    done(&agent, &format!("block add {peer} {peer}/31"));
+    done(&agent, &format!("block add {peer}"));
     let said = refused(&agent, &format!("allow del {peer}"));
     assert!(
         said.contains("would be locked out by the block entry"),
@@ -260,7 +260,7 @@ fn c_51_what_would_lock_the_operator_out_is_refused_unless_forced() {
         )
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    done(&agent, &format!("block del {peer} {peer}/31"));
+    done(&agent, &format!("block del {peer}"));
     done(&agent, &format!("allow del {peer}"));
 
     // With force it is done, and what asks for the link-layer address goes on all the same.

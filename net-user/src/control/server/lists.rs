@@ -4,7 +4,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::{Body, BodyDataStream, Bytes, to_bytes},
     extract::{Extension, State},
     http::{StatusCode, Uri},
     response::Response,
@@ -13,7 +13,10 @@ use axum::{
 use futures::StreamExt as _;
 use net_common::abi::MAX_LIST_ENTRIES;
 use serde::de::DeserializeOwned;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::{ANSWER_TIME, Agent, Answer, Peer, read};
 use crate::{
@@ -199,8 +202,7 @@ impl std::fmt::Debug for Few<'_> {
     }
 }
 
-/// The entries are read as they come, and nothing is done before the last of them is there: who goes away in between
-/// changes nothing.
+/// Nothing is done before the last entry is there: who goes away in between changes nothing.
 async fn import(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
@@ -208,16 +210,38 @@ async fn import(
     uri: Uri,
     content: Body,
 ) -> Result<Response, Answer> {
+    let mut pieces = content.into_data_stream();
+    let received = receive(&peer, &imports, &uri, &mut pieces).await;
+    let (import, _one) = match received {
+        Ok(import) => import,
+        Err(refused) => {
+            // Whoever still sends reads the answer only then.
+            discard(&mut pieces).await;
+            return Err(refused);
+        }
+    };
+    agent
+        .ask_within(CHANGE_TIME, |reply| {
+            Request::Lists(ListRequest::Import(import, reply))
+        })
+        .await
+}
+
+/// Reads the entries as they come, and holds no more of their text than a line.
+async fn receive<'a>(
+    peer: &Peer,
+    imports: &'a Semaphore,
+    uri: &Uri,
+    pieces: &mut BodyDataStream,
+) -> Result<(ImportEntries, SemaphorePermit<'a>), Answer> {
     peer.require_write()?;
-    let query = Query::read(&uri, &["list", "name", "force", "ssh_peer"])?;
+    let query = Query::read(uri, &["list", "name", "force", "ssh_peer"])?;
     let (list, force) = (query.list()?, query.get("force") == Some("1"));
     let name = query.owned("name").ok_or_else(|| misfit(&["name"]))?;
     let ssh_peer = query.parse("ssh_peer")?;
-    let _one = imports.try_acquire().map_err(|_| {
-        Answer(
-            StatusCode::CONFLICT,
-            "another import is under way; try again when it has ended".to_owned(),
-        )
+    let refused = |why: String| Answer(StatusCode::CONFLICT, why);
+    let one = imports.try_acquire().map_err(|_| {
+        refused("another import is under way; try again when it has ended".to_owned())
     })?;
     tracing::info!(
         "import into {} list {name:?} (force {force}) asked for by uid {} (pid {:?})",
@@ -226,13 +250,8 @@ async fn import(
         peer.credentials.pid()
     );
     let mut reader = Reader::default();
-    let (mut pieces, mut octets) = (content.into_data_stream(), 0);
-    let refused = |why: String| Answer(StatusCode::CONFLICT, why);
-    while let Some(piece) = timeout(PIECE_TIME, pieces.next())
-        .await
-        .map_err(|_| cut("took too long"))?
-    {
-        let piece = piece.map_err(|error| cut(&error.to_string()))?;
+    let mut octets = 0;
+    while let Some(piece) = next(pieces).await? {
         octets += piece.len();
         if octets > MAX_IMPORT {
             return Err(refused(format!(
@@ -257,11 +276,25 @@ async fn import(
         ssh_peer,
         entries,
     };
-    agent
-        .ask_within(CHANGE_TIME, |reply| {
-            Request::Lists(ListRequest::Import(import, reply))
-        })
+    Ok((import, one))
+}
+
+/// The next piece of a body; None at its end.
+async fn next(pieces: &mut BodyDataStream) -> Result<Option<Bytes>, Answer> {
+    timeout(PIECE_TIME, pieces.next())
         .await
+        .map_err(|_| cut("took too long"))?
+        .transpose()
+        .map_err(|error| cut(&error.to_string()))
+}
+
+async fn discard(pieces: &mut BodyDataStream) {
+    let mut octets = 0;
+    while octets < MAX_IMPORT
+        && let Ok(Some(piece)) = next(pieces).await
+    {
+        octets += piece.len();
+    }
 }
 
 const _: () = assert!(ANSWER_TIME.as_secs() < CHANGE_TIME.as_secs());
