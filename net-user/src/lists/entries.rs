@@ -255,3 +255,140 @@ pub fn later(a: Expiry, b: Expiry) -> Expiry {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::lists::text::parse_prefix;
+
+    /// Prefixes of both families in few places, so that they meet.
+    fn near() -> impl Strategy<Value = Prefix> {
+        let v4 = (0u8..4, 0u8..4, 8u8..=32).prop_map(|(a, b, len)| {
+            Prefix {
+                len: 32,
+                ..v4(u32::from_be_bytes([10, a, 0, b]))
+            }
+            .first(len)
+        });
+        let v6 = (0u64..4, 0u64..4, 16u8..=128).prop_map(|(a, b, len)| {
+            let whole = Prefix {
+                version: Version::V6,
+                high: 0x2001_0db8 << 32 | a,
+                low: b,
+                len: 128,
+            };
+            whole.first(len)
+        });
+        prop_oneof![v4, v6]
+    }
+
+    fn v4(bits: u32) -> Prefix {
+        Prefix {
+            version: Version::V4,
+            high: 0,
+            low: bits.into(),
+            len: 32,
+        }
+    }
+
+    fn whole(prefix: Prefix) -> Prefix {
+        Prefix {
+            len: if prefix.version == Version::V4 {
+                32
+            } else {
+                128
+            },
+            ..prefix
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Adding, deleting, replacing and sweeping: what covers an address is what a plain list of entries says.
+        #[test]
+        fn entries_agree_with_a_naive_model(
+            changes in proptest::collection::vec((0u8..8, near(), 0u32..3, proptest::option::of(1u64..6)), 1..60),
+            asked in proptest::collection::vec(near(), 1..30),
+        ) {
+            let mut entries = Entries::default();
+            let mut model: BTreeMap<(Prefix, u32), Expiry> = BTreeMap::new();
+            let mut now = 0;
+            for (change, prefix, origin, expiry) in changes {
+                let record = Record { expiry, ..Record::default() };
+                match change {
+                    0 => {
+                        let taken = entries.take_origin(origin);
+                        let before = model.len();
+                        model.retain(|key, _| key.1 != origin);
+                        prop_assert_eq!(taken.len(), before - model.len());
+                    }
+                    1 => {
+                        now += 1;
+                        for (prefix, origin) in entries.over(now) {
+                            entries.remove(prefix, origin);
+                        }
+                        model.retain(|_, expiry| expiry.is_none_or(|end| end > now));
+                    }
+                    2 | 3 => {
+                        let gone = entries.remove(prefix, origin).map(|record| record.expiry);
+                        prop_assert_eq!(gone, model.remove(&(prefix, origin)));
+                    }
+                    _ => {
+                        let old = entries.insert(prefix, origin, record).map(|record| record.expiry);
+                        prop_assert_eq!(old, model.insert((prefix, origin), expiry));
+                    }
+                }
+            }
+            prop_assert_eq!(entries.len(), model.len());
+            for origin in 0..3 {
+                prop_assert_eq!(entries.count(origin), model.keys().filter(|key| key.1 == origin).count());
+            }
+            for now in now..8 {
+                for &asked in asked.iter().chain(model.keys().map(|(prefix, _)| prefix)) {
+                    let address = whole(asked);
+                    let covers = |prefix: Prefix, other| prefix.covers(other);
+                    let live = |(key, expiry): (&(Prefix, u32), &Expiry)| {
+                        expiry.is_none_or(|end| end > now).then_some(*key)
+                    };
+                    let mut expected: Vec<_> = model.iter().filter_map(live).filter(|key| covers(key.0, address)).collect();
+                    expected.sort_by_key(|(prefix, origin)| (std::cmp::Reverse(prefix.len), *origin));
+                    let found: Vec<_> = entries.covering(address, now).map(|(prefix, origin, _)| (prefix, origin)).collect();
+                    prop_assert_eq!(&found, &expected);
+                    prop_assert_eq!(entries.longest(address, now), expected.first().map(|key| key.0));
+                }
+            }
+            // Pages are in order, and none of them leaves anything out.
+            let mut behind = None;
+            for key in model.keys() {
+                let next = entries.behind(behind).next().map(|(prefix, origin, _)| (prefix, origin));
+                prop_assert_eq!(next, Some(*key));
+                behind = next;
+            }
+            prop_assert!(entries.behind(behind).next().is_none());
+        }
+    }
+
+    #[test]
+    fn a_whole_prefix_is_covered_by_shorter_ones_only() {
+        let mut entries = Entries::default();
+        let prefix = |text| parse_prefix(text).unwrap();
+        for text in ["10.0.0.0/8", "10.1.2.0/24", "10.1.2.3"] {
+            entries.insert(prefix(text), 0, Record::default());
+        }
+        let found = |text| -> Vec<_> {
+            entries
+                .covering(prefix(text), 0)
+                .map(|found| found.0)
+                .collect()
+        };
+        assert_eq!(
+            found("10.1.2.0/24"),
+            [prefix("10.1.2.0/24"), prefix("10.0.0.0/8")]
+        );
+        assert_eq!(found("10.1.0.0/16"), [prefix("10.0.0.0/8")]);
+        assert_eq!(found("0.0.0.0/0"), []);
+    }
+}

@@ -318,6 +318,8 @@ pub fn show(prefix: Prefix) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -355,6 +357,53 @@ mod tests {
     }
 
     #[test]
+    fn an_end_is_a_time_of_day() {
+        let now = Duration::from_secs(1000);
+        let read = |line| entry(line, now).unwrap();
+        let left = read("192.0.2.1 @1060 scan").unwrap();
+        assert_eq!(
+            (left.ttl, left.reason.as_str()),
+            (Some(Duration::from_secs(60)), "scan")
+        );
+        assert_eq!(read("192.0.2.1 @1000 scan"), None, "over already");
+        assert_eq!(read("192.0.2.1 - 3 strikes").unwrap().reason, "3 strikes");
+        let mut reader = Reader::default();
+        reader.push(b"192.0.2.1 @1 x\n192.0.2.2\n").unwrap();
+        assert_eq!((reader.ended, reader.len()), (1, 1));
+    }
+
+    proptest! {
+        /// What is saved is read again as it was, in pieces of any size.
+        #[test]
+        fn a_line_is_read_as_it_was_written(
+            lines in proptest::collection::vec((any::<u32>(), 0u8..=32, proptest::option::of(2_000_000_000u64..4_000_000_000), "[-@ a-z0-9éß]{0,12}"), 0..20),
+            size in 1usize..80,
+        ) {
+            let mut text = String::new();
+            let mut written = Vec::new();
+            for (address, len, end, reason) in lines {
+                let prefix = whole(IpAddr::V4(address.into())).first(len);
+                text += &line(prefix, end, reason.trim());
+                written.push((prefix, end.is_some(), reason.trim().to_owned()));
+            }
+            let mut reader = Reader::default();
+            for piece in text.as_bytes().chunks(size) {
+                reader.push(piece).unwrap();
+            }
+            let read = reader.finish().unwrap().into_iter();
+            let read: Vec<_> = read.map(|e| (e.prefix, e.ttl.is_some(), e.reason)).collect();
+            prop_assert_eq!(read, written);
+        }
+
+        /// Whatever comes is read or refused.
+        #[test]
+        fn any_octets_are_read_or_refused(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut reader = Reader::default();
+            let _ = reader.push(&octets).and_then(|()| reader.finish().map(drop));
+        }
+    }
+
+    #[test]
     fn the_first_bad_line_is_named() {
         for (text, line, part) in [
             ("192.0.2.1\n\n# x\nexample.org\n!", 4, "no IP address"),
@@ -367,6 +416,15 @@ mod tests {
             ("192.0.2.1 0s", 1, "0"),
             ("192.0.2", 1, "no IP address"),
             ("/24", 1, "no IP address"),
+            ("192.0.2.1 @soon", 1, "seconds since 1970"),
+            ("::ffff:192.0.2.1", 1, "write 192.0.2.1"),
+            ("192.0.2.1 a\u{1b}[2Jb", 1, "control characters"),
+            (&format!("192.0.2.1 {}", "x".repeat(201)), 1, "at most 200"),
+            (
+                &format!("192.0.2.1 # {}", "x".repeat(1024)),
+                1,
+                "1024 octets",
+            ),
         ] {
             let bad = parse(text).expect_err(text);
             assert_eq!(bad.line, line, "{text}: {bad}");
