@@ -1,5 +1,6 @@
 //! `netmoat block` and `netmoat allow`
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use procfs::process::Process;
 use serde::Serialize;
 
 use super::output::{Output, Tone, age, plural, size, table, tone};
@@ -161,9 +163,26 @@ fn name(text: &str) -> Result<String, String> {
     check_name(text).map(|()| text.to_owned())
 }
 
-/// From where we are connected, if the shell was told (and sudo kept it).
+/// What sshd tells the shells that it starts.
+const SSH_CONNECTION: &str = "SSH_CONNECTION";
+/// Shells, sudo and scripts between us and sshd.
+const MAX_ANCESTORS: usize = 32;
+
+/// From where we are connected. sudo drops what tells it, and the shell before it still has it.
 fn ssh_peer() -> Option<IpAddr> {
-    peer_of(&std::env::var("SSH_CONNECTION").ok()?)
+    if let Ok(connection) = std::env::var(SSH_CONNECTION) {
+        return peer_of(&connection);
+    }
+    let mut process = Process::myself().ok()?;
+    for _ in 0..MAX_ANCESTORS {
+        process = Process::new(process.stat().ok()?.ppid).ok()?;
+        if let Ok(environment) = process.environ()
+            && let Some(connection) = environment.get(OsStr::new(SSH_CONNECTION))
+        {
+            return peer_of(connection.to_str()?);
+        }
+    }
+    None
 }
 
 /// The client's address is the first word; a link-local one may name its interface.
