@@ -59,7 +59,7 @@ impl Client {
         if let Some(after) = &query.after {
             path += &format!("&after={after}");
         }
-        self.request(Method::GET, &path, &()).await
+        self.get(&path).await
     }
 
     /// `GET /v1/lists/find`
@@ -68,12 +68,12 @@ impl Client {
         if let Some(name) = &query.name {
             path += &format!("&name={name}");
         }
-        self.request(Method::GET, &path, &()).await
+        self.get(&path).await
     }
 
     /// `GET /v1/lists/names`
     pub async fn list_names(&self) -> Result<ListNames, ClientError> {
-        self.request(Method::GET, "/v1/lists/names", &()).await
+        self.get("/v1/lists/names").await
     }
 
     /// `POST /v1/lists/import`; `sent` tells how many octets have left.
@@ -101,6 +101,12 @@ impl Client {
         });
         let body = BodyExt::boxed(StreamBody::new(Box::pin(pieces)));
         self.send(Method::POST, &path, body, PATIENCE).await
+    }
+
+    /// Waits for the changes before it.
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let body = Full::new(Bytes::new()).boxed();
+        self.send(Method::GET, path, body, PATIENCE).await
     }
 
     async fn change<T: DeserializeOwned>(

@@ -35,7 +35,7 @@ const MAX_CHANGE: usize = 4 << 20;
 const MAX_IMPORT: usize = MAX_LIST_ENTRIES as usize * 128;
 /// Imports at one time; each holds a list in memory.
 const IMPORTS: usize = 1;
-/// How long a change may take: those before it may be large, and on a slow disk.
+/// How long an answer may take: the changes before it may be large, and on a slow disk.
 const CHANGE_TIME: Duration = Duration::from_secs(120);
 /// Whoever imports may think no longer between two pieces.
 const PIECE_TIME: Duration = Duration::from_secs(10);
@@ -48,7 +48,9 @@ pub(super) fn router() -> Router<Agent> {
             "/v1/lists/names",
             get(async |State(agent): State<Agent>| {
                 agent
-                    .ask(|reply| Request::Lists(ListRequest::Names(reply)))
+                    .ask_within(CHANGE_TIME, |reply| {
+                        Request::Lists(ListRequest::Names(reply))
+                    })
                     .await
             }),
         )
@@ -112,7 +114,9 @@ async fn page(State(agent): State<Agent>, uri: Uri) -> Result<Response, Answer> 
         after: query.owned("after"),
     };
     agent
-        .ask(|reply| Request::Lists(ListRequest::Page(query, reply)))
+        .ask_within(CHANGE_TIME, |reply| {
+            Request::Lists(ListRequest::Page(query, reply))
+        })
         .await
 }
 
@@ -123,7 +127,9 @@ async fn find(State(agent): State<Agent>, uri: Uri) -> Result<Response, Answer> 
         name: query.owned("name"),
     };
     agent
-        .ask(|reply| Request::Lists(ListRequest::Find(query, reply)))
+        .ask_within(CHANGE_TIME, |reply| {
+            Request::Lists(ListRequest::Find(query, reply))
+        })
         .await
 }
 
