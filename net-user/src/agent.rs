@@ -2,6 +2,7 @@
 //! socket.
 
 mod guards;
+mod lists;
 mod neighbors;
 
 use std::{
@@ -158,6 +159,7 @@ pub async fn run(config: Config) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     agent.drain().await;
     agent.close_neighbors();
+    agent.close_lists();
     let _ = stop.send(true);
     server.await.context("the control server failed")?;
     info!(
@@ -253,6 +255,7 @@ struct Agent {
     gateways: neighbors::Gateways,
     guards: guards::Guards,
     neighbors: NeighborWatch,
+    lists: lists::ListWorker,
     slots: Slots,
     compiled: Compiled,
     renewal: Option<Renewal>,
@@ -315,6 +318,7 @@ impl Agent {
         let wanted = wanted.collect::<Result<Vec<_>>>()?;
         let facts = read_facts(&links, &all, &wanted).await?;
         let (neighbors, kept) = neighbors::start(&config, &wanted)?;
+        let lists = lists::ListWorker::start(&mut ebpf, &config)?;
         let mut agent = Self {
             config,
             started: Instant::now(),
@@ -330,6 +334,7 @@ impl Agent {
             gateways: neighbors::Gateways::default(),
             guards: guards::Guards::new()?,
             neighbors,
+            lists,
             slots: Slots::default(),
             compiled: Compiled::default(),
             renewal: None,
@@ -339,6 +344,7 @@ impl Agent {
         };
         agent.note("neighbor state", kept);
         agent.note_lost_pins();
+        agent.note_lists();
         agent.try_refresh_listeners()?;
         agent.refresh_neighbors(&all)?;
         agent
@@ -433,6 +439,7 @@ impl Agent {
         self.note("interfaces", result);
         let sampled = self.sample_cookies();
         self.note("statistics", sampled);
+        self.note_lists();
         self.refresh_listeners();
     }
 
@@ -598,6 +605,7 @@ impl Agent {
                     }),
                 );
             }
+            Request::Lists(request) => self.answer_of_lists(request),
             request => self.answer_of_neighbors(request),
         }
     }
@@ -645,6 +653,7 @@ impl Agent {
             keys_age_s: self.keys.since.elapsed().as_secs(),
             neighbors: self.neighbors.glance(crate::neighbor::Now::read()?),
             guards: self.guards_at_a_glance()?,
+            lists: self.glance_at_lists()?,
         })
     }
 

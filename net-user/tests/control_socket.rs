@@ -91,6 +91,7 @@ fn answer(request: Request) {
                 keys_age_s: 5,
                 neighbors: NeighborsAtAGlance::default(),
                 guards: GuardsAtAGlance::default(),
+                lists: Default::default(),
             }));
         }
         Request::Counters(reply) => {
@@ -177,6 +178,8 @@ fn answer(request: Request) {
         Request::Events { after, reply } => {
             let _ = reply.send(Ok(events(1, 3, after)));
         }
+        // In control_lists.rs.
+        Request::Lists(_) => {}
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Output},
+    process::{Command, ExitStatus, Output, Stdio},
     thread,
     time::Duration,
 };
@@ -165,6 +166,33 @@ impl Agent {
     /// The binary is gone.
     pub fn netmoat(&self, args: &[&str]) -> Result<Output> {
         netmoat(&self.files.binary, &self.socket(), args)
+    }
+
+    /// `netmoat --socket … ARGS` with something on its standard input and in its environment.
+    ///
+    /// # Errors
+    /// The binary is gone, or does not read its input.
+    pub fn netmoat_with(
+        &self,
+        args: &[&str],
+        input: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<Output> {
+        let mut child = Command::new(&self.files.binary)
+            .arg("--socket")
+            .arg(self.socket())
+            .args(args)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        child
+            .stdin
+            .take()
+            .context("no pipe to netmoat")?
+            .write_all(input.as_bytes())?;
+        Ok(child.wait_with_output()?)
     }
 
     /// `netmoat status`.

@@ -12,6 +12,7 @@ pub mod frames;
 pub mod interrupt;
 pub mod lab;
 pub mod link;
+pub mod lists;
 pub mod neighbors;
 pub mod netns;
 pub mod process;

@@ -155,12 +155,18 @@ fn a_shorter_entry_stands_in_when_the_longer_is_over_or_gone() {
             .expect("room");
         expect(lab, "203.0.113.7", Reason::Blocked);
         let found = |lab: &Lab| {
-            let found = lab.lists.find(List::Block, [203, 0, 113, 7].into(), now);
+            let found = lab
+                .lists
+                .find(List::Block, whole([203, 0, 113, 7].into()), now);
             found.into_iter().map(|l| l.reason).collect::<Vec<_>>()
         };
         assert_eq!(found(lab), ["lasting"]);
         add(lab, List::Block, "203.0.113.7 1h short-lived");
-        assert_eq!(found(lab), ["short-lived"], "the longest prefix wins");
+        assert_eq!(
+            found(lab),
+            ["short-lived", "lasting"],
+            "the longest prefix first"
+        );
         // From temporary to lasting and back: listed all the time.
         for entry in [
             "203.0.113.7",
@@ -349,6 +355,18 @@ fn what_the_program_drops_is_what_a_naive_model_of_the_lists_would() {
                 let (some, rest) = listed.split_at(count / 2);
                 lab.lists.replace(list, "test", some, now).expect("room");
                 lab.lists.add(list, "test", rest, now).expect("room");
+                // The same and others under another name, over by now unless the first is not.
+                let over = listed.iter().step_by(3).map(|entry| Entry {
+                    prefix: entry.prefix.first(entry.prefix.len - round % 2),
+                    ttl: Some(Duration::from_secs(1)),
+                    reason: String::new(),
+                });
+                let (over, then) = (over.collect::<Vec<_>>(), now - 2 * SECOND_NS);
+                lab.lists.replace(list, "over", &[], then).expect("room");
+                lab.lists.add(list, "over", &over, then).expect("room");
+                if round % 3 == 0 {
+                    lab.lists.sweep(now).expect("memory");
+                }
                 let gone: Vec<_> = listed.iter().step_by(5).map(|e| e.prefix).collect();
                 lab.lists.remove(list, "test", &gone).expect("room");
                 let model = &mut models[list.number() as usize];

@@ -69,6 +69,11 @@ impl Gateways {
         }
     }
 
+    /// Their addresses.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.known.iter().map(|&(_, address)| address)
+    }
+
     /// Waits for what is being read. Cancel safe.
     pub(super) async fn read(&mut self) -> Result<NextHops> {
         let Some(reading) = &mut self.reading else {

@@ -159,6 +159,15 @@ fn summary(config: &Config) -> String {
             config.state_dir.display().to_string(),
         ),
     ];
+    let lists = &config.lists;
+    rows.push((
+        "lists".to_owned(),
+        format!(
+            "{} allowed, {} blocked",
+            lists.allow.len(),
+            lists.block.len()
+        ),
+    ));
     rows.extend(neighbors(&config.neighbors).map(|(name, value)| (name.to_owned(), value)));
     rows.extend(guards(&config.guards));
     let policies = std::iter::once(("every other port".to_owned(), &syn.default));

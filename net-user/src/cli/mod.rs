@@ -6,6 +6,7 @@ mod events;
 mod explain;
 mod failure;
 mod key;
+mod list;
 mod log;
 mod mode;
 mod neighbor;
@@ -24,6 +25,7 @@ use output::{Format, Output};
 
 use crate::config::{self, DEFAULT_SOCKET, Mode, Overrides, XdpMode};
 use crate::control::client::Client;
+use crate::lists::List;
 
 const EXIT_CODES: &str =
     "Exit codes: 0 ok, 1 error, 2 usage, 3 degraded or drift, 4 permission or unsupported.";
@@ -105,6 +107,12 @@ enum Command {
     /// The neighbours that are held to their link-layer addresses
     #[command(subcommand)]
     Neighbor(neighbor::Command),
+    /// Sources that are dropped
+    #[command(subcommand)]
+    Block(list::Command),
+    /// Sources that always pass, whatever blocks them
+    #[command(subcommand)]
+    Allow(list::Command),
     /// What happened: forged claims, moves, new stations
     #[command(after_help = events::EXAMPLES)]
     Events {
@@ -188,6 +196,8 @@ impl Cli {
                 key::rotate(&global.client(), &out, force)
             }
             Command::Neighbor(command) => neighbor::run(&global.client(), &out, command),
+            Command::Block(command) => list::run(&global.client(), &out, List::Block, command),
+            Command::Allow(command) => list::run(&global.client(), &out, List::Allow, command),
             Command::Events { follow, after } => {
                 events::events(&global.client(), &out, follow, after)
             }

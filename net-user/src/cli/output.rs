@@ -115,6 +115,15 @@ pub(super) fn plural(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
+/// Octets as operators read them.
+pub(super) fn size(octets: u64) -> String {
+    match octets {
+        0..10_240 => plural(octets, "octet"),
+        10_240..10_485_760 => format!("{} KiB", octets >> 10),
+        _ => format!("{} MiB", octets >> 20),
+    }
+}
+
 /// Seconds as operators read them.
 pub(super) fn age(seconds: u64) -> String {
     crate::config::HumanDuration::new(std::time::Duration::from_secs(seconds))

@@ -1,11 +1,12 @@
 //! `netmoat status`
 
 use super::neighbor::guard;
-use super::output::{Output, Tone, age, plural, table, tone};
+use super::output::{Output, Tone, age, plural, size, table, tone};
 use super::{Code, Failure, block_on};
 use crate::config::guards::ReversePath;
 use crate::config::{Mode, XdpMode};
 use crate::control::client::Client;
+use crate::control::lists::ListsAtAGlance;
 use crate::control::protocol::{
     ALERTS_OF_S, GuardsAtAGlance, Health, NeighborsAtAGlance, SourcesAtAGlance, Status,
 };
@@ -75,6 +76,7 @@ pub(super) fn human(status: &Status) -> String {
     };
     text += &neighbors(&status.neighbors);
     text += &guards(&status.guards);
+    text += &lists(&status.lists);
     text += &format!("Cookie key       in use for {}\n", age(status.keys_age_s));
     text += &format!(
         "Agent            netmoat {}, pid {}, up {}\n\n",
@@ -107,6 +109,37 @@ pub(super) fn human(status: &Status) -> String {
         &[1, 3, 4, 5],
         rows,
     )
+}
+
+fn lists(glance: &ListsAtAGlance) -> String {
+    let mut text = format!(
+        "Lists            {} allowed, {} blocked",
+        glance.allowed, glance.blocked
+    );
+    if glance.allowed + glance.blocked > 0 {
+        let most = glance.allowed.max(glance.blocked);
+        text += &format!(
+            " ({} of {} places, {} of the kernel's memory)",
+            percent(most, glance.capacity),
+            glance.capacity,
+            size(glance.kernel_memory)
+        );
+    }
+    if glance.drops > 0 {
+        text += &format!(", {} dropped", plural(glance.drops, "packet"));
+    }
+    if glance.building {
+        text += ", an import is being built";
+    }
+    text + "\n"
+}
+
+/// A share in words; some is never none.
+fn percent(part: u64, whole: u64) -> String {
+    match (part * 100).checked_div(whole) {
+        None | Some(0) => "under 1 %".to_owned(),
+        Some(percent) => format!("{percent} %"),
+    }
 }
 
 /// What an operator needs to know of them first.

@@ -49,6 +49,16 @@ fn usage_errors_exit_with_2() {
         &["netmoat", "neighbor", "pin", "192.0.2.1", "02:00"],
         &["netmoat", "neighbor", "pin", "192.0.2.1", "--vlan", "4095"],
         &["netmoat", "neighbor", "unpin"],
+        &["netmoat", "block"],
+        &["netmoat", "block", "add"],
+        &["netmoat", "block", "add", "192.0.2.1/24"],
+        &["netmoat", "block", "add", "192.0.2.1", "--for", "soon"],
+        &["netmoat", "block", "add", "192.0.2.1", "--for", "0s"],
+        &["netmoat", "block", "add", "192.0.2.1", "--reason", "a # b"],
+        &["netmoat", "block", "add", "192.0.2.1", "--list", "../x"],
+        &["netmoat", "allow", "del"],
+        &["netmoat", "allow", "list", "192.0.2.1", "--names"],
+        &["netmoat", "block", "import"],
         &["netmoat", "events", "--after", "-1"],
         &["netmoat"],
     ] {
@@ -137,6 +147,7 @@ fn status() -> Status {
         keys_age_s: 60,
         neighbors: NeighborsAtAGlance::default(),
         guards: GuardsAtAGlance::default(),
+        lists: crate::control::lists::ListsAtAGlance::default(),
     }
 }
 
@@ -170,6 +181,7 @@ fn status_shows_every_interface() {
          Neighbours       0 protected, ARP guard observing, NDP guard observing, RA guard off\n\
          Guards           IP observing, ICMP observing, UDP observing, TCP observing\n\
          Known sources    0 proven, 0 asked, 0 steady; the table is 0 % full\n\
+         Lists            0 allowed, 0 blocked\n\
          Cookie key       in use for 1m\n\
          Agent            netmoat 0.1.0, pid 7, up 1h1m1s\n\
          \n\

@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod guards;
+pub mod lists;
 pub mod neighbor;
 pub mod raw;
 pub mod resolve;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
 pub use guards::GuardPolicy;
+pub use lists::ListPolicy;
 pub use neighbor::parse_mac;
 pub use units::{HumanDuration, Rate, UnitError};
 
@@ -51,7 +53,9 @@ pub struct Config {
     pub neighbors: NeighborPolicy,
     /// IP, ICMP, UDP and TCP without a listener.
     pub guards: GuardPolicy,
-    /// Directory of what outlives the agent: learned and pinned bindings, their history.
+    /// Block and allow lists.
+    pub lists: ListPolicy,
+    /// Directory of what outlives the agent: learned and pinned bindings, their history, lists.
     pub state_dir: PathBuf,
     /// The file that this came from, if any.
     pub source: Option<PathBuf>,
@@ -247,8 +251,8 @@ impl Config {
     /// not. `overrides` win over either.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
         match path {
-            Some(path) => Self::parse(path, &read_trusted(path)?, overrides),
-            None => match read_trusted(Path::new(DEFAULT_PATH)) {
+            Some(path) => Self::parse(path, &read_trusted(path, MAX_FILE_BYTES)?, overrides),
+            None => match read_trusted(Path::new(DEFAULT_PATH), MAX_FILE_BYTES) {
                 Ok(text) => Self::parse(Path::new(DEFAULT_PATH), &text, overrides),
                 Err(ConfigError::Read { source, .. })
                     if source.kind() == io::ErrorKind::NotFound =>
@@ -269,8 +273,8 @@ impl Config {
     }
 }
 
-/// Reads a file that, if we are root, nobody else can have written.
-fn read_trusted(path: &Path) -> Result<String, ConfigError> {
+/// Reads a file of less than `max` octets that, if we are root, nobody else can have written.
+fn read_trusted(path: &Path, max: u64) -> Result<String, ConfigError> {
     let read_error = |source| ConfigError::Read {
         path: path.to_owned(),
         source,
@@ -283,7 +287,7 @@ fn read_trusted(path: &Path) -> Result<String, ConfigError> {
         .open(path)
         .map_err(read_error)?;
     let metadata = file.metadata().map_err(read_error)?;
-    if let Some((what, remedy)) = distrust(path, &metadata) {
+    if let Some((what, remedy)) = distrust(path, &metadata, max) {
         return Err(ConfigError::Unsafe {
             path: path.to_owned(),
             what,
@@ -291,26 +295,23 @@ fn read_trusted(path: &Path) -> Result<String, ConfigError> {
         });
     }
     let mut text = String::new();
-    file.take(MAX_FILE_BYTES)
+    file.take(max)
         .read_to_string(&mut text)
         .map_err(read_error)?;
     Ok(text)
 }
 
 /// Why a file is not to be believed, and the remedy.
-fn distrust(path: &Path, metadata: &std::fs::Metadata) -> Option<(String, String)> {
+fn distrust(path: &Path, metadata: &std::fs::Metadata, max: u64) -> Option<(String, String)> {
     if !metadata.is_file() {
         return Some((
             "it is not a regular file".to_owned(),
             "give -c the path of a TOML file".to_owned(),
         ));
     }
-    if metadata.len() >= MAX_FILE_BYTES {
+    if metadata.len() >= max {
         return Some((
-            format!(
-                "it has {} octets, and the limit is {MAX_FILE_BYTES}",
-                metadata.len()
-            ),
+            format!("it has {} octets, and the limit is {max}", metadata.len()),
             "give -c the path of a netmoat config".to_owned(),
         ));
     }

@@ -51,6 +51,9 @@ pub struct RawConfig {
     /// The guard of TCP.
     #[serde(default)]
     pub tcp: guards::RawTcp,
+    /// Block and allow lists.
+    #[serde(default)]
+    pub lists: RawLists,
 }
 
 /// Table `[syn]`.
@@ -156,6 +159,24 @@ pub struct RawNeighbor {
     pub vlan: Option<Spanned<i64>>,
     /// May send router advertisements while the RA guard is on.
     pub router: Option<Spanned<bool>>,
+}
+
+/// Table `[lists]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawLists {
+    /// Allowed sources, each `address[/len] [reason]`.
+    #[serde(default)]
+    pub allow: Vec<Spanned<Text>>,
+    /// Blocked sources, likewise.
+    #[serde(default)]
+    pub block: Vec<Spanned<Text>>,
+    /// Files of allowed sources.
+    #[serde(default)]
+    pub allow_files: Vec<Spanned<Text>>,
+    /// Files of blocked sources.
+    #[serde(default)]
+    pub block_files: Vec<Spanned<Text>>,
 }
 
 /// A text, or a bare number taken as text, so that `budget = 100` meets the error that explains rates and

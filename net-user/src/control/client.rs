@@ -1,9 +1,15 @@
 //! The command line's side of the control socket.
 
+mod lists;
+
+pub use lists::Import;
+
+use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
@@ -63,10 +69,12 @@ pub enum ClientError {
         what: String,
     },
     /// Nothing came.
-    #[error("the agent on {} did not answer within {PATIENCE:?}; its log may say why", socket.display())]
+    #[error("the agent on {} did not answer within {patience:?}; its log may say why", socket.display())]
     Silent {
         /// The socket.
         socket: PathBuf,
+        /// How long it had.
+        patience: Duration,
     },
 }
 
@@ -159,10 +167,29 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
-        let (status, bytes) = timeout(PATIENCE, self.exchange(method, path, body))
+        let body = if method == Method::GET {
+            Bytes::new()
+        } else {
+            serde_json::to_vec(body)
+                .map_err(|e| self.unexpected(e.to_string()))?
+                .into()
+        };
+        let body = Full::new(body).boxed();
+        self.send(method, path, body, PATIENCE).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: BoxBody<Bytes, Infallible>,
+        patience: Duration,
+    ) -> Result<T, ClientError> {
+        let (status, bytes) = timeout(patience, self.exchange(method, path, body))
             .await
             .map_err(|_| ClientError::Silent {
                 socket: self.socket.clone(),
+                patience,
             })??;
         if status != StatusCode::OK {
             let words = match serde_json::from_slice::<Failed>(&bytes) {
@@ -193,7 +220,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: &impl Serialize,
+        body: BoxBody<Bytes, Infallible>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let stream =
             UnixStream::connect(&self.socket)
@@ -211,19 +238,12 @@ impl Client {
             .await
             .map_err(|e| self.unexpected(e.to_string()))?;
         let connection = tokio::spawn(connection);
-        let body = if method == Method::GET {
-            Bytes::new()
-        } else {
-            serde_json::to_vec(body)
-                .map_err(|e| self.unexpected(e.to_string()))?
-                .into()
-        };
         let request = hyper::Request::builder()
             .method(method)
             .uri(path)
             .header(hyper::header::HOST, "netmoat")
             .header(hyper::header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
+            .body(body)
             .map_err(|e| self.unexpected(e.to_string()))?;
         let response = sender
             .send_request(request)

@@ -3,5 +3,6 @@
 
 pub mod bind;
 pub mod client;
+pub mod lists;
 pub mod protocol;
 pub mod server;

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use std::net::IpAddr;
 
+use super::lists::{ListRequest, ListsAtAGlance};
 use crate::config::{GuardMode, Mode, SynMode, XdpMode, guards::ReversePath};
 
 /// Version of the types below, in every answer.
@@ -60,6 +61,8 @@ pub enum Request {
         /// Where the answer goes.
         reply: Reply<Events>,
     },
+    /// `/v1/lists` and what is below
+    Lists(ListRequest),
 }
 
 /// Why the agent did not do what was asked.
@@ -131,6 +134,9 @@ pub struct Status {
     /// The guards of IP, ICMP, UDP and TCP.
     #[serde(default)]
     pub guards: GuardsAtAGlance,
+    /// Block and allow lists.
+    #[serde(default)]
+    pub lists: ListsAtAGlance,
 }
 
 /// What `status` says of neighbours.
@@ -654,6 +660,7 @@ mod tests {
                 },
                 ..Default::default()
             },
+            lists: ListsAtAGlance::default(),
         };
         let expected = json!({
             "version": 1, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
@@ -668,7 +675,9 @@ mod tests {
                         "strays_left_alone": "this host forwards", "stray_attack": false, "own_addresses": 0,
                         "servers": 0,
                         "sources": { "places": 65536, "steady": 0, "asked": 0, "proven": 3, "replaced": 0,
-                                     "refused": 0 } }
+                                     "refused": 0 } },
+            "lists": { "allowed": 0, "blocked": 0, "names": 0, "capacity": 0, "kernel_memory": 0, "drops": 0,
+                       "passes": 0, "building": false }
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);

@@ -1,5 +1,7 @@
 //! The agent's side of the control socket.
 
+mod lists;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,8 @@ const CONNECTIONS: usize = 64;
 const RESERVED: usize = 16;
 /// A connection carries one request and lives no longer than this.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// The same for those who may write, since what they write may be a list of a million.
+const WRITER_TIME: Duration = Duration::from_secs(300);
 /// How long the agent may take to answer; shorter, so that the client is told.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// How long connections may go on after the shutdown was asked for.
@@ -39,11 +43,11 @@ const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
 const MAX_BODY: usize = 4096;
 
 /// What GET reads.
-const READ: &str =
-    "/v1/status, /v1/counters, /v1/queues, /v1/neighbors, /v1/neighbors/audit, /v1/events";
+const READ: &str = "/v1/status, /v1/counters, /v1/queues, /v1/neighbors, /v1/neighbors/audit, /v1/events, /v1/lists, \
+     /v1/lists/find, /v1/lists/names";
 /// What POST changes.
-const WRITE: &str =
-    "/v1/mode, /v1/keys/rotate, /v1/neighbors/pin, /v1/neighbors/unpin, /v1/neighbors/repair";
+const WRITE: &str = "/v1/mode, /v1/keys/rotate, /v1/neighbors/pin, /v1/neighbors/unpin, /v1/neighbors/repair, /v1/lists/add, \
+     /v1/lists/del, /v1/lists/import";
 
 /// Serves the control socket until `shutdown` becomes true (or its sender is gone), then removes it.
 pub async fn serve(
@@ -145,13 +149,15 @@ async fn converse(stream: UnixStream, router: Router, peer: Peer) {
         .keep_alive(false)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(CONNECTION_TIME, connection).await {
+    let time = if peer.may_write() {
+        WRITER_TIME
+    } else {
+        CONNECTION_TIME
+    };
+    match timeout(time, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!("control connection of uid {}: {error}", peer.uid),
-        Err(_) => tracing::debug!(
-            "control connection of uid {} cut after {CONNECTION_TIME:?}",
-            peer.uid
-        ),
+        Err(_) => tracing::debug!("control connection of uid {} cut after {time:?}", peer.uid),
     }
 }
 
@@ -192,6 +198,7 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
         )
         .route("/v1/neighbors/repair", post(repair_neighbors))
         .route("/v1/events", get(events))
+        .merge(lists::router())
         .fallback(async || {
             Answer(
                 StatusCode::NOT_FOUND,
@@ -352,12 +359,20 @@ impl Agent {
         &self,
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<Response, Answer> {
+        self.ask_within(ANSWER_TIME, request).await
+    }
+
+    async fn ask_within<T: Serialize>(
+        &self,
+        time: Duration,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<Response, Answer> {
         let (reply, answer) = oneshot::channel();
         let exchange = async {
             self.0.send(request(reply)).await.ok()?;
             answer.await.ok()
         };
-        match timeout(ANSWER_TIME, exchange).await {
+        match timeout(time, exchange).await {
             Ok(Some(Ok(value))) => Ok(axum::Json(value).into_response()),
             Ok(Some(Err(RequestError::Refused(why)))) => Err(Answer(StatusCode::CONFLICT, why)),
             Ok(Some(Err(RequestError::Failed(why)))) => {
@@ -369,7 +384,7 @@ impl Agent {
             )),
             Err(_) => Err(Answer(
                 StatusCode::GATEWAY_TIMEOUT,
-                format!("the agent did not answer within {ANSWER_TIME:?}; its log may say why"),
+                format!("the agent did not answer within {time:?}; its log may say why"),
             )),
         }
     }

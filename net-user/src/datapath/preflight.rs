@@ -2,6 +2,7 @@
 //! none stops the others.
 
 mod guards;
+mod lists;
 mod neighbors;
 
 use super::load::XDP_PROGRAM;
@@ -157,6 +158,7 @@ pub async fn check(config: &Config) -> Preflight {
     let settings = sysctls(&mut report);
     neighbors::settings(&mut report, config, &network.links);
     neighbors::named(&mut report, config, &network).await;
+    lists::check(&mut report, config, &network).await;
     neighbors::state_dir(&mut report, &config.state_dir);
     guards::guards(&mut report, config, &network).await;
     netfilter(&mut report, config, &network, settings.as_ref()).await;

@@ -11,6 +11,7 @@ pub mod neighbors;
 pub mod netstat;
 pub mod nft;
 pub mod sock_diag;
+pub mod ssh;
 pub mod sysctl;
 
 #[cfg(test)]

@@ -90,6 +90,17 @@ impl ListenSocket {
     }
 }
 
+/// An established TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The address at the other end.
+    pub peer: IpAddr,
+    /// The port here.
+    pub local_port: u16,
+    /// Inode of the socket; 0 while nobody has accepted it.
+    pub inode: u32,
+}
+
 /// A blocking inet_diag handle: call it from a blocking thread.
 ///
 /// Its socket belongs to the network namespace of the thread that opened it. After a failed dump a new
@@ -160,6 +171,19 @@ impl Diag {
             }
         })?;
         Ok(open)
+    }
+
+    /// Every established connection. Walks the hash of all connections.
+    pub fn established(&mut self) -> Result<Vec<Connection>> {
+        let mut connections = Vec::new();
+        self.dump(bit(TcpState::Established), 0, |message, _| {
+            connections.push(Connection {
+                peer: address(message.family, &message.sockid.dst),
+                local_port: message.sockid.sport(),
+                inode: message.inode,
+            });
+        })?;
+        Ok(connections)
     }
 
     /// Dumps the TCP sockets in `states` of both families; the kernel wants a request for each.

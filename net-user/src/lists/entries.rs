@@ -1,6 +1,9 @@
 //! Every entry of every named list of a kind, and which of them a packet meets.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+};
 
 use net_common::{
     lists::{Expiry, Prefix},
@@ -24,7 +27,8 @@ impl Record {
         (self.expiry, self.reason) == (other.expiry, other.reason)
     }
 
-    fn is_over(&self, now: u64) -> bool {
+    /// Whether it is over, at a time in units of [`Expiry`].
+    pub fn is_over(&self, now: u64) -> bool {
         self.expiry.is_some_and(|end| end <= now)
     }
 }
@@ -36,6 +40,8 @@ pub struct Entries {
     /// How many there are of each length, so that only those are looked for.
     v4: BTreeMap<u8, usize>,
     v6: BTreeMap<u8, usize>,
+    /// How many each name has.
+    names: BTreeMap<u32, usize>,
     /// Nothing is over before; it may be too early.
     soonest: Option<u64>,
 }
@@ -53,7 +59,12 @@ impl Entries {
 
     /// How many a name has.
     pub fn count(&self, origin: u32) -> usize {
-        self.records.keys().filter(|key| key.1 == origin).count()
+        self.names.get(&origin).copied().unwrap_or_default()
+    }
+
+    /// Every name that has entries, and how many.
+    pub fn names(&self) -> impl Iterator<Item = (u32, usize)> {
+        self.names.iter().map(|(&origin, &count)| (origin, count))
     }
 
     fn lengths(&mut self, prefix: Prefix) -> &mut BTreeMap<u8, usize> {
@@ -76,6 +87,7 @@ impl Entries {
         let old = self.records.insert((prefix, origin), record);
         if old.is_none() {
             *self.lengths(prefix).entry(prefix.len).or_default() += 1;
+            *self.names.entry(origin).or_default() += 1;
         }
         old
     }
@@ -83,13 +95,8 @@ impl Entries {
     /// Takes one out, and returns it.
     pub fn remove(&mut self, prefix: Prefix, origin: u32) -> Option<Record> {
         let old = self.records.remove(&(prefix, origin))?;
-        let lengths = self.lengths(prefix);
-        if let Some(count) = lengths.get_mut(&prefix.len) {
-            *count -= 1;
-            if *count == 0 {
-                lengths.remove(&prefix.len);
-            }
-        }
+        one_less(self.lengths(prefix), prefix.len);
+        one_less(&mut self.names, origin);
         Some(old)
     }
 
@@ -141,6 +148,24 @@ impl Entries {
             .map(|(key, record)| (key.0, key.1, record))
     }
 
+    /// The entries behind one, in order: all of them without it.
+    pub fn behind(
+        &self,
+        key: Option<(Prefix, u32)>,
+    ) -> impl Iterator<Item = (Prefix, u32, &Record)> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.records
+            .range((from, Bound::Unbounded))
+            .map(|(key, record)| (key.0, key.1, record))
+    }
+
+    /// Gives every entry's reason another number.
+    pub fn renumber_reasons(&mut self, mut number: impl FnMut(u32) -> u32) {
+        for record in self.records.values_mut() {
+            record.reason = number(record.reason);
+        }
+    }
+
     /// Entries that are over.
     pub fn over(&mut self, now: u64) -> Vec<(Prefix, u32)> {
         if self.soonest.is_none_or(|soonest| now < soonest) {
@@ -157,15 +182,31 @@ impl Entries {
 
     /// The longest prefix with a live entry that covers an address.
     pub fn longest(&self, address: Prefix, now: u64) -> Option<Prefix> {
-        let lengths = match address.version {
+        self.covering(address, now)
+            .next()
+            .map(|(prefix, ..)| prefix)
+    }
+
+    /// The live entries that cover an address or a whole prefix, the longest first.
+    pub fn covering(
+        &self,
+        prefix: Prefix,
+        now: u64,
+    ) -> impl Iterator<Item = (Prefix, u32, &Record)> {
+        let lengths = match prefix.version {
             Version::V4 => &self.v4,
             Version::V6 => &self.v6,
         };
         lengths
-            .keys()
+            .range(..=prefix.len)
             .rev()
-            .map(|&len| address.first(len))
-            .find(|&prefix| self.of(prefix).any(|(_, record)| !record.is_over(now)))
+            .flat_map(move |(&len, _)| {
+                let covering = prefix.first(len);
+                let live = self
+                    .of(covering)
+                    .filter(move |(_, record)| !record.is_over(now));
+                live.map(move |(origin, record)| (covering, origin, record))
+            })
     }
 
     /// Whether an entry of up to /24 without an expiry covers an IPv4 /24, given by its number.
@@ -197,10 +238,157 @@ impl Entries {
     }
 }
 
+/// Counts one down, and forgets it at none.
+fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
 /// The later of two ends; never is the latest.
-fn later(a: Expiry, b: Expiry) -> Expiry {
+pub fn later(a: Expiry, b: Expiry) -> Expiry {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.max(b)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::lists::text::parse_prefix;
+
+    /// Prefixes of both families in few places, so that they meet.
+    fn near() -> impl Strategy<Value = Prefix> {
+        let v4 = (0u8..4, 0u8..4, 8u8..=32).prop_map(|(a, b, len)| {
+            Prefix {
+                len: 32,
+                ..v4(u32::from_be_bytes([10, a, 0, b]))
+            }
+            .first(len)
+        });
+        let v6 = (0u64..4, 0u64..4, 16u8..=128).prop_map(|(a, b, len)| {
+            let whole = Prefix {
+                version: Version::V6,
+                high: 0x2001_0db8 << 32 | a,
+                low: b,
+                len: 128,
+            };
+            whole.first(len)
+        });
+        prop_oneof![v4, v6]
+    }
+
+    fn v4(bits: u32) -> Prefix {
+        Prefix {
+            version: Version::V4,
+            high: 0,
+            low: bits.into(),
+            len: 32,
+        }
+    }
+
+    fn whole(prefix: Prefix) -> Prefix {
+        Prefix {
+            len: if prefix.version == Version::V4 {
+                32
+            } else {
+                128
+            },
+            ..prefix
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Adding, deleting, replacing and sweeping: what covers an address is what a plain list of entries says.
+        #[test]
+        fn entries_agree_with_a_naive_model(
+            changes in proptest::collection::vec((0u8..8, near(), 0u32..3, proptest::option::of(1u64..6)), 1..60),
+            asked in proptest::collection::vec(near(), 1..30),
+        ) {
+            let mut entries = Entries::default();
+            let mut model: BTreeMap<(Prefix, u32), Expiry> = BTreeMap::new();
+            let mut now = 0;
+            for (change, prefix, origin, expiry) in changes {
+                let record = Record { expiry, ..Record::default() };
+                match change {
+                    0 => {
+                        let taken = entries.take_origin(origin);
+                        let before = model.len();
+                        model.retain(|key, _| key.1 != origin);
+                        prop_assert_eq!(taken.len(), before - model.len());
+                    }
+                    1 => {
+                        now += 1;
+                        for (prefix, origin) in entries.over(now) {
+                            entries.remove(prefix, origin);
+                        }
+                        model.retain(|_, expiry| expiry.is_none_or(|end| end > now));
+                    }
+                    2 | 3 => {
+                        let gone = entries.remove(prefix, origin).map(|record| record.expiry);
+                        prop_assert_eq!(gone, model.remove(&(prefix, origin)));
+                    }
+                    _ => {
+                        let old = entries.insert(prefix, origin, record).map(|record| record.expiry);
+                        prop_assert_eq!(old, model.insert((prefix, origin), expiry));
+                    }
+                }
+            }
+            prop_assert_eq!(entries.len(), model.len());
+            for origin in 0..3 {
+                prop_assert_eq!(entries.count(origin), model.keys().filter(|key| key.1 == origin).count());
+            }
+            for now in now..8 {
+                for &asked in asked.iter().chain(model.keys().map(|(prefix, _)| prefix)) {
+                    let address = whole(asked);
+                    let covers = |prefix: Prefix, other| prefix.covers(other);
+                    let live = |(key, expiry): (&(Prefix, u32), &Expiry)| {
+                        expiry.is_none_or(|end| end > now).then_some(*key)
+                    };
+                    let mut expected: Vec<_> = model.iter().filter_map(live).filter(|key| covers(key.0, address)).collect();
+                    expected.sort_by_key(|(prefix, origin)| (std::cmp::Reverse(prefix.len), *origin));
+                    let found: Vec<_> = entries.covering(address, now).map(|(prefix, origin, _)| (prefix, origin)).collect();
+                    prop_assert_eq!(&found, &expected);
+                    prop_assert_eq!(entries.longest(address, now), expected.first().map(|key| key.0));
+                }
+            }
+            // Pages are in order, and none of them leaves anything out.
+            let mut behind = None;
+            for key in model.keys() {
+                let next = entries.behind(behind).next().map(|(prefix, origin, _)| (prefix, origin));
+                prop_assert_eq!(next, Some(*key));
+                behind = next;
+            }
+            prop_assert!(entries.behind(behind).next().is_none());
+        }
+    }
+
+    #[test]
+    fn a_whole_prefix_is_covered_by_shorter_ones_only() {
+        let mut entries = Entries::default();
+        let prefix = |text| parse_prefix(text).unwrap();
+        for text in ["10.0.0.0/8", "10.1.2.0/24", "10.1.2.3"] {
+            entries.insert(prefix(text), 0, Record::default());
+        }
+        let found = |text| -> Vec<_> {
+            entries
+                .covering(prefix(text), 0)
+                .map(|found| found.0)
+                .collect()
+        };
+        assert_eq!(
+            found("10.1.2.0/24"),
+            [prefix("10.1.2.0/24"), prefix("10.0.0.0/8")]
+        );
+        assert_eq!(found("10.1.0.0/16"), [prefix("10.0.0.0/8")]);
+        assert_eq!(found("0.0.0.0/0"), []);
     }
 }

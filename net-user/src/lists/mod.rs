@@ -5,14 +5,15 @@
 //! one store: a packet meets all of the old list or all of the new one.
 
 pub mod entries;
+pub mod guard;
 pub mod kernel;
 pub mod memory;
+pub mod store;
 pub mod tables;
 pub mod text;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
     time::Duration,
 };
 
@@ -22,6 +23,7 @@ use net_common::{
 };
 
 use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 use entries::{Entries, Record};
 use kernel::Kernel;
@@ -29,7 +31,8 @@ use tables::{TableError, Tables};
 use text::{Entry, whole};
 
 /// Which list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum List {
     /// Sources that are asked nothing.
     Allow,
@@ -38,6 +41,17 @@ pub enum List {
 }
 
 impl List {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Allow, Self::Block];
+
+    /// As commands and files are named.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Block => "block",
+        }
+    }
+
     /// Its number in the maps.
     pub const fn number(self) -> u32 {
         match self {
@@ -45,6 +59,26 @@ impl List {
             Self::Block => BLOCK,
         }
     }
+}
+
+/// The name of what stands in the config: nothing else may be listed under it.
+pub const CONFIG: &str = "config";
+/// Most names at one time: each is a file, and a line of `netmoat block list --names`.
+pub const MAX_NAMES: usize = 1_000;
+
+/// Whether a list can be called so.
+///
+/// # Errors
+/// What is wrong, and what to write instead.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if (1..=64).contains(&name.len()) && name.chars().all(fits) && !name.starts_with('.') {
+        return Ok(());
+    }
+    Err(format!(
+        "`{}` is no name of a list: write 1 to 64 letters, digits, `-`, `_` or `.`, not a `.` first",
+        name.escape_debug()
+    ))
 }
 
 /// What a change came to, in different prefixes.
@@ -56,6 +90,22 @@ pub struct Changed {
     pub updated: usize,
     /// Under this name no more.
     pub removed: usize,
+}
+
+/// What adding one entry comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It was not on the list.
+    Added,
+    /// It was, with another end or reason.
+    Updated,
+    /// It was, just so.
+    Unchanged,
+    /// It is no more.
+    Removed,
+    /// It was not on the list.
+    Missing,
 }
 
 /// An entry as it is reported.
@@ -104,8 +154,13 @@ impl Names {
         number
     }
 
-    fn text(&self, number: u32) -> String {
-        self.texts.get(number as usize).cloned().unwrap_or_default()
+    fn text(&self, number: u32) -> &str {
+        self.texts.get(number as usize).map_or("", String::as_str)
+    }
+
+    /// The number of a text that is known.
+    fn known(&self, text: &str) -> Option<u32> {
+        self.numbers.get(text).copied()
     }
 }
 
@@ -120,7 +175,7 @@ pub fn now_ns() -> std::io::Result<u64> {
 }
 
 /// The last moment of an entry.
-fn expiry(ttl: Option<Duration>, now_ns: u64) -> Expiry {
+pub fn expiry(ttl: Option<Duration>, now_ns: u64) -> Expiry {
     ttl.map(|ttl| {
         let end = u128::from(now_ns) + ttl.as_nanos();
         // Rounded up: an entry lives no shorter than it was told. 2^48 units are nine thousand years.
@@ -292,6 +347,10 @@ impl Lists {
                 (None, None) => {}
             }
         }
+        if entries.is_empty() {
+            // An empty list costs the data path nothing, and no memory.
+            return self.build(list, Entries::default());
+        }
         self.kernel.show(list.number(), tables)?;
         Ok(())
     }
@@ -303,6 +362,13 @@ impl Lists {
         }
         let compacts = list == List::Block;
         let probe = Tables::new(0, compacts, 0)?;
+        let at = list.number() as usize;
+        if next.is_empty() {
+            self.kernel.turn(list.number(), None)?;
+            self.tables[at] = probe;
+            self.entries[at] = next;
+            return Ok(());
+        }
         let mut general = next
             .all()
             .filter(|&(prefix, expiry)| !probe.is_compact(prefix, expiry))
@@ -322,9 +388,7 @@ impl Lists {
                 Err(error) => return Err(error),
             }
         };
-        self.kernel
-            .turn(list.number(), (!next.is_empty()).then_some(&tables))?;
-        let at = list.number() as usize;
+        self.kernel.turn(list.number(), Some(&tables))?;
         self.tables[at] = tables;
         self.entries[at] = next;
         Ok(())
@@ -352,6 +416,7 @@ impl Lists {
                 self.follow(list, &touched)?;
             }
         }
+        self.prune_reasons();
         Ok(swept)
     }
 
@@ -373,35 +438,121 @@ impl Lists {
         Ok(())
     }
 
-    /// The entries that list an address: the longest prefix, once for each name that has it.
-    pub fn find(&self, list: List, address: IpAddr, now_ns: u64) -> Vec<Listed> {
-        let entries = &self.entries[list.number() as usize];
-        let found = entries.longest(whole(address), now_ns >> EXPIRY_SHIFT);
-        let of = |prefix| {
-            entries
-                .of(prefix)
-                .map(move |(origin, r)| (prefix, origin, r))
-        };
-        found
-            .into_iter()
-            .flat_map(of)
+    /// The entries that list an address, or a whole prefix, with the longest first, which is the one that counts.
+    pub fn find(&self, list: List, prefix: Prefix, now_ns: u64) -> Vec<Listed> {
+        self.entries[list.number() as usize]
+            .covering(prefix, now_ns >> EXPIRY_SHIFT)
             .map(|(prefix, origin, record)| self.listed(prefix, origin, record, now_ns))
             .collect()
     }
 
     /// All entries of a list, in the order of their addresses.
     pub fn iter(&self, list: List, now_ns: u64) -> impl Iterator<Item = Listed> {
+        self.page(list, None, None, now_ns)
+    }
+
+    /// The live entries of a list, or of a name, behind one; in the order of their addresses.
+    pub fn page(
+        &self,
+        list: List,
+        name: Option<&str>,
+        behind: Option<(Prefix, &str)>,
+        now_ns: u64,
+    ) -> impl Iterator<Item = Listed> {
+        let now = now_ns >> EXPIRY_SHIFT;
+        // A name that nobody has lists nothing.
+        let origin = name.map(|name| self.origins.known(name));
+        let key = behind.map(|(prefix, name)| {
+            // Of a name that is gone in between, the next prefix is behind.
+            (prefix, self.origins.known(name).unwrap_or(u32::MAX))
+        });
         self.entries[list.number() as usize]
-            .iter()
+            .behind(key)
+            .filter(move |(_, of, record)| {
+                origin.is_none_or(|origin| origin == Some(*of)) && !record.is_over(now)
+            })
             .map(move |(prefix, origin, record)| self.listed(prefix, origin, record, now_ns))
+    }
+
+    /// Every name of a list, and how many entries it has.
+    pub fn names(&self, list: List) -> impl Iterator<Item = (&str, usize)> {
+        self.entries[list.number() as usize]
+            .names()
+            .map(|(origin, count)| (self.origins.text(origin), count))
+    }
+
+    /// How many entries a name has.
+    pub fn count(&self, list: List, name: &str) -> usize {
+        let entries = &self.entries[list.number() as usize];
+        self.origins
+            .known(name)
+            .map_or(0, |origin| entries.count(origin))
+    }
+
+    /// How many entries a list has.
+    pub fn len(&self, list: List) -> usize {
+        self.entries[list.number() as usize].len()
+    }
+
+    /// Whether nothing is listed at all.
+    pub fn is_empty(&self) -> bool {
+        self.entries.iter().all(Entries::is_empty)
+    }
+
+    /// What [`Self::add`] would make of an entry.
+    pub fn outcome(&self, list: List, name: &str, entry: &Entry, now_ns: u64) -> Outcome {
+        let entries = &self.entries[list.number() as usize];
+        let origin = self.origins.known(name);
+        match origin.and_then(|origin| entries.get(entry.prefix, origin)) {
+            None => Outcome::Added,
+            Some(old)
+                if old.expiry == expiry(entry.ttl, now_ns)
+                    && self.reasons.text(old.reason) == entry.reason =>
+            {
+                Outcome::Unchanged
+            }
+            Some(_) => Outcome::Updated,
+        }
+    }
+
+    /// The names under which a prefix is listed.
+    pub fn names_of(&self, list: List, prefix: Prefix) -> Vec<&str> {
+        self.entries[list.number() as usize]
+            .of(prefix)
+            .map(|(origin, _)| self.origins.text(origin))
+            .collect()
+    }
+
+    /// Why a change is not made, see [`guard::refusal`].
+    pub fn refusal(
+        &self,
+        change: &guard::Change<'_>,
+        victims: &[guard::Victim],
+        now_ns: u64,
+    ) -> Option<guard::Refusal> {
+        let origin = self.origins.known(change.name);
+        guard::refusal(&self.entries, origin, change, victims, now_ns)
+    }
+
+    /// Forgets reasons that no entry has any more, once they are many.
+    fn prune_reasons(&mut self) {
+        let entries: usize = self.entries.iter().map(Entries::len).sum();
+        if self.reasons.texts.len() <= 2 * entries + 1024 {
+            return;
+        }
+        let mut kept = Names::default();
+        for entries in &mut self.entries {
+            entries.renumber_reasons(|number| kept.number(self.reasons.text(number)));
+        }
+        self.reasons = kept;
     }
 
     fn listed(&self, prefix: Prefix, origin: u32, record: &Record, now_ns: u64) -> Listed {
         let left = |end: u64| Duration::from_nanos((end << EXPIRY_SHIFT).saturating_sub(now_ns));
         Listed {
             prefix,
-            origin: self.origins.text(origin),
-            reason: self.reasons.text(record.reason),
+            origin: self.origins.text(origin).to_owned(),
+            reason: self.reasons.text(record.reason).to_owned(),
             left: record.expiry.map(left),
             hits: record.hits,
         }

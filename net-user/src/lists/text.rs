@@ -1,6 +1,11 @@
-//! Entries as text, one a line: `address[/len] [ttl] [reason]`, `#` begins a comment.
+//! Entries as text, one a line: `address[/len] [ttl] [reason]`, `#` begins a comment. A time to live is a duration, or
+//! `@` and the end as seconds since 1970, or `-` for none before a reason that would look like one.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
 
 use net_common::{
     lists::Prefix,
@@ -22,55 +27,221 @@ pub struct Entry {
 
 /// The first line that is no entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {what}")]
+#[error("line {line}: {what}{}", shown(.text))]
 pub struct BadLine {
     /// Its number, from 1 on.
     pub line: usize,
     /// What is wrong with it, and what to write instead.
     pub what: String,
+    /// The line, cut to [`MAX_SHOWN`] characters.
+    pub text: String,
 }
 
-/// Reads entries.
+fn shown(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    format!("\n  {}", text.escape_debug())
+}
+
+/// Characters of a line that an error shows.
+const MAX_SHOWN: usize = 120;
+/// Most octets of a line.
+const MAX_LINE: usize = 1024;
+/// Most octets of a reason.
+const MAX_REASON: usize = 200;
+
+/// Reads entries. What ended already is left out.
 ///
 /// # Errors
 /// The first line that is none.
 pub fn parse(text: &str) -> Result<Vec<Entry>, BadLine> {
-    let mut entries = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default().trim();
-        if line.is_empty() {
-            continue;
-        }
-        let entry = entry(line).map_err(|what| BadLine {
-            line: number + 1,
-            what,
-        })?;
-        entries.push(entry);
-    }
-    Ok(entries)
+    let mut reader = Reader::default();
+    reader.push(text.as_bytes())?;
+    reader.finish()
 }
 
-fn entry(line: &str) -> Result<Entry, String> {
+/// Reads entries as they come, in pieces of any size.
+#[derive(Debug)]
+pub struct Reader {
+    entries: Vec<Entry>,
+    /// Lines read.
+    line: usize,
+    /// The begin of the next one.
+    rest: Vec<u8>,
+    /// The time, since 1970.
+    now: Duration,
+    /// Entries that were over already.
+    pub ended: usize,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            entries: Vec::new(),
+            line: 0,
+            rest: Vec::new(),
+            // Before 1970 nothing is over.
+            now: now.unwrap_or_default(),
+            ended: 0,
+        }
+    }
+}
+
+impl Reader {
+    /// Reads the next piece.
+    ///
+    /// # Errors
+    /// The first line that is no entry.
+    pub fn push(&mut self, mut piece: &[u8]) -> Result<(), BadLine> {
+        while let Some(end) = piece.iter().position(|&octet| octet == b'\n') {
+            let (line, rest) = piece.split_at(end);
+            piece = rest.get(1..).unwrap_or_default();
+            if self.rest.is_empty() {
+                self.take(line)?;
+            } else {
+                let mut whole = std::mem::take(&mut self.rest);
+                whole.extend_from_slice(line);
+                self.take(&whole)?;
+            }
+        }
+        self.rest.extend_from_slice(piece);
+        if self.rest.len() > MAX_LINE {
+            let line = std::mem::take(&mut self.rest);
+            self.take(&line)?;
+        }
+        Ok(())
+    }
+
+    /// Entries read so far.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there was none so far.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entries.
+    ///
+    /// # Errors
+    /// The last line has no end and is no entry.
+    pub fn finish(mut self) -> Result<Vec<Entry>, BadLine> {
+        let line = std::mem::take(&mut self.rest);
+        if !line.is_empty() {
+            self.take(&line)?;
+        }
+        Ok(self.entries)
+    }
+
+    fn take(&mut self, line: &[u8]) -> Result<(), BadLine> {
+        self.line += 1;
+        let text = String::from_utf8_lossy(line);
+        let bad = |what| BadLine {
+            line: self.line,
+            what,
+            text: text.trim().chars().take(MAX_SHOWN).collect(),
+        };
+        if line.len() > MAX_LINE {
+            return Err(bad(format!("longer than {MAX_LINE} octets")));
+        }
+        let line = text.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            return Ok(());
+        }
+        match entry(line, self.now).map_err(bad)? {
+            Some(entry) => self.entries.push(entry),
+            None => self.ended += 1,
+        }
+        Ok(())
+    }
+}
+
+/// None if it is over already.
+pub(crate) fn entry(line: &str, now: Duration) -> Result<Option<Entry>, String> {
     let (prefix, rest) = cut(line);
     let prefix = parse_prefix(prefix)?;
     let (word, after) = cut(rest);
     // What begins like a number is meant as a time; reasons begin with a letter.
-    let (ttl, reason) = if word.starts_with(|c: char| c.is_ascii_digit()) {
-        let ttl: HumanDuration = word
+    let (ttl, reason) = if let Some(end) = word.strip_prefix('@') {
+        let end = end
             .parse()
-            .map_err(|e: UnitError| format!("{e} as a time to live: {}", e.remedy))?;
-        (Some(ttl.get()), after)
+            .map_err(|_| format!("{word:?} is no end: write @ and seconds since 1970"))?;
+        let left = Duration::from_secs(end).saturating_sub(now);
+        if left.is_zero() {
+            return Ok(None);
+        }
+        (Some(left), after)
+    } else if word.starts_with(|c: char| c.is_ascii_digit()) {
+        (Some(parse_ttl(word)?), after)
+    } else if word == "-" {
+        (None, after)
     } else {
         (None, rest)
     };
-    if ttl.is_some_and(|ttl| ttl.is_zero()) {
-        return Err("a time to live of 0 lists nothing".to_owned());
-    }
-    Ok(Entry {
+    let reason = reason.replace('\t', " ");
+    check_reason(&reason)?;
+    Ok(Some(Entry {
         prefix,
         ttl,
-        reason: reason.to_owned(),
-    })
+        reason,
+    }))
+}
+
+/// Reads a time to live.
+///
+/// # Errors
+/// What is wrong, and what to write instead.
+pub fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let ttl: HumanDuration = text
+        .parse()
+        .map_err(|e: UnitError| format!("{e} as a time to live: {}", e.remedy))?;
+    if ttl.get().is_zero() {
+        return Err("a time to live of 0 lists nothing".to_owned());
+    }
+    Ok(ttl.get())
+}
+
+/// Whether a reason can stand in a line.
+///
+/// # Errors
+/// What is wrong, and what to write instead.
+pub fn check_reason(reason: &str) -> Result<(), String> {
+    if reason.len() > MAX_REASON {
+        return Err(format!(
+            "the reason has {} octets; write at most {MAX_REASON}",
+            reason.len()
+        ));
+    }
+    if reason.contains(|c: char| c == '#' || c.is_control()) {
+        return Err("a reason has no # and no control characters; leave them out".to_owned());
+    }
+    if reason.trim() != reason {
+        return Err("a reason neither begins nor ends with a space; leave it out".to_owned());
+    }
+    Ok(())
+}
+
+/// An entry as a line, which [`parse`] reads again; `end` is in seconds since 1970.
+pub fn line(prefix: Prefix, end: Option<u64>, reason: &str) -> String {
+    let mut line = show(prefix);
+    match end {
+        // Writing to a String cannot fail.
+        Some(end) => drop(write!(line, " @{end}")),
+        // The reader would take it for a time.
+        None if reason.starts_with(|c: char| c.is_ascii_digit() || c == '@' || c == '-') => {
+            line += " -";
+        }
+        None => {}
+    }
+    if !reason.is_empty() {
+        line.push(' ');
+        line += reason;
+    }
+    line.push('\n');
+    line
 }
 
 /// The first word, and what follows it.
@@ -93,6 +264,13 @@ pub fn parse_prefix(text: &str) -> Result<Prefix, String> {
     let address: IpAddr = address
         .parse()
         .map_err(|_| format!("{address:?} is no IP address"))?;
+    if let IpAddr::V6(v6) = address
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        return Err(format!(
+            "{address} is an IPv4 address in IPv6's notation: write {v4}, with the length that it has there"
+        ));
+    }
     let whole = whole(address);
     let Some(len) = len else {
         return Ok(whole);
@@ -140,6 +318,8 @@ pub fn show(prefix: Prefix) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -177,6 +357,53 @@ mod tests {
     }
 
     #[test]
+    fn an_end_is_a_time_of_day() {
+        let now = Duration::from_secs(1000);
+        let read = |line| entry(line, now).unwrap();
+        let left = read("192.0.2.1 @1060 scan").unwrap();
+        assert_eq!(
+            (left.ttl, left.reason.as_str()),
+            (Some(Duration::from_secs(60)), "scan")
+        );
+        assert_eq!(read("192.0.2.1 @1000 scan"), None, "over already");
+        assert_eq!(read("192.0.2.1 - 3 strikes").unwrap().reason, "3 strikes");
+        let mut reader = Reader::default();
+        reader.push(b"192.0.2.1 @1 x\n192.0.2.2\n").unwrap();
+        assert_eq!((reader.ended, reader.len()), (1, 1));
+    }
+
+    proptest! {
+        /// What is saved is read again as it was, in pieces of any size.
+        #[test]
+        fn a_line_is_read_as_it_was_written(
+            lines in proptest::collection::vec((any::<u32>(), 0u8..=32, proptest::option::of(2_000_000_000u64..4_000_000_000), "[-@ a-z0-9éß]{0,12}"), 0..20),
+            size in 1usize..80,
+        ) {
+            let mut text = String::new();
+            let mut written = Vec::new();
+            for (address, len, end, reason) in lines {
+                let prefix = whole(IpAddr::V4(address.into())).first(len);
+                text += &line(prefix, end, reason.trim());
+                written.push((prefix, end.is_some(), reason.trim().to_owned()));
+            }
+            let mut reader = Reader::default();
+            for piece in text.as_bytes().chunks(size) {
+                reader.push(piece).unwrap();
+            }
+            let read = reader.finish().unwrap().into_iter();
+            let read: Vec<_> = read.map(|e| (e.prefix, e.ttl.is_some(), e.reason)).collect();
+            prop_assert_eq!(read, written);
+        }
+
+        /// Whatever comes is read or refused.
+        #[test]
+        fn any_octets_are_read_or_refused(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut reader = Reader::default();
+            let _ = reader.push(&octets).and_then(|()| reader.finish().map(drop));
+        }
+    }
+
+    #[test]
     fn the_first_bad_line_is_named() {
         for (text, line, part) in [
             ("192.0.2.1\n\n# x\nexample.org\n!", 4, "no IP address"),
@@ -189,6 +416,15 @@ mod tests {
             ("192.0.2.1 0s", 1, "0"),
             ("192.0.2", 1, "no IP address"),
             ("/24", 1, "no IP address"),
+            ("192.0.2.1 @soon", 1, "seconds since 1970"),
+            ("::ffff:192.0.2.1", 1, "write 192.0.2.1"),
+            ("192.0.2.1 a\u{1b}[2Jb", 1, "control characters"),
+            (&format!("192.0.2.1 {}", "x".repeat(201)), 1, "at most 200"),
+            (
+                &format!("192.0.2.1 # {}", "x".repeat(1024)),
+                1,
+                "1024 octets",
+            ),
         ] {
             let bad = parse(text).expect_err(text);
             assert_eq!(bad.line, line, "{text}: {bad}");

@@ -430,7 +430,8 @@ fn check(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn is_ours(metadata: &fs::Metadata) -> bool {
+/// Whether only root or we can have written it.
+pub(crate) fn is_ours(metadata: &fs::Metadata) -> bool {
     [0, nix::unistd::geteuid().as_raw()].contains(&metadata.uid())
 }
 
@@ -450,10 +451,11 @@ fn lock(directory: &Path) -> Result<Flock<File>> {
 }
 
 /// Renames a damaged file, never over another.
-fn put_aside(path: &Path) -> Result<PathBuf> {
+pub(crate) fn put_aside(path: &Path) -> Result<PathBuf> {
+    let file = path.file_name().unwrap_or_default().display();
     let mut names = (1..=MAX_ASIDE).map(|n| match n {
-        1 => path.with_file_name(format!("{FILE}.damaged")),
-        n => path.with_file_name(format!("{FILE}.damaged.{n}")),
+        1 => path.with_file_name(format!("{file}.damaged")),
+        n => path.with_file_name(format!("{file}.damaged.{n}")),
     });
     let free = |name: &PathBuf| {
         fs::symlink_metadata(name).is_err_and(|error| error.kind() == ErrorKind::NotFound)

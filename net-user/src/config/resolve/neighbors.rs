@@ -59,7 +59,7 @@ impl Reader<'_> {
         }
     }
 
-    fn complain(&mut self, span: Range<usize>, (what, remedy): (String, &str)) {
+    pub(super) fn complain(&mut self, span: Range<usize>, (what, remedy): (String, &str)) {
         self.problem(Some(span), what, remedy.to_owned());
     }
 

@@ -1,0 +1,89 @@
+//! Whether the config's lists would lock someone out who must reach this host.
+
+use std::collections::BTreeSet;
+
+use super::{Network, Preflight};
+use crate::{
+    config::Config,
+    host::{links::Links, ssh},
+    lists::{
+        CONFIG, List,
+        entries::{Entries, Record},
+        expiry,
+        guard::{self, Change, Gone, Victim},
+        now_ns,
+    },
+};
+
+/// Entries of the config stand under the only name there is.
+const ORIGIN: u32 = 0;
+
+pub(super) async fn check(report: &mut Preflight, config: &Config, network: &Network) {
+    let lists = &config.lists;
+    if lists.is_empty() {
+        return;
+    }
+    let mut addresses = BTreeSet::new();
+    let mut victims = Vec::new();
+    let mut add = |address: std::net::IpAddr, what| {
+        if !address.is_loopback() && addresses.insert(address) {
+            victims.push(Victim { address, what });
+        }
+    };
+    let gateways = async { Links::open()?.default_gateways().await };
+    match gateways.await {
+        Ok(gateways) => gateways
+            .iter()
+            .for_each(|(_, address)| add(*address, "the default gateway")),
+        Err(error) => report.warning(
+            format!("the default gateways cannot be read, and are not kept from being blocked: {error:#}"),
+            "see that no entry of `block` in [lists] covers them",
+        ),
+    }
+    network
+        .addresses
+        .iter()
+        .for_each(|own| add(own.ip, "an address of this host"));
+    match ssh::peers() {
+        Ok(peers) => peers
+            .iter()
+            .for_each(|peer| add(*peer, "from where someone is connected by SSH")),
+        Err(error) => report.warning(
+            format!(
+                "connections by SSH cannot be read, and are not kept from being blocked: {error:#}"
+            ),
+            "see that no entry of `block` in [lists] covers your address",
+        ),
+    }
+    match refusal(config, &victims) {
+        None => report.ok(format!(
+            "the config's lists allow {} and block {} entries, and lock out nobody who must reach this host",
+            lists.allow.len(),
+            lists.block.len()
+        )),
+        Some(why) => report.error(
+            format!("[lists] in the config: {why}"),
+            "take the entry out of `block` or its file, or name who must get through in `allow`",
+        ),
+    }
+}
+
+fn refusal(config: &Config, victims: &[Victim]) -> Option<String> {
+    let now = now_ns().ok()?;
+    let mut allow = Entries::default();
+    for entry in &config.lists.allow {
+        let record = Record {
+            expiry: expiry(entry.ttl, now),
+            ..Record::default()
+        };
+        allow.insert(entry.prefix, ORIGIN, record);
+    }
+    let change = Change {
+        list: List::Block,
+        name: CONFIG,
+        wanted: &config.lists.block,
+        gone: Gone::All,
+    };
+    guard::refusal(&[allow, Entries::default()], None, &change, victims, now)
+        .map(|refusal| refusal.what)
+}
