@@ -117,7 +117,10 @@ pub fn comes_from_us(
     src: &AddrWords,
     dst: &AddrWords,
 ) -> bool {
+    // On another link the same link-local address is a neighbour's.
+    let link_local = version == Version::V6 && u32::from_be(src[0]) >> 22 == 0xfe80 >> 6;
     settings.flags & GuardSettings::ACCEPT_LOCAL == 0
+        && !link_local
         && is_own(version, src)
         && is_own(version, dst)
 }

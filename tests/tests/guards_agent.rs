@@ -298,6 +298,45 @@ fn open_connections_of_a_source_are_limited_those_from_before_too() {
     assert_sound(&agent);
 }
 
+#[test]
+fn a_link_local_address_may_be_ours_on_one_link_and_a_neighbours_on_another() {
+    let scene = Scene::new();
+    let agent = scene.protect("");
+    let own = || agent.status().unwrap().guards.own_addresses;
+    let before = own();
+    scene
+        .server
+        .ns
+        .ip("addr add fe80::77/64 dev lo nodad\naddr add fe80::1/64 dev eth0 nodad")
+        .unwrap();
+    scene
+        .client
+        .ns
+        .ip("addr add fe80::77/64 dev eth0 nodad")
+        .unwrap();
+    let bound = |host: &Host, address: &str| {
+        let address: std::net::Ipv6Addr = address.parse().unwrap();
+        host.ns.run(|| {
+            let scope = 2;
+            UdpSocket::bind(std::net::SocketAddrV6::new(address, PORT, 0, scope))
+        })
+    };
+    let to = bound(&scene.server, "fe80::1").unwrap();
+    to.set_nonblocking(true).unwrap();
+    let from = bound(&scene.client, "fe80::77").unwrap();
+    let target = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), PORT, 0, 2);
+    wait::until("both addresses to be known", PATIENCE, || {
+        own() == before + 2
+    })
+    .unwrap();
+    wait::until("a datagram", PATIENCE, || {
+        let _ = from.send_to(b"x", target);
+        to.recv_from(&mut [0; 4]).is_ok()
+    })
+    .unwrap();
+    assert_eq!(agent.packets(Reason::SourceOwn).unwrap(), 0);
+}
+
 /// R-UDP-3: the answers of a configured server are not limited; those of others are.
 #[test]
 fn answers_of_named_servers_are_not_limited() {
