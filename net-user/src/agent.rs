@@ -2,6 +2,7 @@
 //! socket.
 
 mod guards;
+mod drops;
 mod neighbors;
 
 use std::{
@@ -87,6 +88,8 @@ pub async fn run(config: Config) -> Result<()> {
     // SAFETY: as above, with `neighbor_events`.
     let mut neighbor_events =
         unsafe { AsyncFd::register(Maps::neighbor_events(&mut agent.ebpf)?)? };
+    // SAFETY: as above, with `drop_events`.
+    let mut drop_events = unsafe { AsyncFd::register(Maps::drop_events(&mut agent.ebpf)?)? };
     #[cfg(feature = "trace")]
     follow_trace(&mut agent.ebpf)?;
     let mut link_changes = links::changes()?;
@@ -122,6 +125,11 @@ pub async fn run(config: Config) -> Result<()> {
             guard = neighbor_events.readable_mut() => {
                 let mut guard = guard?;
                 agent.take_neighbor_events(guard.get_inner_mut());
+                guard.clear_ready();
+            }
+            guard = drop_events.readable_mut() => {
+                let mut guard = guard?;
+                agent.take_drop_events(guard.get_inner_mut());
                 guard.clear_ready();
             }
             Some(()) = link_changes.next() => {
@@ -253,6 +261,8 @@ struct Agent {
     gateways: neighbors::Gateways,
     guards: guards::Guards,
     neighbors: NeighborWatch,
+    /// What the metadata of a trial begin with.
+    trial: u64,
     slots: Slots,
     compiled: Compiled,
     renewal: Option<Renewal>,
@@ -330,6 +340,7 @@ impl Agent {
             gateways: neighbors::Gateways::default(),
             guards: guards::Guards::new()?,
             neighbors,
+            trial: random_u64()?,
             slots: Slots::default(),
             compiled: Compiled::default(),
             renewal: None,
@@ -597,6 +608,9 @@ impl Agent {
                         previous_key_age_s,
                     }),
                 );
+            }
+            request @ (Request::Events { .. } | Request::Drops { .. } | Request::Explain(..)) => {
+                self.answer_of_drops(request);
             }
             request => self.answer_of_neighbors(request),
         }

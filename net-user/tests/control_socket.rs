@@ -11,6 +11,7 @@ use net_common::verdict::COUNTERS;
 use net_user::config::{GuardMode, Mode};
 use net_user::control::bind::BoundSocket;
 use net_user::control::client::{Client, ClientError};
+use net_user::control::drops::{DropTotals, ExplainFrame};
 use net_user::control::protocol::{
     AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
     EventLevel, Events, GuardsAtAGlance, Health, KeysRotated, ModeChanged, NeighborAudit,
@@ -177,6 +178,7 @@ fn answer(request: Request) {
         Request::Events { after, reply } => {
             let _ = reply.send(Ok(events(1, 3, after)));
         }
+        Request::Drops { .. } | Request::Explain(..) => unreachable!("see control_drops.rs"),
     }
 }
 
@@ -207,12 +209,14 @@ fn events(agent: u64, last: u64, after: u64) -> Events {
         address: "192.0.2.1".to_owned(),
         macs: vec!["02:00:00:00:00:66".to_owned()],
         text: format!("false claim {sequence}"),
+        drop: None,
     };
     Events {
         version: VERSION,
         agent,
         last,
         forgotten: 0,
+        drops: DropTotals::default(),
         events: (after.saturating_add(1)..=last).map(event).collect(),
     }
 }

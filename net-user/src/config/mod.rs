@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod guards;
+pub mod events;
 pub mod neighbor;
 pub mod raw;
 pub mod resolve;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
 pub use guards::GuardPolicy;
+pub use events::EventsPolicy;
 pub use neighbor::parse_mac;
 pub use units::{HumanDuration, Rate, UnitError};
 
@@ -51,6 +53,8 @@ pub struct Config {
     pub neighbors: NeighborPolicy,
     /// IP, ICMP, UDP and TCP without a listener.
     pub guards: GuardPolicy,
+    /// Sampled drops.
+    pub events: EventsPolicy,
     /// Directory of what outlives the agent: learned and pinned bindings, their history.
     pub state_dir: PathBuf,
     /// The file that this came from, if any.

@@ -51,6 +51,9 @@ pub struct RawConfig {
     /// The guard of TCP.
     #[serde(default)]
     pub tcp: guards::RawTcp,
+    /// Sampled drops.
+    #[serde(default)]
+    pub events: RawEvents,
 }
 
 /// Table `[syn]`.
@@ -156,6 +159,16 @@ pub struct RawNeighbor {
     pub vlan: Option<Spanned<i64>>,
     /// May send router advertisements while the RA guard is on.
     pub router: Option<Spanned<bool>>,
+}
+
+/// Table `[events]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawEvents {
+    /// Dropped packets that are told of, for each reason.
+    pub rate: Option<Spanned<Text>>,
+    /// Burst of the same.
+    pub burst: Option<Spanned<i64>>,
 }
 
 /// A text, or a bare number taken as text, so that `budget = 100` meets the error that explains rates and

@@ -2,6 +2,7 @@
 //! reported at once.
 
 mod guards;
+mod events;
 mod neighbors;
 
 use std::collections::BTreeMap;
@@ -71,6 +72,7 @@ pub(super) fn resolve(
     let syn = reader.syn(&raw.syn, &raw.listeners);
     let neighbors = reader.neighbors(&raw, &interfaces);
     let guards = reader.guards(&raw);
+    let events = reader.events(&raw.events);
     if !reader.problems.is_empty() {
         return Err(ConfigError::Invalid {
             problems: reader.problems,
@@ -84,6 +86,7 @@ pub(super) fn resolve(
         syn,
         neighbors,
         guards,
+        events,
         state_dir,
         source: source.map(|(path, _)| path.to_owned()),
     })

@@ -3,5 +3,6 @@
 
 pub mod bind;
 pub mod client;
+pub mod drops;
 pub mod protocol;
 pub mod server;
