@@ -519,12 +519,22 @@ async fn another_user_may_read_and_not_write() {
                     client.unpin_neighbor(&unpin).await.map(drop),
                     client.repair_neighbors().await.map(drop),
                 ],
+                [
+                    client.drops(0).await.map(drop),
+                    client
+                        .explain(&ExplainFrame {
+                            frame: "00".to_owned(),
+                            interface: None,
+                        })
+                        .await
+                        .map(drop),
+                ],
             )
         })
     }) else {
         return;
     };
-    let (read, written) = thread.await.unwrap();
+    let (read, written, others) = thread.await.unwrap();
     assert!(read.iter().all(Result::is_ok), "{read:?}");
     for denied in written {
         match denied {
@@ -536,6 +546,12 @@ async fn another_user_may_read_and_not_write() {
             }
             other => panic!("{other:?}"),
         }
+    }
+    for denied in others {
+        assert!(
+            matches!(&denied, Err(ClientError::Forbidden(words)) if words.contains("run it with sudo")),
+            "{denied:?}"
+        );
     }
 }
 
