@@ -84,7 +84,7 @@ fn dropped_frames_are_captured_with_their_reasons_and_times() {
         std::fs::metadata(path).is_ok_and(|file| file.len() > 0)
     })
     .unwrap();
-    malformed(&pair.client, &pair.server, &["--destport", "80"], 30);
+    malformed(&pair.attacker, &pair.server, &["--destport", "80"], 30);
     assert!(child.wait().unwrap().success());
     let ended = now();
 
@@ -129,8 +129,13 @@ fn a_capture_of_one_reason_leaves_the_others_out() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("drops.pcapng");
     let path = path.to_str().unwrap();
-    malformed(&pair.client, &pair.server, &["--destport", "80"], 3);
-    malformed(&pair.client, &pair.server, &["--syn", "--destport", "0"], 3);
+    malformed(&pair.attacker, &pair.server, &["--destport", "80"], 3);
+    malformed(
+        &pair.attacker,
+        &pair.server,
+        &["--syn", "--destport", "0"],
+        3,
+    );
     let observed = |reason: Reason| {
         let counters = agent.counters().unwrap();
         counters.observed[reason as usize].packets

@@ -57,7 +57,7 @@ fn c_50_a_flood_of_malformed_segments_is_sampled_and_the_rest_counted() {
     let pair = Pair::new().unwrap();
     let agent = Agent::start(&pair.server, "").unwrap();
     let (begun, busy_before) = (Instant::now(), busy(&agent));
-    null_flood(&pair.client, &pair.server, 40_000, 50);
+    null_flood(&pair.attacker, &pair.server, 40_000, 50);
     wait::until("the flood to be dropped", SOON, || {
         agent.packets(Reason::TcpFlags).unwrap() >= 30_000
     })
@@ -88,7 +88,7 @@ fn c_50_a_flood_of_malformed_segments_is_sampled_and_the_rest_counted() {
         (KIND, "eth0")
     );
     assert_eq!((drop.code, drop.observed), (Reason::TcpFlags as u32, false));
-    assert_eq!(drop.seen.source, Some(pair.client.v4.into()));
+    assert_eq!(drop.seen.source, Some(pair.attacker.v4.into()));
     assert_eq!(drop.seen.destination, Some(pair.server.v4.into()));
     assert_eq!(drop.seen.destination_port, Some(80));
     assert_eq!(events(&agent, &["--reason", "blocked"]).events, []);
@@ -104,7 +104,7 @@ fn samples_that_an_agent_at_rest_cannot_take_are_counted_as_lost() {
     let agent = Agent::start(&pair.server, "[events]\nrate = \"1k/s\"\nburst = 1000").unwrap();
     kill(agent.pid(), Signal::SIGSTOP).unwrap();
     // Some 4,000 samples, and the ring buffer has room for fewer than 2,000.
-    null_flood(&pair.client, &pair.server, 15_000, 200);
+    null_flood(&pair.attacker, &pair.server, 15_000, 200);
     kill(agent.pid(), Signal::SIGCONT).unwrap();
     let told = wait::until_some("losses to be told", SOON, || {
         Some(events(&agent, &["--drops"])).filter(|told| told.drops.lost > 0)
@@ -126,7 +126,7 @@ fn samples_that_an_agent_at_rest_cannot_take_are_counted_as_lost() {
 fn what_is_only_observed_is_told_as_such() {
     let pair = Pair::new().unwrap();
     let agent = Agent::start(&pair.server, "mode = \"observe\"").unwrap();
-    null_flood(&pair.client, &pair.server, 3, 1000);
+    null_flood(&pair.attacker, &pair.server, 3, 1000);
     let event = wait::until_some("an event", SOON, || {
         events(&agent, &["--drops"]).events.pop()
     });

@@ -19,7 +19,7 @@ fn segment(pair: &Pair, to: u16, letters: &str) -> Vec<u8> {
 }
 
 fn ip(pair: &Pair) -> PacketBuilderStep<etherparse::IpHeaders> {
-    let (client, server) = (&pair.client, &pair.server);
+    let (client, server) = (&pair.attacker, &pair.server);
     PacketBuilder::ethernet2(client.link.mac, server.link.mac).ipv4(
         client.v4.octets(),
         server.v4.octets(),
@@ -65,7 +65,7 @@ fn frames_meet_the_attached_program_and_are_counted_nowhere() {
     let mut short = segment(&pair, 80, "S");
     short[14 + 20 + 12] = 4 << 4;
     let mut malformed_arp = vec![0xff; 6];
-    malformed_arp.extend(pair.client.link.mac);
+    malformed_arp.extend(pair.attacker.link.mac);
     malformed_arp.extend([8, 6, 0, 1, 8, 0, 6, 9, 0, 1]);
     malformed_arp.resize(60, 0);
     for (what, frame, reason, verdict, observed) in [
