@@ -1,8 +1,8 @@
 //! The agent: one task that owns the maps, follows listeners, links and sysctls, and answers the control
 //! socket.
 
-mod guards;
 mod drops;
+mod guards;
 mod neighbors;
 
 use std::{
@@ -261,8 +261,6 @@ struct Agent {
     gateways: neighbors::Gateways,
     guards: guards::Guards,
     neighbors: NeighborWatch,
-    /// What the metadata of a trial begin with.
-    trial: u64,
     slots: Slots,
     compiled: Compiled,
     renewal: Option<Renewal>,
@@ -325,6 +323,7 @@ impl Agent {
         let wanted = wanted.collect::<Result<Vec<_>>>()?;
         let facts = read_facts(&links, &all, &wanted).await?;
         let (neighbors, kept) = neighbors::start(&config, &wanted)?;
+        let guards = guards::Guards::new(&config)?;
         let mut agent = Self {
             config,
             started: Instant::now(),
@@ -338,9 +337,8 @@ impl Agent {
             links,
             facts,
             gateways: neighbors::Gateways::default(),
-            guards: guards::Guards::new()?,
+            guards,
             neighbors,
-            trial: random_u64()?,
             slots: Slots::default(),
             compiled: Compiled::default(),
             renewal: None,

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv6Addr, TcpListener};
 
-use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
+use etherparse::{Icmpv4Type, PacketBuilder, PacketBuilderStep, TcpHeader};
 use net_common::verdict::Reason;
 use net_tests::{agent::Agent, frames::flags, topology::Pair};
 use net_user::control::{drops::hex, protocol::Counters};
@@ -68,6 +68,30 @@ fn frames_meet_the_attached_program_and_are_counted_nowhere() {
     malformed_arp.extend(pair.attacker.link.mac);
     malformed_arp.extend([8, 6, 0, 1, 8, 0, 6, 9, 0, 1]);
     malformed_arp.resize(60, 0);
+    let udp = |from: u16| {
+        let mut frame = Vec::new();
+        ip(&pair)
+            .udp(from, 4321)
+            .write(&mut frame, &[0; 40])
+            .unwrap();
+        frame
+    };
+    let mut quench = Vec::new();
+    let source_quench = Icmpv4Type::Unknown {
+        type_u8: 4,
+        code_u8: 0,
+        bytes5to8: [0; 4],
+    };
+    ip(&pair)
+        .icmpv4(source_quench)
+        .write(&mut quench, &[0; 28])
+        .unwrap();
+    let mut from_us = segment(&pair, 80, "S");
+    from_us[26..30].copy_from_slice(&pair.server.v4.octets());
+    from_us[30..34].copy_from_slice(&pair.attacker.v4.octets());
+    // Offset 1, where the flags of a TCP header would be overwritten (RFC 3128).
+    let mut tiny = segment(&pair, 80, "S");
+    tiny[20..22].copy_from_slice(&[0, 1]);
     for (what, frame, reason, verdict, observed) in [
         (
             "no flags",
@@ -103,6 +127,35 @@ fn frames_meet_the_attached_program_and_are_counted_nowhere() {
             segment(&pair, PORT, "S"),
             Reason::CookieSent,
             "reply",
+            false,
+        ),
+        (
+            "source quench",
+            quench,
+            Reason::IcmpDeprecated,
+            "drop",
+            false,
+        ),
+        (
+            "a reflected answer",
+            udp(1900),
+            Reason::Reflection,
+            "drop",
+            false,
+        ),
+        ("a datagram", udp(5000), Reason::UdpPass, "pass", false),
+        (
+            "a source of ours",
+            from_us,
+            Reason::SourceOwn,
+            "drop",
+            false,
+        ),
+        (
+            "a fragment at offset 1",
+            tiny,
+            Reason::FragmentTiny,
+            "drop",
             false,
         ),
         // The guard of ARP observes unless it is told otherwise.

@@ -116,9 +116,9 @@ impl Agent {
         })
     }
 
-    /// Runs a frame through the loaded XDP program as a trial, which counts nothing.
+    /// Runs a frame through the loaded XDP program as a trial, whose verdict is not counted.
     fn trial(&mut self, frame: &[u8], ifindex: u32) -> Result<(Reason, bool)> {
-        let secret = self.trial_secret();
+        let secret = self.guards.trial();
         let mut data = Vec::with_capacity(METADATA + frame.len());
         data.extend(secret.to_ne_bytes());
         data.extend(UNJUDGED.to_ne_bytes());
@@ -147,11 +147,6 @@ impl Agent {
 }
 
 impl Agent {
-    /// What the metadata of a trial begin with.
-    fn trial_secret(&self) -> u64 {
-        self.trial
-    }
-
     /// The entries that list the source of what was allowed or blocked.
     fn listed(&self, reason: Reason, seen: &Seen) -> Vec<ListedBy> {
         let _ = (reason, seen.source);

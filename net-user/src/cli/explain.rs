@@ -23,8 +23,9 @@ Examples:
   netmoat explain --frame '02 00 00 00 00 01 …'    of a frame in hexadecimal digits
   tcpdump -c 1 -w - | netmoat explain --frame -    of what comes on standard input
 
-A frame is run through the loaded program (BPF_PROG_TEST_RUN) as if it had come in on the interface now. It is counted
-nowhere and goes nowhere, but it meets the limits as they stand and takes its share of them, so only root and the
+A frame is run through the loaded program (BPF_PROG_TEST_RUN) as if it had come in on the interface now. It goes nowhere,
+its verdict is not counted and no event, but the guards take it for a real one: it meets the limits as they stand and
+takes its share of them, a SYN may begin an epoch of cookies, and a neighbour's claim is looked into. So only root and the
 agent's own user may try frames. What the program does with a packet at TC, behind XDP, is not tried.";
 
 #[derive(Serialize)]

@@ -2,8 +2,8 @@
 //! applied ([`resolve`]). Unknown keys are refused, and errors name the place and the remedy.
 
 pub mod error;
-pub mod guards;
 pub mod events;
+pub mod guards;
 pub mod neighbor;
 pub mod raw;
 pub mod resolve;
@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
-pub use guards::GuardPolicy;
 pub use events::EventsPolicy;
+pub use guards::GuardPolicy;
 pub use neighbor::parse_mac;
 pub use units::{HumanDuration, Rate, UnitError};
 

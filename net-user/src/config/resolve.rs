@@ -1,8 +1,8 @@
 //! From the file as written to plain values: defaults applied, texts read, limits checked, every problem
 //! reported at once.
 
-mod guards;
 mod events;
+mod guards;
 mod neighbors;
 
 use std::collections::BTreeMap;

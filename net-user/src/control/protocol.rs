@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 
 use std::net::IpAddr;
 
-use crate::config::{GuardMode, Mode, SynMode, XdpMode, guards::ReversePath};
 use super::drops::{DropDetails, DropTotals, Drops, ExplainFrame, FrameExplained};
+use crate::config::{GuardMode, Mode, SynMode, XdpMode, guards::ReversePath};
 
 /// Version of the types below, in every answer.
 pub const VERSION: u32 = 1;
