@@ -86,9 +86,8 @@ fn frames_meet_the_attached_program_and_are_counted_nowhere() {
         .icmpv4(source_quench)
         .write(&mut quench, &[0; 28])
         .unwrap();
-    let mut from_us = segment(&pair, 80, "S");
-    from_us[26..30].copy_from_slice(&pair.server.v4.octets());
-    from_us[30..34].copy_from_slice(&pair.attacker.v4.octets());
+    let mut martian = udp(5000);
+    martian[26..30].copy_from_slice(&[127, 0, 0, 1]);
     // Offset 1, where the flags of a TCP header would be overwritten (RFC 3128).
     let mut tiny = segment(&pair, 80, "S");
     tiny[20..22].copy_from_slice(&[0, 1]);
@@ -145,9 +144,9 @@ fn frames_meet_the_attached_program_and_are_counted_nowhere() {
         ),
         ("a datagram", udp(5000), Reason::UdpPass, "pass", false),
         (
-            "a source of ours",
-            from_us,
-            Reason::SourceOwn,
+            "a source that is loopback",
+            martian,
+            Reason::SourceMartian,
             "drop",
             false,
         ),
