@@ -13,7 +13,7 @@ use net_common::{
 use super::{Agent, send};
 use crate::{
     control::{
-        drops::{Drops, ExplainFrame, FrameExplained, ListedBy, MAX_FRAME, MIN_FRAME, unhex},
+        drops::{Drops, ExplainFrame, FrameExplained, MAX_FRAME, MIN_FRAME, unhex},
         protocol::{Reply, Request, RequestError, VERSION, action_name},
     },
     datapath::load::{self, XDP_PROGRAM},
@@ -111,7 +111,7 @@ impl Agent {
             mode: self.config.mode,
             interface,
             length: frame.len() as u32,
-            listed: self.listed(reason, &seen),
+            listed: Vec::new(),
             seen,
         })
     }
@@ -143,14 +143,6 @@ impl Agent {
                 )
             })?;
         outcome(&after, run.data_size_out as usize)
-    }
-}
-
-impl Agent {
-    /// The entries that list the source of what was allowed or blocked.
-    fn listed(&self, reason: Reason, seen: &Seen) -> Vec<ListedBy> {
-        let _ = (reason, seen.source);
-        Vec::new()
     }
 }
 

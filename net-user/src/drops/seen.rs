@@ -122,12 +122,15 @@ impl Seen {
             }
         }
         match network(frame, payload) {
+            // Ports stand in the first fragment alone.
+            Ok(packet) if packet.fragment_offset != 0 => {
+                self.protocol = "fragment".to_owned();
+                let (IpProto(protocol), at) = (packet.protocol, packet.fragment_offset);
+                Some(format!(" of ip-{protocol} at {}", u32::from(at) * 8))
+            }
             Ok(packet) => Some(self.transport(frame, &packet)),
             Err(reason) => {
-                self.protocol = match reason {
-                    net_common::verdict::Reason::Fragment => "fragment".to_owned(),
-                    _ => ethertype(payload.ether_type),
-                };
+                self.protocol = ethertype(payload.ether_type);
                 Some(format!(", not parsed further: {}", reason.name()))
             }
         }
@@ -271,7 +274,7 @@ mod tests {
             .write(&mut echo, &[0; 8])
             .unwrap();
         let mut later = tcp.clone();
-        later[21] = 1;
+        later[20] = 1;
         let mut arp = vec![0xff; 6];
         arp.extend([2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
         arp.extend([
@@ -295,7 +298,7 @@ mod tests {
             ),
             (
                 &later,
-                "fragment 192.0.2.1 → 198.51.100.1, not parsed further: fragment, 54 octets",
+                "fragment 192.0.2.1 → 198.51.100.1 of ip-6 at 2048, 54 octets",
             ),
             (
                 &arp,
