@@ -35,7 +35,7 @@ use crate::{
         NEIGHBOR_SCRATCH, NEIGHBOR_SETTINGS, NeighborScratch, SEEN, SETTINGS, Sighting,
     },
     packet::{Context, View, forget, offset, unpack, up_to},
-    verdict::{HANDED_ON, count, word},
+    verdict::{HANDED_ON, count, trial, word},
 };
 
 /// Flag of a [`Sighting`]: it makes a claim.
@@ -596,6 +596,10 @@ extern "C" fn tell(ctx: *mut xdp_md, kind: u32, reason: u32, flags: u32) -> u32 
     let Some(site) = Site::new() else {
         return 0;
     };
+    // Nobody sent it: nothing to ask a neighbour about.
+    if trial(&XdpContext::new(ctx)).is_some() {
+        return 0;
+    }
     let Some(kind) = EventKind::from_number(kind) else {
         return 0;
     };

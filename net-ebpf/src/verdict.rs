@@ -121,24 +121,28 @@ fn observing() -> bool {
         .is_none_or(|s| s.flags & Settings::OBSERVE != 0)
 }
 
-/// Whether the frame is the agent's own, who asks what becomes of it; answers that then. See [`Trial`].
+/// The trial that a frame is, if it is the agent's own, who asks what becomes of it; see [`Trial`].
 #[inline(always)]
-fn is_trial(ctx: &XdpContext, reason: u32, observed: bool) -> bool {
+pub fn trial(ctx: &XdpContext) -> Option<*mut u64> {
     let (meta, end) = (ctx.metadata(), ctx.metadata_end());
     if meta + size_of::<Trial>() > end {
-        return false;
+        return None;
     }
-    let Some(settings) = GUARD_SETTINGS.get(0) else {
-        return false;
-    };
+    let settings = GUARD_SETTINGS.get(0)?;
     let trial = meta as *mut u64;
     // SAFETY: it was shown to lie before the packet.
     let secret = unsafe { trial.read_volatile() };
-    if settings.trial == 0 || secret != settings.trial {
+    (settings.trial != 0 && secret == settings.trial).then_some(trial)
+}
+
+/// Answers a trial. False for any other frame.
+#[inline(always)]
+fn is_trial(ctx: &XdpContext, reason: u32, observed: bool) -> bool {
+    let Some(trial) = trial(ctx) else {
         return false;
-    }
+    };
     let outcome = u64::from(reason) | if observed { Trial::OBSERVED } else { 0 };
-    // SAFETY: as above.
+    // SAFETY: a trial has two words.
     unsafe { trial.wrapping_add(1).write_volatile(outcome) };
     true
 }

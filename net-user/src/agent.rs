@@ -1,6 +1,7 @@
 //! The agent: one task that owns the maps, follows listeners, links and sysctls, and answers the control
 //! socket.
 
+mod drops;
 mod guards;
 mod lists;
 mod neighbors;
@@ -88,6 +89,8 @@ pub async fn run(config: Config) -> Result<()> {
     // SAFETY: as above, with `neighbor_events`.
     let mut neighbor_events =
         unsafe { AsyncFd::register(Maps::neighbor_events(&mut agent.ebpf)?)? };
+    // SAFETY: as above, with `drop_events`.
+    let mut drop_events = unsafe { AsyncFd::register(Maps::drop_events(&mut agent.ebpf)?)? };
     #[cfg(feature = "trace")]
     follow_trace(&mut agent.ebpf)?;
     let mut link_changes = links::changes()?;
@@ -123,6 +126,11 @@ pub async fn run(config: Config) -> Result<()> {
             guard = neighbor_events.readable_mut() => {
                 let mut guard = guard?;
                 agent.take_neighbor_events(guard.get_inner_mut());
+                guard.clear_ready();
+            }
+            guard = drop_events.readable_mut() => {
+                let mut guard = guard?;
+                agent.take_drop_events(guard.get_inner_mut());
                 guard.clear_ready();
             }
             Some(()) = link_changes.next() => {
@@ -319,6 +327,7 @@ impl Agent {
         let facts = read_facts(&links, &all, &wanted).await?;
         let (neighbors, kept) = neighbors::start(&config, &wanted)?;
         let lists = lists::ListWorker::start(&mut ebpf, &config)?;
+        let guards = guards::Guards::new(&config)?;
         let mut agent = Self {
             config,
             started: Instant::now(),
@@ -332,7 +341,7 @@ impl Agent {
             links,
             facts,
             gateways: neighbors::Gateways::default(),
-            guards: guards::Guards::new()?,
+            guards,
             neighbors,
             lists,
             slots: Slots::default(),
@@ -606,6 +615,9 @@ impl Agent {
                 );
             }
             Request::Lists(request) => self.answer_of_lists(request),
+            request @ (Request::Events { .. } | Request::Drops { .. } | Request::Explain(..)) => {
+                self.answer_of_drops(request);
+            }
             request => self.answer_of_neighbors(request),
         }
     }

@@ -11,6 +11,7 @@ use net_common::verdict::COUNTERS;
 use net_user::config::{GuardMode, Mode};
 use net_user::control::bind::BoundSocket;
 use net_user::control::client::{Client, ClientError};
+use net_user::control::drops::{DropTotals, ExplainFrame};
 use net_user::control::protocol::{
     AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
     EventLevel, Events, GuardsAtAGlance, Health, KeysRotated, ModeChanged, NeighborAudit,
@@ -180,6 +181,7 @@ fn answer(request: Request) {
         }
         // In control_lists.rs.
         Request::Lists(_) => {}
+        Request::Drops { .. } | Request::Explain(..) => unreachable!("see control_drops.rs"),
     }
 }
 
@@ -210,12 +212,14 @@ fn events(agent: u64, last: u64, after: u64) -> Events {
         address: "192.0.2.1".to_owned(),
         macs: vec!["02:00:00:00:00:66".to_owned()],
         text: format!("false claim {sequence}"),
+        drop: None,
     };
     Events {
         version: VERSION,
         agent,
         last,
         forgotten: 0,
+        drops: DropTotals::default(),
         events: (after.saturating_add(1)..=last).map(event).collect(),
     }
 }
@@ -518,12 +522,22 @@ async fn another_user_may_read_and_not_write() {
                     client.unpin_neighbor(&unpin).await.map(drop),
                     client.repair_neighbors().await.map(drop),
                 ],
+                [
+                    client.drops(0).await.map(drop),
+                    client
+                        .explain(&ExplainFrame {
+                            frame: "00".to_owned(),
+                            interface: None,
+                        })
+                        .await
+                        .map(drop),
+                ],
             )
         })
     }) else {
         return;
     };
-    let (read, written) = thread.await.unwrap();
+    let (read, written, others) = thread.await.unwrap();
     assert!(read.iter().all(Result::is_ok), "{read:?}");
     for denied in written {
         match denied {
@@ -535,6 +549,12 @@ async fn another_user_may_read_and_not_write() {
             }
             other => panic!("{other:?}"),
         }
+    }
+    for denied in others {
+        assert!(
+            matches!(&denied, Err(ClientError::Forbidden(words)) if words.contains("run it with sudo")),
+            "{denied:?}"
+        );
     }
 }
 

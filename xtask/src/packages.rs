@@ -21,7 +21,7 @@ const fn tool(program: &'static str, package: &'static str, reason: &'static str
     }
 }
 
-pub const HOST_TOOLS: [HostTool; 18] = [
+pub const HOST_TOOLS: [HostTool; 19] = [
     tool("ip", "iproute2", "namespaces, veth pairs, `ss`"),
     tool(
         "nginx",
@@ -80,6 +80,11 @@ pub const HOST_TOOLS: [HostTool; 18] = [
     ),
     tool("curl", "curl", "the real client"),
     tool("tcpdump", "tcpdump", "captures when a test fails"),
+    tool(
+        "tshark",
+        "tshark",
+        "Wireshark's reader, which netmoat's captures must satisfy",
+    ),
     tool(
         "bpftool",
         "bpftool",

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::{Agent, now_ns};
 use crate::{
-    config::GuardMode,
+    config::{Config, GuardMode},
     control::protocol::{GuardsAtAGlance, SourcesAtAGlance},
     guards::{
         self, Facts, addresses, resolvers,
@@ -72,7 +72,7 @@ impl Guards {
     ///
     /// # Errors
     /// The kernel has no random numbers.
-    pub(super) fn new() -> Result<Self> {
+    pub(super) fn new(config: &Config) -> Result<Self> {
         let trial = loop {
             // 0 would be no trial at all.
             match random_u64()? {
@@ -83,11 +83,17 @@ impl Guards {
         Ok(Self {
             facts: Facts {
                 trial,
+                events: config.events.gcra(),
                 translates: true,
                 ..Facts::default()
             },
             ..Self::default()
         })
+    }
+
+    /// What the metadata of a trial begin with.
+    pub(super) fn trial(&self) -> u64 {
+        self.facts.trial
     }
 
     /// Waits for what is being read. Cancel safe.

@@ -189,7 +189,6 @@ impl Agent {
             Request::Neighbors { history, reply } => {
                 send(reply, Ok(self.neighbors.list(history, now)));
             }
-            Request::Events { after, reply } => send(reply, Ok(self.neighbors.events(after))),
             Request::PinNeighbor(pin, reply) => {
                 let pinned = self.neighbors.pin(&pin, now);
                 self.keep(pinned, reply);

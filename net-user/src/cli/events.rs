@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::output::{Output, Tone, plural, table, time, tone};
-use super::{Code, Failure, block_on};
+use super::{Code, Failure, block_on, explain};
 use crate::control::client::Client;
+use crate::control::drops::DropTotals;
 use crate::control::protocol::{Event, EventLevel, Events, VERSION};
 
 pub(super) const EXAMPLES: &str = "\
@@ -15,8 +16,62 @@ Examples:
   netmoat events --follow             and what comes, until Ctrl-C, whatever becomes of the agent
   netmoat events --follow -o json     one JSON object an event, each on a line of its own
   netmoat events --after 120          those with a higher number
+  netmoat events --alerts             those that someone should look at
+  netmoat events --follow --drops     what is dropped, as it happens
+  netmoat events --reason tcp_flags --reason blocked
 
-LEVEL `alert` means that someone should look. Times are UTC. The agent's log has the same events.";
+LEVEL `alert` means that someone should look. Times are UTC. The agent's log has the same events, but for those of kind
+`drop`: these are samples, `[events] rate` a second of each reason (10 unless configured), of which the last 1,024 are
+remembered. `netmoat counters` has every packet, `netmoat capture` the frames.";
+
+/// Which events to show.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Show what comes too, until interrupted
+    #[arg(long)]
+    follow: bool,
+    /// Only events with a higher number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    after: u64,
+    /// Only alerts
+    #[arg(long, conflicts_with_all = ["drops", "reason"])]
+    alerts: bool,
+    /// Only sampled drops
+    #[arg(long)]
+    drops: bool,
+    /// Only packets dropped for this reason, by name or number; may be repeated
+    #[arg(long, value_name = "NAME")]
+    reason: Vec<String>,
+}
+
+/// Which events are wanted.
+struct Filter {
+    alerts: bool,
+    drops: bool,
+    codes: Vec<u32>,
+}
+
+impl Filter {
+    fn new(args: &Args) -> Result<Self, Failure> {
+        let codes: Result<_, Failure> = args
+            .reason
+            .iter()
+            .map(|text| Ok(explain::find(text)? as u32))
+            .collect();
+        Ok(Self {
+            alerts: args.alerts,
+            drops: args.drops,
+            codes: codes?,
+        })
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        let code = event.drop.as_ref().map(|drop| drop.code);
+        (!self.alerts || event.level == EventLevel::Alert)
+            && (!self.drops || code.is_some())
+            && (self.codes.is_empty() || code.is_some_and(|code| self.codes.contains(&code)))
+    }
+}
 
 const PERIOD: Duration = Duration::from_millis(500);
 const COLUMNS: [&str; 8] = [
@@ -40,20 +95,20 @@ struct EventLine<'a> {
     event: &'a Event,
 }
 
-pub(super) fn events(
-    client: &Client,
-    out: &Output,
-    follow: bool,
-    after: u64,
-) -> Result<Code, Failure> {
-    if !follow {
-        out.print(&block_on(client.events(after))?, human)?;
+pub(super) fn events(client: &Client, out: &Output, args: &Args) -> Result<Code, Failure> {
+    let filter = Filter::new(args)?;
+    let after = args.after;
+    if !args.follow {
+        let mut events = block_on(client.events(after))?;
+        events.events.retain(|event| filter.wants(event));
+        out.print(&events, human)?;
         return Ok(Code::Ok);
     }
     block_on::<_, Failure>(async {
         let mut ticks = tokio::time::interval(PERIOD);
         let mut place = Place { agent: None, after };
         let mut unreachable = false;
+        let mut lost = None;
         loop {
             ticks.tick().await;
             let events = match client.events(place.after).await {
@@ -77,7 +132,12 @@ pub(super) fn events(
             if events.forgotten > 0 {
                 tracing::warn!("{}", forgotten(events.forgotten));
             }
-            for event in &events.events {
+            let before = lost.replace(events.drops.lost);
+            let more = before.map_or(0, |before| events.drops.lost.saturating_sub(before));
+            if more > 0 {
+                tracing::warn!("{}", lost_drops(more));
+            }
+            for event in events.events.iter().filter(|event| filter.wants(event)) {
                 let line = EventLine {
                     version: VERSION,
                     event,
@@ -113,7 +173,7 @@ pub(super) fn human(events: &Events) -> String {
         .iter()
         .filter(|e| e.level == EventLevel::Alert);
     let mut text = match (events.events.len() as u64, alerts.count() as u64) {
-        (0, _) => return "No events.\n".to_owned(),
+        (0, _) => return "No events.\n".to_owned() + &told_of(&events.drops),
         (n, 0) => format!("{}, no alert.\n", plural(n, "event")),
         (n, alerts) => format!(
             "{}, {}.\n",
@@ -124,14 +184,39 @@ pub(super) fn human(events: &Events) -> String {
     if events.forgotten > 0 {
         text += &format!("{}.\n", forgotten(events.forgotten));
     }
+    text += &told_of(&events.drops);
     text + "\n" + &table(&COLUMNS, &[0], events.events.iter().map(row))
 }
 
 fn forgotten(count: u64) -> String {
     format!(
-        "{} before these can no longer be told; the agent's log has them",
+        "{} before these can no longer be told; the agent's log has those that are no sampled drops",
         plural(count, "event")
     )
+}
+
+fn lost_drops(count: u64) -> String {
+    format!(
+        "{} could not be told: the agent did not keep up",
+        plural(count, "sampled drop")
+    )
+}
+
+/// What stands behind the sampled drops.
+fn told_of(drops: &DropTotals) -> String {
+    if drops.packets == 0 {
+        return String::new();
+    }
+    let mut text = format!(
+        "{} since the programs were loaded, observed ones too: {} sampled, {} not",
+        plural(drops.packets, "dropped packet"),
+        drops.told,
+        drops.not_sampled
+    );
+    if drops.lost > 0 {
+        text += &format!("; {}", lost_drops(drops.lost));
+    }
+    text + ".\n"
 }
 
 pub(super) fn follow_line(event: &Event) -> String {
@@ -182,6 +267,7 @@ mod tests {
             agent,
             last,
             forgotten: 0,
+            drops: DropTotals::default(),
             events: vec![],
         };
         let mut place = Place {

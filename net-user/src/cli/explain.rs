@@ -1,5 +1,8 @@
 //! `netmoat explain`
 
+pub(super) mod frame;
+mod input;
+
 use anyhow::anyhow;
 use net_common::verdict::Reason;
 use serde::Serialize;
@@ -8,12 +11,22 @@ use super::output::{Output, table};
 use super::{Code, Failure};
 use crate::config::nearest;
 use crate::control::protocol::{VERSION, action_name};
+use crate::reasons::{rules, stage_of};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   netmoat explain 16             by number
   netmoat explain accept_full    by name
-  netmoat explain                all reasons";
+  netmoat explain                all reasons
+  netmoat explain --frame dropped.pcapng           what the running agent's program makes of each packet
+  netmoat explain --frame trace.pcap --packet 7    of the seventh
+  netmoat explain --frame '02 00 00 00 00 01 …'    of a frame in hexadecimal digits
+  tcpdump -c 1 -w - | netmoat explain --frame -    of what comes on standard input
+
+A frame is run through the loaded program (BPF_PROG_TEST_RUN) as if it had come in on the interface now. It goes nowhere,
+its verdict is not counted and no event, but the guards take it for a real one: it meets the limits as they stand and
+takes its share of them, a SYN may begin an epoch of cookies, and a neighbour's claim is looked into. So only root and the
+agent's own user may try frames. What the program does with a packet at TC, behind XDP, is not tried.";
 
 #[derive(Serialize)]
 struct ReasonsJson {
@@ -27,6 +40,9 @@ struct ReasonJson {
     name: &'static str,
     action: &'static str,
     meaning: &'static str,
+    stage: &'static str,
+    rules: Vec<&'static str>,
+    remedy: &'static str,
 }
 
 pub(super) fn explain(out: &Output, code: Option<&str>) -> Result<Code, Failure> {
@@ -39,6 +55,9 @@ pub(super) fn explain(out: &Output, code: Option<&str>) -> Result<Code, Failure>
         name: reason.name(),
         action: action_name(reason.action()),
         meaning: reason.describe(),
+        stage: stage_of(reason).name,
+        rules: rules(reason),
+        remedy: stage_of(reason).remedy,
     });
     out.print(
         &ReasonsJson {
@@ -50,7 +69,8 @@ pub(super) fn explain(out: &Output, code: Option<&str>) -> Result<Code, Failure>
     Ok(Code::Ok)
 }
 
-fn find(text: &str) -> Result<Reason, Failure> {
+/// The reason of a number or name.
+pub(super) fn find(text: &str) -> Result<Reason, Failure> {
     let by_number = text
         .parse::<usize>()
         .ok()
@@ -78,18 +98,35 @@ fn human(reasons: &ReasonsJson) -> String {
             "reply" => "The packet is answered in place (in observe mode: counted, and passes).",
             _ => "Counted beside the packet's own verdict; decides nothing.",
         };
-        return format!(
-            "{} {} ({})\n{}\n{action}\n",
-            reason.code, reason.name, reason.action, reason.meaning
+        let mut text = format!(
+            "{} {} ({})\n{}\n{action}\nStage: {}.",
+            reason.code, reason.name, reason.action, reason.meaning, reason.stage
         );
+        if !reason.rules.is_empty() {
+            text += &format!(" Rules: {}.", reason.rules.join(", "));
+        }
+        text += "\n";
+        if !reason.remedy.is_empty() {
+            let when = match reason.action {
+                "drop" => "If it hits honest traffic: ",
+                _ => "",
+            };
+            text += &format!("{when}{}\n", reason.remedy);
+        }
+        return text;
     }
     let rows = reasons.reasons.iter().map(|reason| {
         vec![
             reason.code.to_string(),
             reason.name.to_owned(),
             reason.action.to_owned(),
+            reason.stage.to_owned(),
             reason.meaning.to_owned(),
         ]
     });
-    table(&["CODE", "REASON", "ACTION", "MEANING"], &[0], rows)
+    table(
+        &["CODE", "REASON", "ACTION", "STAGE", "MEANING"],
+        &[0],
+        rows,
+    )
 }

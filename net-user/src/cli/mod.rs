@@ -1,5 +1,6 @@
 //! The command line: `netmoat OBJECT VERB` or a plain verb; a file a subcommand.
 
+mod capture;
 mod check;
 mod counters;
 mod events;
@@ -113,22 +114,28 @@ enum Command {
     /// Sources that always pass, whatever blocks them
     #[command(subcommand)]
     Allow(list::Command),
-    /// What happened: forged claims, moves, new stations
+    /// What happened: forged claims, moves, new stations, sampled drops
     #[command(after_help = events::EXAMPLES)]
-    Events {
-        /// Show what comes too, until interrupted
-        #[arg(long)]
-        follow: bool,
-        /// Only events with a higher number
-        #[arg(long, value_name = "N", default_value_t = 0)]
-        after: u64,
-    },
-    /// What a reason in the counters means
+    Events(events::Args),
+    /// What a reason in the counters means, or what becomes of a frame and why
     #[command(after_help = explain::EXAMPLES)]
     Explain {
         /// Its number or name; all of them without one
+        #[arg(conflicts_with = "frame")]
         code: Option<String>,
+        /// A capture (pcap, pcapng), a file of octets or hexadecimal digits, such digits, or `-` for standard input
+        #[arg(long, value_name = "FILE|HEX|-")]
+        frame: Option<String>,
+        /// The attached interface on which it seems to arrive [default: the first]
+        #[arg(long, value_name = "IFACE", requires = "frame")]
+        interface: Option<String>,
+        /// Only the packet of this number in the capture, from 1
+        #[arg(long, value_name = "N", requires = "frame", value_parser = clap::value_parser!(u32).range(1..))]
+        packet: Option<u32>,
     },
+    /// Write dropped frames to a pcapng file as they come, each with its reason
+    #[command(after_help = capture::EXAMPLES)]
+    Capture(capture::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -198,10 +205,21 @@ impl Cli {
             Command::Neighbor(command) => neighbor::run(&global.client(), &out, command),
             Command::Block(command) => list::run(&global.client(), &out, List::Block, command),
             Command::Allow(command) => list::run(&global.client(), &out, List::Allow, command),
-            Command::Events { follow, after } => {
-                events::events(&global.client(), &out, follow, after)
-            }
-            Command::Explain { code } => explain::explain(&out, code.as_deref()),
+            Command::Events(args) => events::events(&global.client(), &out, &args),
+            Command::Explain {
+                frame: Some(frame),
+                interface,
+                packet,
+                ..
+            } => explain::frame::explain(
+                &global.client(),
+                &out,
+                &frame,
+                interface.as_deref(),
+                packet.map(|n| n as usize),
+            ),
+            Command::Explain { code, .. } => explain::explain(&out, code.as_deref()),
+            Command::Capture(args) => capture::capture(&global.client(), &args),
         }
     }
 }

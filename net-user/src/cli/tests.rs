@@ -4,6 +4,7 @@ use net_common::verdict::{COUNTERS, Reason};
 use super::*;
 use crate::config::guards::ReversePath;
 use crate::config::{GuardMode, SynMode};
+use crate::control::drops::DropTotals;
 use crate::control::protocol::{
     AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
     EventLevel, Events, GuardsAtAGlance, Health, InterfaceStatus, KernelSetting, ListenerQueues,
@@ -60,6 +61,14 @@ fn usage_errors_exit_with_2() {
         &["netmoat", "allow", "list", "192.0.2.1", "--names"],
         &["netmoat", "block", "import"],
         &["netmoat", "events", "--after", "-1"],
+        &["netmoat", "events", "--alerts", "--drops"],
+        &["netmoat", "events", "--alerts", "--reason", "tcp_flags"],
+        &["netmoat", "explain", "tcp_flags", "--frame", "00"],
+        &["netmoat", "explain", "--interface", "eth0"],
+        &["netmoat", "explain", "--frame", "00", "--packet", "0"],
+        &["netmoat", "capture"],
+        &["netmoat", "capture", "-w", "-", "--count", "0"],
+        &["netmoat", "capture", "-w", "-", "--for", "10"],
         &["netmoat"],
     ] {
         let error = Cli::try_parse_from(args).expect_err(&args.join(" "));
@@ -556,6 +565,7 @@ fn events_are_lines_that_begin_with_number_and_time() {
         address: "192.0.2.1".to_owned(),
         macs: vec!["02:00:00:00:00:66".to_owned()],
         text: "a false claim".to_owned(),
+        drop: None,
     };
     let columns = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = "7 2000-02-29T00:00:00Z alert spoof eth0 192.0.2.1 02:00:00:00:00:66 a false claim";
@@ -567,6 +577,7 @@ fn events_are_lines_that_begin_with_number_and_time() {
         agent: 1,
         last: 7,
         forgotten: 4,
+        drops: DropTotals::default(),
         events: vec![event],
     };
     let text = plain(events::human(&told));
@@ -577,6 +588,17 @@ fn events_are_lines_that_begin_with_number_and_time() {
     assert_eq!(columns(text.lines().last().unwrap()), line);
     told.events.clear();
     assert_eq!(events::human(&told), "No events.\n");
+    told.drops = DropTotals {
+        packets: 1_000_000,
+        told: 40,
+        lost: 2,
+        not_sampled: 999_958,
+    };
+    assert_eq!(
+        events::human(&told),
+        "No events.\n1000000 dropped packets since the programs were loaded, observed ones too: 40 sampled, 999958 not; \
+         2 sampled drops could not be told: the agent did not keep up.\n"
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! applied ([`resolve`]). Unknown keys are refused, and errors name the place and the remedy.
 
 pub mod error;
+pub mod events;
 pub mod guards;
 pub mod lists;
 pub mod neighbor;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
+pub use events::EventsPolicy;
 pub use guards::GuardPolicy;
 pub use lists::ListPolicy;
 pub use neighbor::parse_mac;
@@ -55,6 +57,8 @@ pub struct Config {
     pub guards: GuardPolicy,
     /// Block and allow lists.
     pub lists: ListPolicy,
+    /// Sampled drops.
+    pub events: EventsPolicy,
     /// Directory of what outlives the agent: learned and pinned bindings, their history, lists.
     pub state_dir: PathBuf,
     /// The file that this came from, if any.

@@ -54,6 +54,9 @@ pub struct RawConfig {
     /// Block and allow lists.
     #[serde(default)]
     pub lists: RawLists,
+    /// Sampled drops.
+    #[serde(default)]
+    pub events: RawEvents,
 }
 
 /// Table `[syn]`.
@@ -177,6 +180,16 @@ pub struct RawLists {
     /// Files of blocked sources.
     #[serde(default)]
     pub block_files: Vec<Spanned<Text>>,
+}
+
+/// Table `[events]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawEvents {
+    /// Dropped packets that are told of, for each reason.
+    pub rate: Option<Spanned<Text>>,
+    /// Burst of the same.
+    pub burst: Option<Spanned<i64>>,
 }
 
 /// A text, or a bare number taken as text, so that `budget = 100` meets the error that explains rates and

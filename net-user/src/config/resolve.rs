@@ -1,6 +1,7 @@
 //! From the file as written to plain values: defaults applied, texts read, limits checked, every problem
 //! reported at once.
 
+mod events;
 mod guards;
 mod lists;
 mod neighbors;
@@ -73,6 +74,7 @@ pub(super) fn resolve(
     let neighbors = reader.neighbors(&raw, &interfaces);
     let guards = reader.guards(&raw);
     let lists = reader.lists(&raw.lists);
+    let events = reader.events(&raw.events);
     if !reader.problems.is_empty() {
         return Err(ConfigError::Invalid {
             problems: reader.problems,
@@ -87,6 +89,7 @@ pub(super) fn resolve(
         neighbors,
         guards,
         lists,
+        events,
         state_dir,
         source: source.map(|(path, _)| path.to_owned()),
     })

@@ -755,8 +755,28 @@ fn the_sample_config_is_valid_and_its_comments_are_too() {
     };
     assert_eq!(policy, defaults.neighbors);
     assert_eq!(uncommented.guards, defaults.guards);
+    assert_eq!(uncommented.events, defaults.events);
     assert_eq!(
         (uncommented.mode, uncommented.xdp_mode),
         (defaults.mode, defaults.xdp_mode)
     );
+}
+
+#[test]
+fn events_have_a_rate_that_the_agent_stands() {
+    let config = parse("interfaces = [\"eth0\"]\n[events]\nrate = \"1k/s\"\nburst = 1000").unwrap();
+    let gcra = config.events.gcra();
+    assert_eq!(
+        (gcra.interval_ns, gcra.tolerance_ns),
+        (1_000_000, 1_000_000_000)
+    );
+    for (text, what) in [
+        ("rate = \"1001/s\"", "busy"),
+        ("burst = 1001", "out of range"),
+        ("burst = 0", "out of range"),
+        ("sample = 1", "unknown key"),
+    ] {
+        let error = parse(&format!("interfaces = [\"eth0\"]\n[events]\n{text}")).unwrap_err();
+        assert!(error.to_string().contains(what), "{text}: {error}");
+    }
 }

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::drops::{Drops, ExplainFrame, FrameExplained};
 use super::protocol::{
     Counters, Events, Failed, KeysRotated, ModeChanged, NeighborAudit, Neighbors, NeighborsChanged,
     PinNeighbor, Queues, RotateKeys, SetMode, Status, UnpinNeighbor, VERSION,
@@ -159,6 +160,17 @@ impl Client {
     pub async fn events(&self, after: u64) -> Result<Events, ClientError> {
         self.request(Method::GET, &format!("/v1/events?after={after}"), &())
             .await
+    }
+
+    /// `GET /v1/drops?after=SEQUENCE`
+    pub async fn drops(&self, after: u64) -> Result<Drops, ClientError> {
+        self.request(Method::GET, &format!("/v1/drops?after={after}"), &())
+            .await
+    }
+
+    /// `POST /v1/explain`
+    pub async fn explain(&self, frame: &ExplainFrame) -> Result<FrameExplained, ClientError> {
+        self.request(Method::POST, "/v1/explain", frame).await
     }
 
     async fn request<T: DeserializeOwned>(

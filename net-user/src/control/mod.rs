@@ -3,6 +3,7 @@
 
 pub mod bind;
 pub mod client;
+pub mod drops;
 pub mod lists;
 pub mod protocol;
 pub mod server;

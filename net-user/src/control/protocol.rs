@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use std::net::IpAddr;
 
+use super::drops::{DropDetails, DropTotals, Drops, ExplainFrame, FrameExplained};
 use super::lists::{ListRequest, ListsAtAGlance};
 use crate::config::{GuardMode, Mode, SynMode, XdpMode, guards::ReversePath};
 
@@ -63,6 +64,15 @@ pub enum Request {
     },
     /// `/v1/lists` and what is below
     Lists(ListRequest),
+    /// `GET /v1/drops?after=SEQUENCE`, for those who may write: frames are what others have sent
+    Drops {
+        /// Only samples with a higher sequence number.
+        after: u64,
+        /// Where the answer goes.
+        reply: Reply<Drops>,
+    },
+    /// `POST /v1/explain`
+    Explain(ExplainFrame, Reply<FrameExplained>),
 }
 
 /// Why the agent did not do what was asked.
@@ -575,8 +585,11 @@ pub struct Events {
     pub agent: u64,
     /// Sequence number of the last event there is; ask for those after it next time.
     pub last: u64,
-    /// Events after the one asked for that were already forgotten.
+    /// Events after the one asked for that were already forgotten, sampled drops among them.
     pub forgotten: u64,
+    /// Dropped packets since the programs were loaded.
+    #[serde(default)]
+    pub drops: DropTotals,
     /// Oldest first.
     pub events: Vec<Event>,
 }
@@ -602,6 +615,9 @@ pub struct Event {
     pub macs: Vec<String>,
     /// In plain words.
     pub text: String,
+    /// What was dropped, for those of kind `drop`; else absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop: Option<DropDetails>,
 }
 
 /// Whether someone should look.
@@ -907,6 +923,12 @@ mod tests {
             agent: 77,
             last: 9,
             forgotten: 2,
+            drops: DropTotals {
+                packets: 9,
+                told: 2,
+                lost: 1,
+                not_sampled: 6,
+            },
             events: vec![Event {
                 sequence: 9,
                 at_ms: 1_700_000_000_123,
@@ -917,10 +939,12 @@ mod tests {
                 address: "192.0.2.1".to_owned(),
                 macs: vec!["02:00:00:00:00:66".to_owned()],
                 text: "a false claim".to_owned(),
+                drop: None,
             }],
         };
         let expected = json!({
             "version": 1, "agent": 77, "last": 9, "forgotten": 2,
+            "drops": { "packets": 9, "told": 2, "lost": 1, "not_sampled": 6 },
             "events": [{
                 "sequence": 9, "at_ms": 1_700_000_000_123_u64, "level": "alert", "kind": "spoof",
                 "interface": "eth0", "vlan": 0, "address": "192.0.2.1", "macs": ["02:00:00:00:00:66"],

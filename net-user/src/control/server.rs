@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use super::bind::{BindError, BoundSocket};
+use super::drops::{ExplainFrame, MAX_FRAME};
 use super::protocol::{
     Failed, PinNeighbor, Reply, Request, RequestError, RotateKeys, SetMode, UnpinNeighbor, VERSION,
 };
@@ -41,13 +42,15 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
 /// The longest request, a pin with eight link-layer addresses, is some 300 octets.
 const MAX_BODY: usize = 4096;
+/// A frame has two digits an octet.
+const MAX_EXPLAIN: usize = MAX_FRAME * 2 + MAX_BODY;
 
 /// What GET reads.
 const READ: &str = "/v1/status, /v1/counters, /v1/queues, /v1/neighbors, /v1/neighbors/audit, /v1/events, /v1/lists, \
-     /v1/lists/find, /v1/lists/names";
+     /v1/lists/find, /v1/lists/names, /v1/drops";
 /// What POST changes.
 const WRITE: &str = "/v1/mode, /v1/keys/rotate, /v1/neighbors/pin, /v1/neighbors/unpin, /v1/neighbors/repair, /v1/lists/add, \
-     /v1/lists/del, /v1/lists/import";
+     /v1/lists/del, /v1/lists/import, /v1/explain";
 
 /// Serves the control socket until `shutdown` becomes true (or its sender is gone), then removes it.
 pub async fn serve(
@@ -121,6 +124,11 @@ impl Peer {
     }
 
     fn require_write(&self) -> Result<(), Answer> {
+        self.require("change the agent")
+    }
+
+    /// Refuses those who may only read.
+    fn require(&self, what: &str) -> Result<(), Answer> {
         if self.may_write() {
             return Ok(());
         }
@@ -133,7 +141,7 @@ impl Peer {
         Err(Answer(
             StatusCode::FORBIDDEN,
             format!(
-                "only {allowed} may change the agent, and you are uid {}; run it with sudo",
+                "only {allowed} may {what}, and you are uid {}; run it with sudo",
                 self.uid
             ),
         ))
@@ -199,6 +207,11 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
         .route("/v1/neighbors/repair", post(repair_neighbors))
         .route("/v1/events", get(events))
         .merge(lists::router())
+        .route("/v1/drops", get(drops))
+        .route(
+            "/v1/explain",
+            post(explain).layer(DefaultBodyLimit::max(MAX_EXPLAIN)),
+        )
         .fallback(async || {
             Answer(
                 StatusCode::NOT_FOUND,
@@ -321,19 +334,44 @@ async fn neighbors(State(agent): State<Agent>, uri: Uri) -> Result<Response, Ans
 }
 
 async fn events(State(agent): State<Agent>, uri: Uri) -> Result<Response, Answer> {
-    let after = match uri.query() {
-        None => 0,
-        Some(query) => query
-            .strip_prefix("after=")
-            .and_then(|number| number.parse().ok())
-            .ok_or_else(|| {
-                Answer(
-                    StatusCode::BAD_REQUEST,
-                    "the query does not fit; write /v1/events?after=NUMBER".to_owned(),
-                )
-            })?,
-    };
+    let after = after(&uri)?;
     agent.ask(|reply| Request::Events { after, reply }).await
+}
+
+async fn drops(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+) -> Result<Response, Answer> {
+    peer.require("read what others have sent")?;
+    let after = after(&uri)?;
+    agent.ask(|reply| Request::Drops { after, reply }).await
+}
+
+async fn explain(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<Peer>,
+    body: Bytes,
+) -> Result<Response, Answer> {
+    peer.require("send frames through the programs, which takes its share of their limits")?;
+    let frame: ExplainFrame = read(&body)?;
+    agent.ask(|reply| Request::Explain(frame, reply)).await
+}
+
+/// The number in `?after=NUMBER`; 0 without one.
+fn after(uri: &Uri) -> Result<u64, Answer> {
+    let Some(query) = uri.query() else {
+        return Ok(0);
+    };
+    query
+        .strip_prefix("after=")
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(|| {
+            Answer(
+                StatusCode::BAD_REQUEST,
+                format!("the query does not fit; write {}?after=NUMBER", uri.path()),
+            )
+        })
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Answer> {

@@ -171,6 +171,14 @@ impl Maps {
         take(ebpf, "NEIGHBOR_EVENTS")
     }
 
+    /// The ring buffer of sampled drops.
+    ///
+    /// # Errors
+    /// It was taken before.
+    pub fn drop_events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>> {
+        take(ebpf, "DROP_EVENTS")
+    }
+
     /// Writes the settings.
     ///
     /// # Errors

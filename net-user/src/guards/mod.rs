@@ -19,12 +19,6 @@ use crate::{
 /// steps and are judged by the first, so a burst below it would let fewer pass than the rate says.
 const LEAST_BURST_NS: u64 = 20_000_000;
 
-/// Sampled drops the agent is told of, for each reason.
-const EVENTS: Limit = Limit {
-    interval_ns: 100_000_000,
-    tolerance_ns: 2_000_000_000,
-};
-
 /// Segments without a socket in peace, of those that are looked at: 10/s of one in
 /// [`STRAY_SAMPLE`](net_common::abi::STRAY_SAMPLE), which is 640/s, with a burst of 20. A host that was started again
 /// meets the segments of as many lost connections as it had, and its answers end them; an attack does not end.
@@ -40,6 +34,8 @@ pub struct Facts {
     pub own: [u64; OWN_WORDS],
     /// What a trial begins with.
     pub trial: u64,
+    /// Sampled drops the agent is told of, for each reason.
+    pub events: Limit,
     /// Whether the kernel follows redirects.
     pub redirects: bool,
     /// Whether the kernel takes packets from outside with own addresses as their source.
@@ -125,7 +121,7 @@ pub fn settings(policy: &GuardPolicy, facts: &Facts) -> GuardSettings {
     GuardSettings {
         own: facts.own,
         trial: facts.trial,
-        events: EVENTS,
+        events: facts.events,
         strays: STRAYS,
         connections: limit_or_none(policy.tcp.new_connections),
         open_connections: policy.tcp.open_connections,

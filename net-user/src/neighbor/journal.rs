@@ -3,17 +3,25 @@
 //! A flood fills neither: alerts of the same kind, address and link-layer addresses are joined for
 //! [`WINDOW`], an address gets no more than [`ALERTS`] of a kind in that time, and a kind no more than its budget.
 //! What was joined is told as a number when the time is over.
+//!
+//! Sampled drops are numbered with the events but kept apart, so that they displace none, and not logged.
 
 use std::{
     collections::{HashMap, VecDeque},
     time::Duration,
 };
 
-use net_common::units::Mac;
+use net_common::{abi::DropEvent, units::Mac};
 use tracing::{info, warn};
 
 use super::Now;
-use crate::control::protocol::{Event, EventLevel, Events, VERSION};
+use crate::{
+    control::{
+        drops::{DropTotals, Drops},
+        protocol::{Event, EventLevel, Events, VERSION},
+    },
+    drops::{Sample, Samples, wall_time},
+};
 
 /// Events that are remembered.
 pub const EVENTS: usize = 4096;
@@ -111,6 +119,7 @@ pub struct Journal {
     /// Differs for each start of the agent.
     agent: u64,
     events: VecDeque<Event>,
+    samples: Samples,
     last: u64,
     groups: HashMap<(Kind, Place), Group>,
     budgets: HashMap<Kind, Budget>,
@@ -219,21 +228,43 @@ impl Journal {
         }
     }
 
-    /// The events after a number.
+    /// Notes a dropped packet. The kernel keeps the rate of these.
+    pub fn sample(&mut self, event: DropEvent, interface: String, now: Now) {
+        self.last += 1;
+        self.samples.push(Sample {
+            sequence: self.last,
+            wall: wall_time(event.time_ns, now),
+            interface,
+            event,
+        });
+    }
+
+    /// The events after a number, sampled drops among them; the totals are for the caller to fill in.
     pub fn after(&self, sequence: u64) -> Events {
-        let first = self.last + 1 - self.events.len() as u64;
-        let skip = sequence.saturating_add(1).saturating_sub(first);
+        let from = self.events.partition_point(|e| e.sequence <= sequence);
+        let mut events: Vec<_> = self.events.range(from..).cloned().collect();
+        events.extend(self.samples.after(sequence).map(Sample::event));
+        // Two runs that are in order already.
+        events.sort_by_key(|event| event.sequence);
         Events {
             version: VERSION,
             agent: self.agent,
             last: self.last,
-            forgotten: first.saturating_sub(1).saturating_sub(sequence),
-            events: self
-                .events
-                .iter()
-                .skip(skip.try_into().unwrap_or(usize::MAX))
-                .cloned()
-                .collect(),
+            forgotten: self.last.saturating_sub(sequence) - events.len() as u64,
+            drops: DropTotals::default(),
+            events,
+        }
+    }
+
+    /// The sampled drops after a number, with their frames.
+    pub fn drops_after(&self, sequence: u64, totals: DropTotals) -> Drops {
+        Drops {
+            version: VERSION,
+            agent: self.agent,
+            last: self.last,
+            forgotten: self.samples.forgotten > sequence,
+            totals,
+            drops: self.samples.after(sequence).map(Sample::frame).collect(),
         }
     }
 
@@ -282,13 +313,17 @@ impl Journal {
             address: place.address,
             macs: macs.iter().map(ToString::to_string).collect(),
             text,
+            drop: None,
         });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use net_common::verdict::Reason;
+
     use super::*;
+    use crate::drops::SAMPLES;
 
     fn place(address: &str) -> Place {
         Place {
@@ -318,6 +353,7 @@ mod tests {
                 agent: 7_000_000,
                 last: 0,
                 forgotten: 0,
+                drops: DropTotals::default(),
                 events: vec![]
             }
         );
@@ -408,6 +444,41 @@ mod tests {
                 .any(|e| e.kind == kind && e.text.contains("too many"))
         };
         assert!(counted("station") && counted("station_changed"));
+    }
+
+    #[test]
+    fn a_flood_of_drops_displaces_no_alert() {
+        let mut journal = Journal::default();
+        note(&mut journal, Kind::Spoof, "192.0.2.1", 1, 0);
+        let drop = crate::drops::tests::event(Reason::TcpFlags, &[2; 60], false);
+        for _ in 0..100_000 {
+            journal.sample(drop, "eth0".to_owned(), Now::at(1));
+        }
+        note(&mut journal, Kind::Spoof, "192.0.2.2", 1, 2);
+        let totals = DropTotals::default();
+        let events = journal.after(0);
+        assert_eq!(events.events.len(), 2 + SAMPLES);
+        assert_eq!(events.forgotten, 100_000 - SAMPLES as u64);
+        assert_eq!((events.last, events.events[0].sequence), (100_002, 1));
+        assert!(events.events.is_sorted_by_key(|e| e.sequence));
+        assert_eq!(journal.after(100_001).events[0].kind, "spoof");
+        assert_eq!(journal.after(100_001).forgotten, 0);
+        assert_eq!(journal.after(u64::MAX).forgotten, 0);
+
+        let first = 100_002 - SAMPLES as u64;
+        for (after, forgotten, count) in [
+            (0, true, SAMPLES),
+            (first - 1, false, SAMPLES),
+            (100_000, false, 1),
+            (100_001, false, 0),
+        ] {
+            let drops = journal.drops_after(after, totals);
+            assert_eq!(
+                (drops.forgotten, drops.drops.len()),
+                (forgotten, count),
+                "{after}"
+            );
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use net_common::{
-    abi::{MAX_BINDINGS, NeighborKey},
+    abi::{DropEvent, MAX_BINDINGS, NeighborKey},
     units::Mac,
 };
 
@@ -18,9 +18,13 @@ use super::{
 };
 use crate::{
     config::{GuardMode, NeighborConfig},
-    control::protocol::{
-        ALERTS_OF_S, BindingOrigin, BindingState, Events, NeighborBinding, Neighbors,
-        NeighborsAtAGlance, NeighborsChanged, PinNeighbor, RequestError, UnpinNeighbor, VERSION,
+    control::{
+        drops::{DropTotals, Drops},
+        protocol::{
+            ALERTS_OF_S, BindingOrigin, BindingState, Events, NeighborBinding, Neighbors,
+            NeighborsAtAGlance, NeighborsChanged, PinNeighbor, RequestError, UnpinNeighbor,
+            VERSION,
+        },
     },
     host::links::Link,
 };
@@ -94,6 +98,16 @@ impl NeighborWatch {
     /// The events after a number.
     pub fn events(&self, after: u64) -> Events {
         self.journal.after(after)
+    }
+
+    /// The sampled drops after a number.
+    pub fn drops(&self, after: u64, totals: DropTotals) -> Drops {
+        self.journal.drops_after(after, totals)
+    }
+
+    /// Notes a dropped packet.
+    pub fn sample(&mut self, event: DropEvent, interface: String, now: Now) {
+        self.journal.sample(event, interface, now);
     }
 
     fn state(&self, key: &NeighborKey, entry: &Entry) -> BindingState {

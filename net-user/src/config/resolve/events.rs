@@ -1,0 +1,36 @@
+//! Table `[events]`.
+
+use toml::Spanned;
+
+use super::Reader;
+use crate::config::events::{EventsPolicy, MAX_BURST, MAX_PER_SECOND};
+use crate::config::raw::RawEvents;
+use crate::config::{Rate, RateLimit};
+
+impl Reader<'_> {
+    pub(super) fn events(&mut self, raw: &RawEvents) -> EventsPolicy {
+        let default = EventsPolicy::default().limit;
+        let limit = RateLimit {
+            rate: self.unit(raw.rate.as_ref()).unwrap_or(default.rate),
+            burst: self.burst(raw.burst.as_ref()).unwrap_or(default.burst),
+        };
+        let most = Rate::per_second(MAX_PER_SECOND).map_or(0, Rate::interval_ns);
+        if limit.rate.interval_ns() < most {
+            self.problem(
+                raw.rate.as_ref().map(Spanned::span),
+                "so many events would keep the agent busy under an attack".to_owned(),
+                format!(
+                    "write at most \"{MAX_PER_SECOND}/s\", which is for each reason; the counters tell of every packet"
+                ),
+            );
+        }
+        if limit.burst > MAX_BURST {
+            self.problem(
+                raw.burst.as_ref().map(Spanned::span),
+                format!("a burst of {} events is out of range", limit.burst),
+                format!("write a number from 1 to {MAX_BURST}"),
+            );
+        }
+        EventsPolicy { limit }
+    }
+}
