@@ -166,9 +166,12 @@ extern "C" fn tell_drop(ctx: *mut xdp_md, reason: u32, observed: u32) -> i32 {
     else {
         return 0;
     };
-    let now = limit::now();
     let rate = &settings.events;
-    if rate.interval_ns == 0 || !limit::take(cell, now, rate.interval_ns, rate.tolerance_ns) {
+    if rate.interval_ns == 0 {
+        return 0;
+    }
+    let now = limit::now();
+    if !limit::take(cell, now, rate.interval_ns, rate.tolerance_ns) {
         return 0;
     }
     let Some(mut entry) = DROP_EVENTS.reserve::<DropEvent>(0) else {
