@@ -18,8 +18,8 @@
 //!   less. A source that becomes known, or is forgotten, begins a new share, so it may have two bursts.
 //! - A place is told by 29 bits: of sources that have none, one in 2^29 / 8 = 67 million is taken for a known one, and
 //!   shares with it.
-//! - n known sources are Poisson distributed over the sets. Of 16,384 one in 8,000 finds its set full, of 32,768 one in
-//!   140, of 65,536 one in 7. Who finds no place goes on as unseen, and is counted.
+//! - n known sources are Poisson distributed over the sets. Of 16,384 one in 6,800 finds its set full, of 32,768 one in
+//!   120, of 65,536 one in 7. Who finds no place goes on as unseen, and is counted.
 //! - A source displaces those of lower tiers only, and others when they were not seen for their tier's life
 //!   ([`Tier::life_s`]). So no flood, from however many addresses, takes the place of a source that sends now and then. To
 //!   become steady a packet needs a share of the pool, twice: at 1,000/s, spoofed sources fill the table with steady places

@@ -130,7 +130,7 @@ pub fn limit_cell(class: u32, span: Span, version: Version, addr: &AddrWords, se
 }
 
 /// Where an own address stands in [`crate::abi::GuardSettings::own`]: its word, and two bits of that. With 20 own
-/// addresses one source in 170 is looked up for nothing.
+/// addresses one source in 130 is looked up for nothing.
 #[inline(always)]
 pub fn own_place(addr: &AddrWords, seed: u64) -> (usize, u64) {
     let h = addr_hash(addr, seed);
@@ -315,5 +315,79 @@ mod tests {
             assert_eq!(interface_cell(ifindex + INTERFACE_CELLS), ifindex);
         }
         assert!(interface_cell(u32::MAX) < INTERFACE_CELLS);
+    }
+
+    #[test]
+    fn limits_of_every_class_spread_evenly_r_icmp_7() {
+        let v6 = |n: u32| [0x2001, 0, 0, n];
+        for class in [0, 11] {
+            spreads(LIMIT_CELLS, |n| {
+                limit_cell(class, Span::Host, Version::V4, &v4(n), 7)
+            });
+            spreads(LIMIT_CELLS, |n| {
+                limit_cell(class, Span::Prefix, Version::V4, &v4(n << 8), 7)
+            });
+            spreads(LIMIT_CELLS, |n| {
+                limit_cell(class, Span::Host, Version::V6, &v6(n), 7)
+            });
+            for span in [Span::Prefix, Span::Site] {
+                let site = |n: u32| [n.to_be(), (n << 16).to_be(), 0, 0];
+                spreads(LIMIT_CELLS, |n| {
+                    limit_cell(class, span, Version::V6, &site(n), 7)
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn what_shares_a_limit_is_a_host_a_24_or_64_and_a_48() {
+        let cell = |span, text: &str| {
+            let addr: core::net::IpAddr = text.parse().unwrap();
+            let version = if addr.is_ipv4() {
+                Version::V4
+            } else {
+                Version::V6
+            };
+            limit_cell(3, span, version, &addr_words(addr), 7)
+        };
+        for (span, a, b, share) in [
+            (Span::Host, "192.0.2.1", "192.0.2.2", false),
+            (Span::Prefix, "192.0.2.1", "192.0.2.255", true),
+            (Span::Prefix, "192.0.2.1", "192.0.3.1", false),
+            (Span::Host, "2001:db8::1", "2001:db8::2", false),
+            (Span::Prefix, "2001:db8::1", "2001:db8::ffff:0:0:1", true),
+            (Span::Prefix, "2001:db8::1", "2001:db8:0:1::1", false),
+            (Span::Site, "2001:db8::1", "2001:db8:0:ffff::1", true),
+            (Span::Site, "2001:db8::1", "2001:db8:1::1", false),
+        ] {
+            assert_eq!(cell(span, a) == cell(span, b), share, "{span:?} {a} {b}");
+        }
+        let mut cells: Vec<_> = (0..12)
+            .map(|class| limit_cell(class, Span::Host, Version::V4, &v4(7), 7))
+            .collect();
+        cells.sort_unstable();
+        cells.dedup();
+        assert_eq!(cells.len(), 12, "a class has limits of its own");
+    }
+
+    #[test]
+    fn the_filter_of_own_addresses_knows_them_all_and_few_others() {
+        let (mut words, mut all) = (0, 0);
+        for seed in 0..64 {
+            let mut filter = [0u64; OWN_WORDS];
+            for n in 0..20 {
+                let (word, bits) = own_place(&v4(0xc000_0200 + n), seed);
+                filter[word] |= bits;
+            }
+            let hit = |n: u32| {
+                let (word, bits) = own_place(&v4(n), seed);
+                filter[word] & bits == bits
+            };
+            assert!((0..20).all(|n| hit(0xc000_0200 + n)), "an own one is found");
+            words += (0..10_000).filter(|&n| hit(0x0b00_0000 + n)).count();
+            all += 10_000;
+        }
+        let one_in = all / words;
+        assert!((110..160).contains(&one_in), "one in {one_in}");
     }
 }

@@ -4,6 +4,7 @@
 //! Without another device in its context the kernel runs a frame as one that came in on the loopback
 //! device of the caller's namespace (Linux 6.12 `bpf_prog_test_run_xdp`); hence interface 1 in the keys.
 
+pub mod guards;
 pub mod neighbors;
 
 use std::{
@@ -50,6 +51,7 @@ use crate::{
     frames::{CLIENT_V4, CLIENT_V6, Envelope, SERVER_MAC, SERVER_V4, SERVER_V6, segment},
     netns::Namespace,
 };
+use guards::Guards;
 use neighbors::Neighbors;
 
 /// The protected port.
@@ -93,6 +95,8 @@ pub struct Lab {
     pub listeners: [Listener; 2],
     /// The guards of ARP and neighbour discovery, which are off.
     pub neighbors: Neighbors,
+    /// The guards of IP, ICMP, UDP and TCP without a socket, which are off.
+    pub guards: Guards,
     /// Block and allow lists, which are empty.
     pub lists: Lists,
 }
@@ -158,6 +162,7 @@ impl Lab {
         let mut ebpf = load::load().expect("the object loads");
         let ports = neighbors::open(&ebpf, "PORTS");
         let neighbors = Neighbors::open(&ebpf);
+        let guards = Guards::open(&ebpf);
         let lists = Lists::new(&mut ebpf).expect("the lists' maps");
         let xdp: &mut Xdp = load::program(&mut ebpf, XDP_PROGRAM).expect("the XDP program");
         xdp.attach(IDLE, XdpMode::Skb).expect("XDP on a device");
@@ -202,6 +207,7 @@ impl Lab {
             sockets: None,
             listeners,
             neighbors,
+            guards,
             lists,
         };
         lab.set_settings(|_| {});

@@ -617,3 +617,103 @@ proptest! {
         prop_assert_eq!(p.l4 - p.l3, if is_v6 { 40 } else { 20 });
     }
 }
+
+/// What is found behind the tags, a later fragment's data too.
+fn find(frame: &[u8]) -> Result<Packet, Reason> {
+    let frame = Octets(frame);
+    network(&frame, payload(&frame)?)
+}
+
+#[test]
+fn a_later_fragments_data_are_found_and_where_they_belong_r_udp_4() {
+    for (tags_name, tags, l3) in TAGS {
+        for offset in [1, 2, 185, 8191] {
+            for more in [false, true] {
+                let flags = if more { 0x2000 } else { 0 };
+                let want = Packet {
+                    fragment_offset: offset,
+                    ..found(Version::V4, *l3, 28)
+                };
+                let ip = v4(8, flags | offset);
+                assert_eq!(
+                    find(&framed(tags, &ip)),
+                    Ok(want),
+                    "{tags_name} at {offset}"
+                );
+
+                let want = Packet {
+                    fragment_offset: offset,
+                    fragment_header: true,
+                    ..found(Version::V6, *l3, 56)
+                };
+                let ip = v6(&[extension(0, 0), fragment(offset, more)]);
+                assert_eq!(
+                    find(&framed(tags, &ip)),
+                    Ok(want),
+                    "{tags_name}, IPv6 at {offset}"
+                );
+            }
+        }
+    }
+    // What stands behind the fragment header of a later fragment is data, whatever it looks like.
+    let ip = v6(&[fragment(7, true), extension(60, 0)]);
+    let packet = find(&framed(&[], &ip)).unwrap();
+    assert_eq!((packet.protocol, packet.l4), (IpProto(60), 14 + 48));
+    // A whole packet and a first fragment belong at 0.
+    for ip in [
+        v4(0, 0),
+        v4(0, 0x2000),
+        v4(0, 0x4000),
+        v6(&[fragment(0, true)]),
+        v6(&[]),
+    ] {
+        assert_eq!(find(&framed(&[], &ip)).map(|p| p.fragment_offset), Ok(0));
+    }
+    // A header cut off of a later fragment, where the payload ends.
+    let mut short = framed(&[], &v6(&[fragment(7, true)]));
+    short[14 + 5] = 7;
+    assert_eq!(find(&short), Err(Reason::IpMalformed));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4000) })]
+
+    #[test]
+    fn fragments_are_told_as_etherparse_tells_them(is_v6: bool, offset in prop_oneof![Just(0u16), 1u16..=8191], more: bool) {
+        let ip = if is_v6 {
+            v6(&[fragment(offset, more)])
+        } else {
+            v4(0, offset | if more { 0x2000 } else { 0 })
+        };
+        let ours = find(&framed(&[], &ip)).unwrap();
+        let theirs = LaxSlicedPacket::from_ip(&ip).unwrap();
+        let (theirs_offset, theirs_more) = match &theirs.net {
+            Some(LaxNetSlice::Ipv4(ip)) => (ip.header().fragments_offset().value(), ip.header().more_fragments()),
+            Some(LaxNetSlice::Ipv6(ip)) => {
+                let mut found = (0, false);
+                for extension in ip.extensions().clone() {
+                    if let etherparse::Ipv6ExtensionSlice::Fragment(f) = extension {
+                        found = (f.fragment_offset().value(), f.more_fragments());
+                    }
+                }
+                found
+            }
+            other => panic!("{other:?}"),
+        };
+        prop_assert_eq!(ours.fragment_offset, theirs_offset);
+        prop_assert_eq!(ours.first_fragment, theirs_offset == 0 && theirs_more);
+    }
+
+    #[test]
+    fn whatever_is_found_of_a_fragment_lies_in_the_frame(mut frame in frames(), at: Index, octet: u8, cut: Index) {
+        let len = frame.len();
+        frame[at.index(len)] = octet;
+        frame.truncate(cut.index(len + 1));
+        if let Ok(p) = find(&frame) {
+            prop_assert!(p.l3 + p.version.header_len() <= p.l4);
+            prop_assert!(p.l4 + p.l4_len <= frame.len());
+            prop_assert!(!p.first_fragment || p.fragment_offset == 0);
+            prop_assert_eq!(read(&frame).is_ok(), p.fragment_offset == 0);
+        }
+    }
+}
