@@ -1,6 +1,7 @@
 //! Frames as they stand on the wire, built by etherparse: one TCP segment in every envelope that the
 //! data path must see through.
 
+pub mod datagram;
 pub mod neighbor;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -379,6 +379,11 @@ impl Lab {
         assert_eq!(counted, [], "TC egress");
     }
 
+    /// As [`Self::run_egress`], for what this host asks: returns what was counted of whom it asked.
+    pub fn ask(&mut self, frame: &[u8]) -> Vec<Reason> {
+        self.classify(EGRESS_PROGRAM, frame)
+    }
+
     fn classify(&mut self, program: &str, frame: &[u8]) -> Vec<Reason> {
         let before = self.maps.counters().expect("COUNTERS");
         // skb->skb_iif, which the program reads as ingress_ifindex: word 9 of struct __sk_buff.
