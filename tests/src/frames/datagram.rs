@@ -55,6 +55,11 @@ impl Envelope {
         self.wrap(IpNumber::UDP, &[&header.to_bytes(), data].concat())
     }
 
+    /// Octets from the IP header to the transport header, whatever that is.
+    pub fn ip_header_len(&self) -> usize {
+        self.l4() - self.l3()
+    }
+
     /// The protocol number of ICMP in this version.
     pub fn icmp_number(&self) -> IpNumber {
         if self.is_v6() {
