@@ -348,7 +348,7 @@ impl Lab {
     /// as it was.
     pub fn run_trial(&mut self, frame: &[u8], trial: Trial) -> (u32, Trial) {
         let size = size_of::<Trial>();
-        let context = [0, size as u32, (size + frame.len()) as u32, LOOPBACK, 0, 0]
+        let context = [size as u32, (size + frame.len()) as u32, 0, LOOPBACK, 0, 0]
             .map(u32::to_ne_bytes)
             .concat();
         let words = [trial.secret, trial.outcome].map(u64::to_ne_bytes).concat();
