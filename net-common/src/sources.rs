@@ -4,7 +4,7 @@
 //!
 //! - *Unseen*: nothing is known. Their shares are cells that addresses are hashed to, without keys, and one pool for all
 //!   of them together.
-//! - *Steady*: passed the pool twice, one second to a minute apart. Whoever floods from random addresses does not send
+//! - *Steady*: passed the pool in two different seconds, a minute apart at most. Whoever floods from random addresses does not send
 //!   from the same one again; whoever cycles through a few does, which is why this tier has a total of its own.
 //! - *Asked*: this host sent it a question lately (an echo request; UDP to a port whose answers are limited).
 //! - *Proven*: completed a TCP handshake with this host. A place gives a share of one's own and no more, so one proof
@@ -84,7 +84,8 @@ impl Tier {
 
 /// A place is written again for having been seen when it is so old, seconds: rarely enough that CPUs do not fight for it.
 pub const RENEW_S: u32 = 8;
-/// Least and most time between two packets that make a newcomer steady, seconds.
+/// Least and most time between two packets that make a newcomer steady, whole seconds of [`seconds`]: next to each other
+/// they may be any time apart.
 const STEADY_AFTER_S: (u32, u32) = (1, 60);
 
 /// Where a source stands in the table.

@@ -123,8 +123,14 @@ fn refusal(settings: &GuardSettings, version: Version, src: &AddrWords) -> Optio
     let SourceState {
         tat_ns: tat, open, ..
     } = unsafe { *state };
-    if rate.interval_ns != 0 && tat > limit::now().saturating_add(rate.tolerance_ns) {
-        return Some(Reason::NewConnectionLimit);
+    if rate.interval_ns != 0 {
+        // The clock that the state was written by: the coarse one is up to a tick behind, and a burst would be one
+        // connection short until it has caught up.
+        // SAFETY: no arguments, no preconditions.
+        let now = unsafe { bpf_ktime_get_ns() };
+        if tat > now.saturating_add(rate.tolerance_ns) {
+            return Some(Reason::NewConnectionLimit);
+        }
     }
     if settings.open_connections != 0 && open >= settings.open_connections {
         return Some(Reason::OpenConnectionLimit);

@@ -19,8 +19,11 @@ fn dropped(lab: &mut Lab, what: &str, frame: &[u8], reason: Reason) {
     lab.expect_guarded(Guard::Icmp, what, frame, reason, Reason::NoRule);
 }
 
-/// A type, a code and a second word of each class, IPv4 then IPv6.
-const CLASSES: &[(Class, Reason, &[(u8, u8, u32)], &[(u8, u8, u32)])] = &[
+/// Types, codes and second words.
+type Kinds = &'static [(u8, u8, u32)];
+
+/// What belongs to each class, of IPv4 and of IPv6.
+const CLASSES: &[(Class, Reason, Kinds, Kinds)] = &[
     (
         Class::EchoRequest,
         Reason::EchoRequestLimit,

@@ -152,7 +152,7 @@ fn eight_octets_of_the_transport_header_are_enough_r_icmp_3_katran_159() {
         [&[next, 0, a, b, 0, 0, 0, 9], &EIGHT[..]].concat()
     };
     use Version::{V4, V6};
-    let table: &[(&str, Version, Vec<u8>, u8, Option<u32>)] = &[
+    let table = [
         ("TCP", V4, v4(0, 0x4000, 6, &EIGHT), 6, ports()),
         ("UDP", V4, v4(0, 0, 17, &EIGHT), 17, ports()),
         ("TCP with options", V4, v4(12, 0, 6, &EIGHT), 6, ports()),
@@ -202,7 +202,7 @@ fn eight_octets_of_the_transport_header_are_enough_r_icmp_3_katran_159() {
             None,
         ),
     ];
-    for (what, version, quote, protocol, ports) in table {
+    for (what, version, quote, protocol, ports) in &table {
         let (src, dst): (IpAddr, IpAddr) = match version {
             V4 => ([192, 0, 2, 1].into(), [198, 51, 100, 7].into()),
             V6 => (
