@@ -357,6 +357,13 @@ fn own_addresses_do_not_come_from_outside_unless_the_kernel_takes_them() {
                 lab.expect("no unicast address of ours", frame, *passes);
             }
         }
+        // On another link the same link-local address is a neighbour's.
+        lab.set_role(ip("fe80::77"), AddressRole::OWN);
+        lab.expect(
+            "link-local",
+            &from("fe80::77").udp(9, 9, &[]),
+            Reason::UdpPass,
+        );
         // R-ND-5: its own guard tells of a claim, and lets it pass.
         let claim = Discovery::advertisement(SERVER_V6, false).with_target(SERVER_MAC);
         lab.expect("a claim", &claim.frame(), Reason::NoRule);
