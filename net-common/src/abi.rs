@@ -456,8 +456,9 @@ pub struct HitLog {
 pub const MAX_ADDRESSES: u32 = 8_192;
 /// Words of [`GuardSettings::own`].
 pub const OWN_WORDS: usize = 8;
-/// Cells of the limits per prefix, a power of two, for each of both tiers; 512 KiB each.
-pub const LIMIT_CELLS: u32 = 65_536;
+/// Cells of the limits per address and prefix, a power of two, for each class and each of the totals that
+/// [`crate::sources::Tier::total`] names; 128 KiB each.
+pub const LIMIT_CELLS: u32 = 16_384;
 /// Sets of the table of sources, a power of two.
 pub const SOURCE_SETS: u32 = 8_192;
 /// Places in a set: one cache line.
@@ -665,25 +666,29 @@ pub struct DropEvent {
     /// Octets of it in `frame`.
     pub captured: u16,
     /// 1 when it was only observed, and passed.
-    pub observed: u16,
+    pub observed: u8,
+    /// The [`crate::sources::Share`] that refused it.
+    pub share: u8,
     /// The frame's first octets, from its Ethernet header on.
     pub frame: [u8; DROP_FRAME],
 }
 
-/// Metadata of a frame that the agent sends through the loaded program with `BPF_PROG_TEST_RUN` to learn its fate: such
-/// a frame is counted nowhere.
+/// Metadata of a frame that the agent sends through the loaded program with `BPF_PROG_TEST_RUN` to learn its fate: the
+/// verdict of such a frame is counted nowhere, though it takes its shares.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trial {
     /// [`GuardSettings::trial`].
     pub secret: u64,
-    /// Written by the program: the [`crate::verdict::Reason`], with [`Trial::OBSERVED`].
+    /// Written by the program: the [`crate::verdict::Reason`], with [`Trial::OBSERVED`] and [`Trial::SHARE_SHIFT`].
     pub outcome: u64,
 }
 
 impl Trial {
     /// Flag in `outcome`: observe mode let the frame pass.
     pub const OBSERVED: u64 = 1 << 32;
+    /// Where `outcome` has the [`crate::sources::Share`] that refused it, in eight bits.
+    pub const SHARE_SHIFT: u32 = 40;
 }
 
 macro_rules! shared {

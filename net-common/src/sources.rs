@@ -20,16 +20,19 @@
 //!   shares with it.
 //! - n known sources are Poisson distributed over the sets. Of 16,384 one in 6,800 finds its set full, of 32,768 one in
 //!   120, of 65,536 one in 7. Who finds no place goes on as unseen, and is counted.
-//! - A source displaces those of lower tiers only, and others when they were not seen for their tier's life
-//!   ([`Tier::life_s`]). So no flood, from however many addresses, takes the place of a source that sends now and then. To
-//!   become steady a packet needs a share of the pool, twice: at 1,000/s, spoofed sources fill the table with steady places
-//!   in two minutes at best; those who prove themselves displace them, and those who were steady before keep theirs.
-//! - The unseen have 65,536 cells, and so have the known. With n other prefixes sending at a time, a cell is shared with
-//!   probability n / 65,536. Under a flood from random addresses the cells of the unseen are all shared, and what is left
-//!   for a newcomer is its part of the pool, pool rate / flood rate; the known do not notice.
+//! - A source displaces others when those were not seen for their tier's life ([`Tier::life_s`]); one that proves itself
+//!   also displaces those of lower tiers, and proven ones that were not seen for two minutes. So no flood, from however many
+//!   addresses, takes the place of a source that sends now and then, and who owns many addresses keeps the table for two
+//!   minutes at most.
+//! - Newcomers are remembered at 200/s, whatever comes ([`NEWCOMERS`]), and steady places end after two minutes: spoofed
+//!   sources hold 12,000 at most.
+//! - Each class has 16,384 cells for each of the three totals. A source has two of them (three with IPv6), and so has
+//!   each other one: with n others sending, one of its cells is shared with probability 4 n / 16,384 (9 n). Under a flood
+//!   from random addresses the cells of the unseen are all shared, and what is left for a newcomer is its part of the pool,
+//!   pool rate / flood rate; the known do not notice.
 
 use crate::{
-    abi::{AddrWords, NEWCOMER_CELLS, SOURCE_SETS, SOURCE_WAYS},
+    abi::{AddrWords, Limit, NEWCOMER_CELLS, SOURCE_SETS, SOURCE_WAYS},
     spread::mix,
     units::Version,
 };
@@ -78,6 +81,68 @@ impl Tier {
             Self::Unseen => 0,
             Self::Steady => 1,
             Self::Asked | Self::Proven => 2,
+        }
+    }
+}
+
+/// A proven source that was not seen for so long may lose its place to another one that has just proved itself, seconds.
+const IDLE_S: u32 = 120;
+
+/// How well a place is held: 0 for a free one, or one that is over.
+#[inline(always)]
+pub const fn hold(place: u64, now_s: u32) -> u32 {
+    match tier(place, now_s) {
+        Tier::Unseen => 0,
+        Tier::Steady => 1,
+        Tier::Asked => 2,
+        Tier::Proven if age_s(place, now_s) > IDLE_S => 3,
+        Tier::Proven => 4,
+    }
+}
+
+/// Whether a source that has reached a tier takes a place that is held so well from another one. Whom this host asks
+/// may be of somebody else's choice, so it takes free places alone.
+#[inline(always)]
+pub const fn takes(reached: Tier, hold: u32) -> bool {
+    match reached {
+        Tier::Proven => hold <= 3,
+        _ => hold == 0,
+    }
+}
+
+/// How many newcomers of all classes are remembered: two of these make a source steady.
+pub const NEWCOMERS: Limit = Limit {
+    // 200/s, a burst of 200.
+    interval_ns: 5_000_000,
+    tolerance_ns: 1_000_000_000,
+};
+
+/// Which share refused a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Share {
+    /// None: nothing was refused by a share.
+    None,
+    /// What one address may send.
+    Host,
+    /// What one /24, /64 or /48 may send.
+    Prefix,
+    /// What all sources not seen before may send together.
+    Pool,
+    /// What all sources that are as known may send together.
+    Total,
+}
+
+impl Share {
+    /// The share of a number; none for one that is none.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Host,
+            2 => Self::Prefix,
+            3 => Self::Pool,
+            4 => Self::Total,
+            _ => Self::None,
         }
     }
 }

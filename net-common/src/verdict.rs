@@ -251,6 +251,11 @@ reasons! {
     DropEventLost = 92, "drop_event_lost", Note;
     /// Dropped packets of which the agent was told.
     DropEventSent = 93, "drop_event_sent", Note;
+    /// SYN in fragments: no honest one is so long, and no cookie could answer it (R-TCP-10).
+    SynFragment = 94, "syn_fragment", Drop;
+    /// IPv6 packet with headers beyond the parser's bounds, beyond its source's share: the guards could not look behind
+    /// them (R-GEN-2).
+    ParserLimitShare = 95, "parser_limit_share", Drop;
 }
 
 /// A decision about one packet.

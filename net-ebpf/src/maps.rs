@@ -164,10 +164,11 @@ pub static CLASS_LIMITS: Array<ClassLimits> = Array::with_max_entries(CLASSES, 0
 #[map]
 pub static CLASS_STATE: Array<ClassState> = Array::with_max_entries(CLASSES, 0);
 
-/// Theoretical arrival times by hash of class and address, prefix or site: those of unseen sources, then those of known
-/// ones. Written by the data path; what collides shares.
+/// Theoretical arrival times by hash of address, prefix or site: those of unseen sources, class by class, then those of
+/// steady, then those of proven ones. Written by the data path; what collides shares.
 #[map]
-pub static LIMIT_CELLS: Array<u64> = Array::with_max_entries(LIMIT_CELL_ENTRIES * 2, 0);
+pub static LIMIT_CELLS: Array<u64> = 
+    Array::with_max_entries(LIMIT_CELL_ENTRIES * CLASSES * 3, 0);
 
 /// Known sources, see `net_common::sources`. Written by the data path.
 #[map]
@@ -178,9 +179,10 @@ pub static SOURCES: Array<SourceSet> = Array::with_max_entries(SOURCE_SETS, 0);
 pub static SOURCE_STATE: Array<SourceState> =
     Array::with_max_entries(SOURCE_SETS * SOURCE_WAYS as u32, 0);
 
-/// Sources that may become steady. Written by the data path; who is overwritten begins again.
+/// Sources that may become steady, and last the arrival time of all of them together. Written by the data path; who is
+/// overwritten begins again.
 #[map]
-pub static NEWCOMERS: Array<u64> = Array::with_max_entries(NEWCOMER_CELLS, 0);
+pub static NEWCOMERS: Array<u64> = Array::with_max_entries(NEWCOMER_CELLS + 1, 0);
 
 /// Theoretical arrival time of segments without a socket, of those looked at in peace; and until when they are taken for
 /// an attack. Written by the data path.

@@ -1,9 +1,11 @@
 //! The table of known sources, and the shares of all: what `net_common::sources` describes, on shared memory.
 
 use net_common::{
-    abi::{AddrWords, Class, ClassState, Limit, SOURCE_WAYS},
+    abi::{
+        AddrWords, CLASSES, Class, ClassState, LIMIT_CELLS, Limit, NEWCOMER_CELLS, SOURCE_WAYS,
+    },
     gcra,
-    sources::{self, Newcomer, Tier},
+    sources::{self, Newcomer, Share, Tier},
     spread::{Span, limit_cell},
     units::Version,
     verdict::Reason,
@@ -12,13 +14,11 @@ use net_common::{
 use crate::{
     address::{halves, kind, version, whole},
     limit::{self, compare_and_swap},
-    maps::{CLASS_LIMITS, CLASS_STATE, LIMIT_CELLS, NEWCOMERS, SETTINGS, SOURCE_STATE, SOURCES},
+    maps::{CLASS_LIMITS, CLASS_STATE, LIMIT_CELLS as LIMITS, NEWCOMERS, SETTINGS, SOURCE_STATE, SOURCES},
     packet::{below, forget_in},
     verdict::count,
 };
 
-/// Half of `LIMIT_CELLS` that is the known sources'.
-const KNOWN_HALF: u32 = net_common::abi::LIMIT_CELLS;
 /// Where the functions with global linkage have the tier, or the class, in their first argument.
 const NUMBER_SHIFT: u32 = 8;
 
@@ -45,18 +45,37 @@ pub fn state(version: Version, addr: &AddrWords) -> Option<u32> {
     source_state(kind(version), halves(addr).0).checked_sub(1)
 }
 
-/// Takes a packet of a class from its shares: whether it was within them. Its tier is `known`, or what its source is
-/// known for, whichever is more.
-#[inline(always)]
-pub fn admit(class: Class, version: Version, addr: &AddrWords, known: Tier) -> bool {
-    let (high, low) = halves(addr);
-    let known = (known as u32) << (2 * NUMBER_SHIFT);
-    source_limit(
-        kind(version) | (class as u32) << NUMBER_SHIFT | known,
-        high,
-        low,
-    ) != 0
+/// Whose shares a packet takes.
+#[derive(Clone, Copy)]
+pub enum As {
+    /// Its source's, as known as that is.
+    Itself,
+    /// Its source's, of which nothing is known here.
+    Stranger,
+    /// Those of a source of this tier.
+    Known(Tier),
+    /// The total of this tier alone.
+    TotalOf(Tier),
 }
+
+/// Takes a packet of a class from the shares of an address. The [`Share`] that refused it, none when it was within all.
+#[inline(always)]
+pub fn admit(class: Class, version: Version, addr: &AddrWords, who: As) -> u32 {
+    let (high, low) = halves(addr);
+    let who = match who {
+        As::Itself => LOOK_UP,
+        As::Stranger => 0,
+        As::Known(tier) => tier as u32,
+        As::TotalOf(tier) => tier as u32 | TOTAL_ONLY,
+    };
+    let kind = kind(version) | (class as u32) << NUMBER_SHIFT | who << (2 * NUMBER_SHIFT);
+    source_limit(kind, high, low)
+}
+
+/// Beside a tier: it is to be looked up.
+const LOOK_UP: u32 = 1 << 2;
+/// Beside a tier: only its total is asked.
+const TOTAL_ONLY: u32 = 1 << 3;
 
 /// A source's place: first word of its set, and its fingerprint. The upper half of an address is enough.
 #[inline(always)]
@@ -110,6 +129,31 @@ fn at(set: *mut u64, way: u32) -> *mut u64 {
     set.wrapping_add(below::<{ SOURCE_WAYS as i32 - 1 }>(forget_in(way)))
 }
 
+/// Turns before a set that others write to counts as full.
+const TURNS: usize = 2;
+
+/// Takes the place in a set that is held worst, if the tier is worth it: its way, and whether it was somebody's.
+#[inline(always)]
+fn take_place(set: *mut u64, key: sources::Key, reached: Tier, now_s: u32) -> Option<(u32, bool)> {
+    // As hold × 8 + way.
+    let mut worst = u32::MAX;
+    for way in 0..SOURCE_WAYS {
+        // SAFETY: a set has so many places.
+        let place = unsafe { set.wrapping_add(way).read_volatile() };
+        let score = sources::hold(place, now_s) << 3 | way as u32;
+        worst = forget_in(if score < worst { score } else { worst });
+    }
+    let (hold, way) = (worst >> 3, worst & 7);
+    if !sources::takes(reached, hold) {
+        return None;
+    }
+    let place = at(set, way);
+    // SAFETY: a live map value.
+    let old = unsafe { place.read_volatile() };
+    let new = sources::place(key.print, reached, now_s);
+    (compare_and_swap(place, old, new) == old).then_some((way, hold != 0))
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn source_reach(kind: u32, high: u64, now: u64) -> u32 {
@@ -124,27 +168,10 @@ extern "C" fn source_reach(kind: u32, high: u64, now: u64) -> u32 {
         }
         return sources::state_index(key.set, way) + 1;
     }
-    // The way of the lowest tier, as tier × 8 + way.
-    let mut lowest = u32::MAX;
-    for way in 0..SOURCE_WAYS {
-        // SAFETY: a set has so many places.
-        let place = unsafe { set.wrapping_add(way).read_volatile() };
-        let score = (sources::tier(place, now_s) as u32) << 3 | way as u32;
-        lowest = forget_in(if score < lowest { score } else { lowest });
-    }
-    if lowest >> 3 >= reached as u32 {
+    let Some((way, displaced)) = (0..TURNS).find_map(|_| take_place(set, key, reached, now_s)) else {
         count(Reason::SourceTableFull);
         return 0;
-    }
-    let way = lowest & 7;
-    let place = at(set, way);
-    // SAFETY: a live map value.
-    let old = unsafe { place.read_volatile() };
-    let new = sources::place(key.print, reached, now_s);
-    if compare_and_swap(place, old, new) != old {
-        // Somebody else has just got it; the next packet tries again.
-        return 0;
-    }
+    };
     let index = sources::state_index(key.set, way);
     if let Some(state) = SOURCE_STATE.get_ptr_mut(index) {
         let words: *mut u64 = state.cast();
@@ -154,7 +181,7 @@ extern "C" fn source_reach(kind: u32, high: u64, now: u64) -> u32 {
         unsafe { words.wrapping_add(1).write_volatile(0) };
     }
     count(Reason::SourceAdmitted);
-    if lowest >> 3 != 0 {
+    if displaced {
         count(Reason::SourceReplaced);
     }
     index + 1
@@ -164,18 +191,27 @@ extern "C" fn source_reach(kind: u32, high: u64, now: u64) -> u32 {
 #[inline(never)]
 extern "C" fn source_limit(kind: u32, high: u64, low: u64) -> u32 {
     // Something of our own is missing: passes.
-    judge(kind, high, low).unwrap_or(true).into()
+    let refused = judge(kind, high, low).unwrap_or(Share::None);
+    match refused {
+        Share::None => {}
+        Share::Host => count(Reason::LimitHost),
+        Share::Prefix => count(Reason::LimitPrefix),
+        Share::Pool => count(Reason::LimitPool),
+        Share::Total => count(Reason::LimitGlobal),
+    }
+    refused as u32
 }
 
 #[inline(always)]
-fn judge(kind: u32, high: u64, low: u64) -> Option<bool> {
+fn judge(kind: u32, high: u64, low: u64) -> Option<Share> {
     let class = kind >> NUMBER_SHIFT & 0xff;
     let limits = CLASS_LIMITS.get(class)?;
     let state = CLASS_STATE.get_ptr_mut(class)?;
     let seed = SETTINGS.get(0)?.hash_seed;
     let now = limit::now();
-    let mut tier = kind >> (2 * NUMBER_SHIFT) & 3;
-    if tier == 0 {
+    let who = kind >> (2 * NUMBER_SHIFT);
+    let mut tier = who & 3;
+    if who & LOOK_UP != 0 {
         tier = forget_in(source_tier(kind, high)) & 3;
     }
     let tier = Tier::from_number(tier);
@@ -186,40 +222,39 @@ fn judge(kind: u32, high: u64, low: u64) -> Option<bool> {
         let tat = unsafe { total.read_volatile() };
         // What the pool has no room for writes nothing.
         if gcra::conform(tat, now, pool.interval_ns, pool.tolerance_ns).is_none() {
-            count(Reason::LimitPool);
-            return Some(false);
+            return Some(Share::Pool);
         }
     }
-    let half = if tier == Tier::Unseen { 0 } else { KNOWN_HALF };
-    let take_cell = |span, limit: &Limit| -> bool {
-        let cell = half + limit_cell(class, span, version(kind), &whole(high, low), seed);
-        LIMIT_CELLS
-            .get_ptr_mut(cell)
-            .is_none_or(|cell| take(cell, now, limit))
-    };
-    if !take_cell(Span::Host, &limits.host) {
-        count(Reason::LimitHost);
-        return Some(false);
+    if who & TOTAL_ONLY == 0 {
+        let region = (tier.total() as u32 * CLASSES + class) * LIMIT_CELLS;
+        let take_cell = |span, limit: &Limit| -> bool {
+            let cell = region + limit_cell(class, span, version(kind), &whole(high, low), seed);
+            LIMITS
+                .get_ptr_mut(cell)
+                .is_none_or(|cell| take(cell, now, limit))
+        };
+        if !take_cell(Span::Host, &limits.host) {
+            return Some(Share::Host);
+        }
+        if !take_cell(Span::Prefix, &limits.prefix)
+            || version(kind) == Version::V6 && !take_cell(Span::Site, &limits.site)
+        {
+            return Some(Share::Prefix);
+        }
     }
-    if !take_cell(Span::Prefix, &limits.prefix)
-        || version(kind) == Version::V6 && !take_cell(Span::Site, &limits.site)
-    {
-        count(Reason::LimitPrefix);
-        return Some(false);
-    }
-    let (all, refused) = match tier {
-        Tier::Unseen => (pool, Reason::LimitPool),
-        Tier::Steady => (&limits.steady, Reason::LimitGlobal),
-        Tier::Asked | Tier::Proven => (&limits.proven, Reason::LimitGlobal),
+    let (all, share) = match tier {
+        Tier::Unseen => (pool, Share::Pool),
+        Tier::Steady => (&limits.steady, Share::Total),
+        Tier::Asked | Tier::Proven => (&limits.proven, Share::Total),
     };
     if !take(total, now, all) {
-        count(refused);
-        return Some(false);
+        return Some(share);
     }
-    if tier == Tier::Unseen {
+    // What is counted as of a stranger tells nothing of its source.
+    if tier == Tier::Unseen && who & LOOK_UP != 0 {
         source_newcomer(kind, high);
     }
-    Some(true)
+    Some(Share::None)
 }
 
 /// Which of the totals a tier draws from.
@@ -245,7 +280,13 @@ extern "C" fn source_newcomer(kind: u32, high: u64) -> i32 {
     let Some(cell) = NEWCOMERS.get_ptr_mut(key.newcomer_cell()) else {
         return 0;
     };
+    let Some(all) = NEWCOMERS.get_ptr_mut(NEWCOMER_CELLS) else {
+        return 0;
+    };
     let now = limit::now();
+    if !take(all, now, &sources::NEWCOMERS) {
+        return 0;
+    }
     let now_s = sources::seconds(now);
     // SAFETY: a live map value; a race forgets one of two newcomers.
     match sources::newcomer(unsafe { cell.read_volatile() }, key.print, now_s) {
