@@ -217,6 +217,12 @@ pub struct SockOffsets {
     pub family: u32,
     /// `skc_v6_daddr`, the peer's IPv6 address.
     pub v6_daddr: u32,
+    /// `skc_net`, a pointer to the network namespace.
+    pub net: u32,
+    /// Octets from the start of `struct net` to the number of the namespace.
+    pub net_inum: u32,
+    /// The number of our own namespace.
+    pub own_inum: u32,
 }
 
 /// Key of `BINDINGS`: a neighbour's address as seen on one attached interface.
@@ -708,7 +714,7 @@ shared! {
     CookieKeys = 40,
     ListenerStats = 64,
     ListenerEvent = 4,
-    SockOffsets = 16,
+    SockOffsets = 28,
     NeighborKey = 24,
     Binding = 112,
     Limit = 16,

@@ -125,12 +125,22 @@ fn lab_sources(ctx: XdpContext) -> xdp_action::Type {
     let number = sources.first.wrapping_add(turn as u32);
     if sources.ipv6 != 0 {
         let [a, b, c, d] = spread_address(number, true);
-        frame.put_word(22, a.to_be());
-        frame.put_word(26, b.to_be());
-        frame.put_word(30, c.to_be());
-        frame.put_word(34, d.to_be());
+        let [a, b, c, d] = [a.to_be(), b.to_be(), c.to_be(), d.to_be()];
+        frame.put_word(22, a);
+        frame.put_word(26, b);
+        frame.put_word(30, c);
+        frame.put_word(34, d);
+        if sources.sum != 0 {
+            let sum = u64::from(a) + u64::from(b) + u64::from(c) + u64::from(d);
+            // ICMPv6.
+            frame.put_half(14 + 40 + 2, fold(u64::from(sources.sum) + sum));
+        }
     } else {
-        frame.put_word(26, spread_address(number, false)[0].to_be());
+        let source = spread_address(number, false)[0].to_be();
+        frame.put_word(26, source);
+        if sources.sum != 0 {
+            frame.put_half(24, fold(u64::from(sources.sum) + u64::from(source)));
+        }
     }
     // SAFETY: as above.
     unsafe { *generated = n + 1 };

@@ -97,8 +97,9 @@ pub struct Sources {
     pub count: u32,
     /// 1 for IPv6, 0 for IPv4.
     pub ipv6: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Sum of the halves that the checksum covers without the source, as they lie in memory: of the IPv4 header, or of
+    /// pseudo header and ICMPv6 message. 0 to leave the checksum as it is.
+    pub sum: u32,
 }
 
 const _: () = assert!(core::mem::size_of::<Sources>() == CLAIM + 16);

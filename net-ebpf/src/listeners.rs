@@ -3,7 +3,8 @@
 //! the filter of sources that may hold a socket and has proved itself.
 //!
 //! The tracepoint fires for all network namespaces. Strangers' peers are false positives of the filter,
-//! strangers' listeners a needless wake-up; neither does harm.
+//! strangers' listeners a needless wake-up; neither does harm. Their connections count for nobody: another namespace may
+//! have our addresses.
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::BtfTracePointContext};
 use net_common::{
@@ -32,6 +33,9 @@ static SOCK_OFFSETS: SockOffsets = SockOffsets {
     num: 0,
     family: 0,
     v6_daddr: 0,
+    net: 0,
+    net_inum: 0,
+    own_inum: 0,
 };
 
 #[inline(always)]
@@ -56,11 +60,14 @@ pub fn on_state(ctx: &BtfTracePointContext) {
     if (new == TCP_SYN_SENT || new == TCP_ESTABLISHED || ends)
         && let Some(settings) = SETTINGS.get(0)
     {
+        let net: usize = field(sk, offsets.net);
+        let inum: u32 = field(net as *const u8, offsets.net_inum);
+        let ours = inum == offsets.own_inum;
         let met = |version, peer: &AddrWords, own: &AddrWords| {
             if !ends {
                 remember(version, peer, settings);
             }
-            if new != TCP_SYN_SENT {
+            if ours && new != TCP_SYN_SENT {
                 connections::changed(version, peer, own, ends);
             }
         };

@@ -221,7 +221,7 @@ fn long(octets: &[u8], at: usize) -> u64 {
 }
 
 /// Sum of the halves as they lie in memory; all our frames have an even length. At most 48 halves.
-fn sum(octets: &[u8]) -> u32 {
+pub(crate) fn sum(octets: &[u8]) -> u32 {
     octets
         .chunks_exact(2)
         .map(|half| u32::from(u16::from_ne_bytes([half[0], half[1]])))

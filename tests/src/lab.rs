@@ -27,7 +27,7 @@ use nix::{
 };
 
 use crate::{
-    flood::{Flood, abi},
+    flood::{self, Flood, abi},
     interrupt,
     link::Link,
     netns::{Door, Namespace},
@@ -318,23 +318,15 @@ impl Inner {
             if let Some(cpu) = self.cpu {
                 stay_on(cpu)?;
             }
-            // Sleeps end when asked, not up to 50 µs later.
-            set_timerslack(1)?;
             let before = self.generated()?;
             let start = Instant::now();
-            let (mut left, mut due) = (packets, start);
-            while left > 0 && start.elapsed() < time && !stop.load(Ordering::Relaxed) {
-                interrupt::check()?;
-                let chunk = pace.chunk().min(left);
-                self.inject(chunk)?;
-                left -= chunk;
-                if let Pace::PerSecond(rate) = pace {
-                    due += Duration::from_secs_f64(chunk as f64 / f64::from(rate));
-                    let now = Instant::now();
-                    thread::sleep(due.saturating_duration_since(now));
-                    due = due.max(now.checked_sub(LATE).unwrap_or(now));
-                }
-            }
+            paced(
+                pace,
+                packets,
+                time,
+                || stop.load(Ordering::Relaxed),
+                |chunk| self.inject(chunk),
+            )?;
             Ok(Sent {
                 packets: self.generated()? - before,
                 elapsed: start.elapsed(),
@@ -351,6 +343,33 @@ impl Inner {
         let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
         inject(&mut ebpf, "lab_flood", &self.link, len, packets)
     }
+}
+
+/// Sends chunks until `packets` are sent, `time` is over or `stop` says so; how many were sent.
+fn paced(
+    pace: Pace,
+    packets: u64,
+    time: Duration,
+    stop: impl Fn() -> bool,
+    mut send: impl FnMut(u64) -> Result<()>,
+) -> Result<u64> {
+    // Sleeps end when asked, not up to 50 µs later.
+    set_timerslack(1)?;
+    let start = Instant::now();
+    let (mut left, mut due) = (packets, start);
+    while left > 0 && start.elapsed() < time && !stop() {
+        interrupt::check()?;
+        let chunk = pace.chunk().min(left);
+        send(chunk)?;
+        left -= chunk;
+        if let Pace::PerSecond(rate) = pace {
+            due += Duration::from_secs_f64(chunk as f64 / f64::from(rate));
+            let now = Instant::now();
+            thread::sleep(due.saturating_duration_since(now));
+            due = due.max(now.checked_sub(LATE).unwrap_or(now));
+        }
+    }
+    Ok(packets - left)
 }
 
 /// Runs a program on as many live frames of `len` octets, which it sends out of `link`. One system call.
@@ -423,7 +442,7 @@ impl ClaimGenerator {
             ndp: claims.ndp.into(),
             reserved: 0,
         };
-        self.0.run(value, time).map(drop)
+        self.0.send(value, Pace::FlatOut, u64::MAX, time).map(drop)
     }
 }
 
@@ -438,6 +457,31 @@ pub struct Sources {
     pub first: u32,
     /// How many there are.
     pub count: u32,
+    /// Whether the checksum that the source is part of is put right: of the IPv4 header, or of an ICMPv6 message.
+    pub checksum: bool,
+}
+
+impl Sources {
+    /// What [`abi::Sources::sum`] is to be.
+    fn sum(&self) -> u32 {
+        if !self.checksum {
+            return 0;
+        }
+        let mut frame = self.frame;
+        let covered = if self.ipv6 {
+            frame[14 + 40 + 2..][..2].fill(0);
+            let len = usize::from(u16::from_be_bytes([frame[18], frame[19]]));
+            // The length is part of the pseudo header, and so is the protocol.
+            let pseudo = len as u32 + u32::from(frame[20]);
+            let pseudo = u32::from((pseudo as u16).to_be());
+            return pseudo + flood::sum(&frame[38..54 + len.next_multiple_of(2)]);
+        } else {
+            frame[24..26].fill(0);
+            frame[26..30].fill(0);
+            &frame[14..34]
+        };
+        flood::sum(covered)
+    }
 }
 
 /// The `n`-th source of [`Sources`]: unicast, all over the addresses.
@@ -469,14 +513,28 @@ impl SourceGenerator {
     /// # Errors
     /// The kernel refuses, or Ctrl-C was pressed.
     pub fn run(&mut self, sources: &Sources, time: Duration) -> Result<Sent> {
+        self.send(sources, Pace::FlatOut, u64::MAX, time)
+    }
+
+    /// Sends until `packets` are sent or `time` is over.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn send(
+        &mut self,
+        sources: &Sources,
+        pace: Pace,
+        packets: u64,
+        time: Duration,
+    ) -> Result<Sent> {
         let value = abi::Sources {
             frame: words(&sources.frame),
             first: sources.first,
             count: sources.count,
             ipv6: sources.ipv6.into(),
-            reserved: 0,
+            sum: sources.sum(),
         };
-        self.0.run(value, time)
+        self.0.send(value, pace, packets, time)
     }
 }
 
@@ -532,21 +590,23 @@ impl<V: Pod> Pages<V> {
         })
     }
 
-    fn run(&mut self, value: V, time: Duration) -> Result<Sent> {
+    fn send(&mut self, value: V, pace: Pace, packets: u64, time: Duration) -> Result<Sent> {
         self.value
             .set(0, value, 0)
             .with_context(|| format!("{} takes no value", self.program))?;
         let (ebpf, program, link, cpu) = (&mut self.ebpf, self.program, &self.link, self.cpu);
         self.door.run(|| {
             stay_on(cpu)?;
-            let (mut packets, start) = (0, Instant::now());
-            while start.elapsed() < time {
-                interrupt::check()?;
-                inject(ebpf, program, link, abi::CLAIM as u32, STRETCH)?;
-                packets += STRETCH;
-            }
-            Ok(Sent {
+            let start = Instant::now();
+            let sent = paced(
+                pace,
                 packets,
+                time,
+                || false,
+                |chunk| inject(ebpf, program, link, abi::CLAIM as u32, chunk),
+            )?;
+            Ok(Sent {
+                packets: sent,
                 elapsed: start.elapsed(),
             })
         })

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod demo;
 pub mod flood;
 pub mod frames;
+pub mod guards;
 pub mod interrupt;
 pub mod lab;
 pub mod link;

@@ -205,7 +205,7 @@ impl RawPeer {
 }
 
 /// An AF_PACKET socket on one interface.
-fn packet_socket(ifindex: u32) -> Result<OwnedFd> {
+pub(crate) fn packet_socket(ifindex: u32) -> Result<OwnedFd> {
     let protocol = (libc::ETH_P_ALL as u16).to_be();
     // SAFETY: `socket` takes three integers and touches no memory of ours.
     let fd = unsafe {

@@ -43,7 +43,7 @@ pub struct Scene {
     pub client: Host,
     /// The other one.
     pub attacker: Host,
-    _lan: Lan,
+    lan: Lan,
 }
 
 impl Scene {
@@ -58,8 +58,13 @@ impl Scene {
             server,
             client,
             attacker,
-            _lan: lan,
+            lan,
         }
+    }
+
+    /// One more host on the bridge.
+    pub fn host(&self, role: &str) -> Host {
+        self.lan.host(role).unwrap()
     }
 
     /// Starts the agent on the server.

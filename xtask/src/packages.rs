@@ -21,7 +21,7 @@ const fn tool(program: &'static str, package: &'static str, reason: &'static str
     }
 }
 
-pub const HOST_TOOLS: [HostTool; 19] = [
+pub const HOST_TOOLS: [HostTool; 23] = [
     tool("ip", "iproute2", "namespaces, veth pairs, `ss`"),
     tool(
         "nginx",
@@ -33,7 +33,7 @@ pub const HOST_TOOLS: [HostTool; 19] = [
         "nftables",
         "synproxy to compare with, rules that lose packets",
     ),
-    tool("hping3", "hping3", "SYN floods as attackers send them"),
+    tool("hping3", "hping3", "floods as attackers send them"),
     tool("nmap", "nmap", "scans with every flag combination"),
     tool(
         "mausezahn",
@@ -70,14 +70,22 @@ pub const HOST_TOOLS: [HostTool; 19] = [
     tool(
         "ns6",
         "ipv6toolkit",
-        "neighbour discovery made to measure: ns6, na6, ra6",
+        "IPv6 made to measure: ns6, na6, ra6, frag6, icmp6",
     ),
     tool("udhcpc", "udhcpc", "the honest DHCP client"),
     tool(
         "dnsmasq",
         "dnsmasq-base",
-        "its DHCP server; this package has no service",
+        "a DHCP server and a resolver; this package has no service",
     ),
+    tool("ping", "iputils-ping", "echo requests, floods of them"),
+    tool(
+        "traceroute",
+        "traceroute",
+        "routes by UDP, ICMP and TCP, which must stay visible",
+    ),
+    tool("mtr", "mtr-tiny", "routes again and again"),
+    tool("dig", "bind9-dnsutils", "the honest resolver's client"),
     tool("curl", "curl", "the real client"),
     tool("tcpdump", "tcpdump", "captures when a test fails"),
     tool(

@@ -1,6 +1,8 @@
 //! From the embedded object to programs in the kernel.
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use std::{fs, os::unix::fs::MetadataExt as _};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     programs::{BtfTracePoint, ProgramError, SchedClassifier, Xdp},
@@ -146,27 +148,34 @@ fn check_abi(object: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Where this kernel has the fields of `struct sock_common`.
+/// Its inode number is the number of our network namespace.
+const OWN_NETNS: &str = "/proc/self/ns/net";
+
+/// Where this kernel has the fields of `struct sock_common`, and which network namespace is ours.
 fn sock_offsets() -> Result<SockOffsets> {
     let btf = BtfTypes::from_file(VMLINUX_BTF)
         .with_context(|| format!("{VMLINUX_BTF} cannot be parsed"))?;
-    let Some(Type::Struct(sock)) = btf
-        .resolve_types_by_name("sock_common")?
-        .into_iter()
-        .find(|t| matches!(t, Type::Struct(_)))
-    else {
-        bail!("{VMLINUX_BTF} has no struct sock_common");
-    };
-    let find = |name: &str| {
-        field_offset(&btf, &sock, name, 0)
+    let find = |parent: &str, name: &str| -> Result<u32> {
+        let structs = btf.resolve_types_by_name(parent)?;
+        let found = structs.into_iter().find_map(|t| match t {
+            Type::Struct(t) => field_offset(&btf, &t, name, 0),
+            _ => None,
+        });
+        found
             .map(|bits| bits / 8)
-            .with_context(|| format!("this kernel's struct sock_common has no {name}"))
+            .with_context(|| format!("this kernel's struct {parent} has no {name}"))
     };
+    let own = fs::metadata(OWN_NETNS)
+        .with_context(|| format!("{OWN_NETNS} cannot be read: is /proc mounted?"))?;
     Ok(SockOffsets {
-        daddr: find("skc_daddr")?,
-        num: find("skc_num")?,
-        family: find("skc_family")?,
-        v6_daddr: find("skc_v6_daddr")?,
+        daddr: find("sock_common", "skc_daddr")?,
+        num: find("sock_common", "skc_num")?,
+        family: find("sock_common", "skc_family")?,
+        v6_daddr: find("sock_common", "skc_v6_daddr")?,
+        net: find("sock_common", "skc_net")?,
+        net_inum: find("net", "ns")? + find("ns_common", "inum")?,
+        own_inum: u32::try_from(own.ino())
+            .with_context(|| format!("{OWN_NETNS} has no number of 32 bits"))?,
     })
 }
 

@@ -286,6 +286,7 @@ fn sources(ipv6: bool, first: u32, count: u32) -> Sources {
         ipv6,
         first,
         count,
+        checksum: false,
     }
 }
 
