@@ -275,24 +275,28 @@ pub fn addresses<F: Frame>(frame: &F, packet: &Packet) -> Option<(AddrWords, Add
             let ip = frame.header::<20>(packet.l3)?;
             ([ip.word::<12>(), 0, 0, 0], [ip.word::<16>(), 0, 0, 0])
         }
-        Version::V6 => {
-            let ip = frame.header::<40>(packet.l3)?;
-            (
-                [
-                    ip.word::<8>(),
-                    ip.word::<12>(),
-                    ip.word::<16>(),
-                    ip.word::<20>(),
-                ],
-                [
-                    ip.word::<24>(),
-                    ip.word::<28>(),
-                    ip.word::<32>(),
-                    ip.word::<36>(),
-                ],
-            )
-        }
+        Version::V6 => ipv6_addresses(frame, packet.l3)?,
     })
+}
+
+/// Source and destination address of the IPv6 header at `l3`, in packet words.
+#[inline(always)]
+pub fn ipv6_addresses<F: Frame>(frame: &F, l3: usize) -> Option<(AddrWords, AddrWords)> {
+    let ip = frame.header::<40>(l3)?;
+    Some((
+        [
+            ip.word::<8>(),
+            ip.word::<12>(),
+            ip.word::<16>(),
+            ip.word::<20>(),
+        ],
+        [
+            ip.word::<24>(),
+            ip.word::<28>(),
+            ip.word::<32>(),
+            ip.word::<36>(),
+        ],
+    ))
 }
 
 /// A frame in ordinary memory, for tests, tools and the agent.

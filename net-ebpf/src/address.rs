@@ -48,6 +48,12 @@ pub fn version(kind: u32) -> Version {
     }
 }
 
+/// Whether an address is an IPv6 link-local one, which is another host's on another link.
+#[inline(always)]
+pub fn is_link_local(version: Version, addr: &AddrWords) -> bool {
+    version == Version::V6 && u32::from_be(addr[0]) >> 22 == 0xfe80 >> 6
+}
+
 /// Whether an address is a unicast address of this namespace.
 #[inline(always)]
 pub fn is_own(version: Version, addr: &AddrWords) -> bool {

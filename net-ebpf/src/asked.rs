@@ -12,6 +12,9 @@ use net_common::{
 
 use crate::{address::is_own, limit, maps::GUARD_SETTINGS, packet::View, sources};
 
+/// The lowest port that Linux gives a socket which asks for none (`ip_local_port_range`). What leaves from a lower one may
+/// be a service's answer, sent to whatever port a forged question came from.
+const EPHEMERAL: u16 = 32_768;
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REQUEST_V6: u8 = 128;
 
@@ -51,7 +54,10 @@ fn note(ctx: &TcContext) -> Option<()> {
         _ => return None,
     };
     let asks = match protocol {
-        IpProto::UDP => udp::amplifies(frame.header::<4>(l4)?.be16::<2>(), 0),
+        IpProto::UDP => {
+            let ports = frame.header::<4>(l4)?;
+            ports.be16::<0>() >= EPHEMERAL && udp::amplifies(ports.be16::<2>(), 0)
+        }
         IpProto::ICMP => frame.header::<4>(l4)?.octet::<0>() == ECHO_REQUEST,
         IpProto::ICMPV6 => frame.header::<4>(l4)?.octet::<0>() == ECHO_REQUEST_V6,
         _ => false,

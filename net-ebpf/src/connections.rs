@@ -23,16 +23,27 @@ use crate::{
     verdict::{HANDED_ON, Word, ruled},
 };
 
+/// What became of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The peer opened it.
+    Accepted,
+    /// This host opened it.
+    Connected,
+    /// It is over.
+    Ended,
+}
+
 /// Notes that a connection of this namespace was established, or ended.
 #[inline(always)]
-pub fn changed(version: Version, peer: &AddrWords, own: &AddrWords, ended: bool) {
+pub fn changed(version: Version, peer: &AddrWords, own: &AddrWords, change: Change) {
     let Some(settings) = GUARD_SETTINGS.get(0) else {
         return;
     };
     if !is_own(version, own) {
         return;
     }
-    if ended {
+    if change == Change::Ended {
         if settings.open_connections != 0
             && let Some(open) = sources::state(version, peer).and_then(open)
             // SAFETY: a live map value.
@@ -48,7 +59,8 @@ pub fn changed(version: Version, peer: &AddrWords, own: &AddrWords, ended: bool)
         return;
     };
     let rate = &settings.connections;
-    if rate.interval_ns != 0
+    if change == Change::Accepted
+        && rate.interval_ns != 0
         && let Some(state) = SOURCE_STATE.get_ptr_mut(state)
     {
         // SAFETY: a live map value.
@@ -132,7 +144,7 @@ fn refusal(settings: &GuardSettings, version: Version, src: &AddrWords) -> Optio
             return Some(Reason::NewConnectionLimit);
         }
     }
-    if settings.open_connections != 0 && open >= settings.open_connections {
+    if settings.open_connections != 0 && open as i32 >= settings.open_connections as i32 {
         return Some(Reason::OpenConnectionLimit);
     }
     None

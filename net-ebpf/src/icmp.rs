@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use net_common::{
-    abi::{AddressRole, Class, GuardSettings},
+    abi::{AddrWords, AddressRole, Class, GuardSettings},
     guard::icmp::{self, Kind},
     parse::{self, Packet},
     sources::Tier,
@@ -13,10 +13,10 @@ use net_common::{
 use crate::{
     address::{is_own, kind, roles, version},
     maps::GUARD_SETTINGS,
-    packet::{View, forget_in, offset, unpack},
+    packet::{View, forget_in, offset, scratch, unpack},
     socket::{self, Tuple, Udp},
-    sources,
-    verdict::{HANDED_ON, Word, count, ruled, word},
+    sources::{self, As},
+    verdict::{HANDED_ON, Word, count, refused, ruled, word},
 };
 
 /// The guard of ICMP, for a packet of either version.
@@ -60,23 +60,33 @@ fn judge(ctx: &XdpContext, packet: &Packet) -> Option<Word> {
     };
     let (class, quotes) = (forget_in(class), forget_in(quotes));
     let class = *Class::ALL.get(class as usize)?;
-    let known = if quotes != 0 {
+    let mut who = As::Itself;
+    let mut addr = src;
+    if quotes != 0 {
         let (l4, l4_len) = (packet.l4 as u32, packet.l4_len as u32);
         match Tier::from_number(icmp_quoted(ctx.ctx, kind(version), l4, l4_len)) {
             Tier::Unseen => {
                 count(Reason::IcmpUnmatched);
-                Tier::Unseen
+                who = As::Stranger;
             }
-            tier => tier,
+            tier => {
+                who = As::Known(tier);
+                // SAFETY: a live map value, this CPU's and this hook's own; just written.
+                addr = unsafe { quoted_at()?.read_volatile() };
+            }
         }
-    } else {
-        Tier::Unseen
-    };
-    if sources::admit(class, version, &src, known) {
-        Some(word(Reason::IcmpPass))
-    } else {
-        rule(icmp::refusal(class))
     }
+    let share = sources::admit(class, version, &addr, who);
+    if share == 0 {
+        return Some(word(Reason::IcmpPass));
+    }
+    let reason = icmp::refusal(class);
+    Some(refused(
+        settings,
+        GuardSettings::ICMP_ENFORCE,
+        reason,
+        share,
+    ))
 }
 
 /// Whether a destination that is not our own is all of a network's, ours among them.
@@ -91,14 +101,33 @@ fn is_all(version: Version, first: u32, roles: u32) -> bool {
     }
 }
 
-/// What is known of who the packet was for that an error quotes, if it left this host: a connection of ours, and with it
-/// the error, has proved itself, whatever router sent it (R-ICMP-3).
+/// How well an error is borne out: by whom the quoted packet was for, if it left this host. That address is left in the
+/// scratch space, and the error takes its shares: a router that quotes our connections has seen them, whatever it is
+/// called, and a forger spends the share of one peer at most. Any other error is a stranger's, whatever its source is
+/// known for (R-ICMP-3).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn icmp_quoted(ctx: *mut xdp_md, kind: u32, l4: u32, l4_len: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    quoted(&ctx, version(kind), offset(l4), l4_len as usize).map_or(0, |tier| tier as u32)
+}
+
+/// Where the address is left.
 #[inline(always)]
-fn quoted_of(ctx: &XdpContext, version: Version, l4: usize, l4_len: usize) -> Option<Tier> {
+fn quoted_at() -> Option<*mut AddrWords> {
+    let scratch = scratch::<XdpContext>()?;
+    // SAFETY: a live map value.
+    Some(unsafe { &raw mut (*scratch).quoted })
+}
+
+#[inline(always)]
+fn quoted(ctx: &XdpContext, version: Version, l4: usize, l4_len: usize) -> Option<Tier> {
     let quoted = icmp::quoted(&View(ctx), version, l4, l4_len)?;
     if !is_own(version, &quoted.src) {
         return None;
     }
+    // SAFETY: a live map value, this CPU's and this hook's own.
+    unsafe { quoted_at()?.write_volatile(quoted.dst) };
     let tuple = |ports: u32| Tuple {
         version,
         src: quoted.dst,
@@ -110,19 +139,14 @@ fn quoted_of(ctx: &XdpContext, version: Version, l4: usize, l4_len: usize) -> Op
         Some(ports) if quoted.protocol == IpProto::TCP => {
             socket::has_connection(ctx.ctx.cast(), &tuple(ports)).then_some(Tier::Proven)
         }
-        Some(ports) if socket::look_up_udp(ctx.ctx.cast(), &tuple(ports)) == Udp::Connected => {
-            Some(Tier::Proven)
-        }
+        Some(ports) => match socket::look_up_udp(ctx.ctx.cast(), &tuple(ports)) {
+            Udp::Connected => Some(Tier::Proven),
+            // No proof, but not of whoever floods at random either.
+            Udp::Open => Some(Tier::Steady),
+            Udp::Nothing => Some(sources::tier(version, &quoted.dst)),
+        },
         // Of a TCP segment without its ports nothing can be shown.
         None if quoted.protocol == IpProto::TCP => None,
-        _ => Some(sources::tier(version, &quoted.dst)),
+        None => Some(sources::tier(version, &quoted.dst)),
     }
-}
-
-/// [`quoted_of`] with global linkage.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn icmp_quoted(ctx: *mut xdp_md, kind: u32, l4: u32, l4_len: u32) -> u32 {
-    let ctx = XdpContext::new(ctx);
-    quoted_of(&ctx, version(kind), offset(l4), l4_len as usize).map_or(0, |tier| tier as u32)
 }

@@ -12,17 +12,16 @@ use net_common::{
         ip::{self, OPTIONS_SPACE},
     },
     parse::{self, Packet},
-    sources::Tier,
     units::{IpProto, Version},
     verdict::Reason,
 };
 
 use crate::{
-    address::{halves, is_own, kind, version, whole},
+    address::{halves, is_link_local, is_own, kind, version, whole},
     maps::GUARD_SETTINGS,
-    packet::{Context, View, below, forget_in, scratch, unpack},
-    sources,
-    verdict::{HANDED_ON, Word, count, ruled, word},
+    packet::{Context, View, below, forget_in, offset, scratch, unpack},
+    sources::{self, As},
+    verdict::{HANDED_ON, Word, count, refused, ruled, word},
 };
 
 const REVERSE_PATH: u32 = GuardSettings::REVERSE_PATH_LOOSE | GuardSettings::REVERSE_PATH_STRICT;
@@ -73,10 +72,11 @@ fn judge(ctx: &XdpContext, packet: &Packet) -> Option<Word> {
             return rule(reason);
         }
         // What is put together elsewhere is others' business (R-GEN-1).
-        if is_own(packet.version, &dst)
-            && !sources::admit(Class::Fragment, packet.version, &src, Tier::Unseen)
-        {
-            return rule(Reason::FragmentLimit);
+        if is_own(packet.version, &dst) {
+            let share = sources::admit(Class::Fragment, packet.version, &src, As::Itself);
+            if share != 0 {
+                return Some(refused(settings, ENFORCE, Reason::FragmentLimit, share));
+            }
         }
     }
     let (high, low) = halves(&src);
@@ -118,9 +118,8 @@ pub fn comes_from_us(
     dst: &AddrWords,
 ) -> bool {
     // On another link the same link-local address is a neighbour's.
-    let link_local = version == Version::V6 && u32::from_be(src[0]) >> 22 == 0xfe80 >> 6;
     settings.flags & GuardSettings::ACCEPT_LOCAL == 0
-        && !link_local
+        && !is_link_local(version, src)
         && is_own(version, src)
         && is_own(version, dst)
 }
@@ -164,7 +163,7 @@ const FRAG_NEEDED: i64 = 8;
 extern "C" fn reverse_path(ctx: *mut xdp_md, kind: u32, high: u64, low: u64) -> u32 {
     let source = whole(high, low);
     // Link-local addresses are on every link.
-    let local = version(kind) == Version::V6 && u32::from_be(source[0]) >> 22 == 0xfe80 >> 6;
+    let local = is_link_local(version(kind), &source);
     // Nobody answers them: DHCP, listener reports.
     let unspecified = high | low == 0;
     if local || unspecified {
@@ -222,6 +221,29 @@ extern "C" fn reverse_path(ctx: *mut xdp_md, kind: u32, high: u64, low: u64) -> 
     // SAFETY: the helper wrote the interface of the route; volatile, since the compiler does not know.
     let back = unsafe { query.wrapping_add(2).read_volatile() };
     (!strict || back == ifindex).into()
+}
+
+/// The guard of an IPv6 packet with more headers than the parser looks behind, where the guards see nothing: it has the
+/// shares of an unknown ICMP message.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn deep_guard(ctx: *mut xdp_md, l3: u32) -> Word {
+    deep(&XdpContext::new(ctx), offset(l3)).unwrap_or(word(Reason::ParserLimit))
+}
+
+#[inline(always)]
+fn deep(ctx: &XdpContext, l3: usize) -> Option<Word> {
+    let settings = GUARD_SETTINGS.get(0)?;
+    if settings.flags & GuardSettings::IP == 0 {
+        return None;
+    }
+    let (src, dst) = parse::ipv6_addresses(&View(ctx), l3)?;
+    if !is_own(Version::V6, &dst) {
+        return None;
+    }
+    let share = sources::admit(Class::Other, Version::V6, &src, As::Itself);
+    let reason = Reason::ParserLimitShare;
+    (share != 0).then(|| refused(settings, GuardSettings::IP_ENFORCE, reason, share))
 }
 
 /// The verdict of a first fragment whose headers the parser found cut short.

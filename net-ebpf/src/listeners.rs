@@ -13,7 +13,7 @@ use net_common::{
 };
 
 use crate::{
-    connections,
+    connections::{self, Change},
     maps::{LISTENER_EVENTS, SETTINGS},
     socket::remember,
 };
@@ -68,7 +68,12 @@ pub fn on_state(ctx: &BtfTracePointContext) {
                 remember(version, peer, settings);
             }
             if ours && new != TCP_SYN_SENT {
-                connections::changed(version, peer, own, ends);
+                let change = match old {
+                    _ if ends => Change::Ended,
+                    TCP_SYN_SENT => Change::Connected,
+                    _ => Change::Accepted,
+                };
+                connections::changed(version, peer, own, change);
             }
         };
         let family: u16 = field(sk, offsets.family);

@@ -78,7 +78,9 @@ pub fn guard_unparsed(ctx: &XdpContext, payload: Payload) -> u32 {
 /// not lead past it; and a router whose prefix is blocked stays reachable.
 #[inline(always)]
 fn is_discovery(ctx: &XdpContext, packet: &Packet) -> bool {
-    packet.protocol == IpProto::ICMPV6
+    packet.version == Version::V6
+        && packet.protocol == IpProto::ICMPV6
+        && packet.fragment_offset == 0
         && View(ctx)
             .header::<8>(packet.l4)
             .is_some_and(|icmp| Kind::from_type(icmp.octet::<0>()).is_some())

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use net_common::{
     abi::{
-        ASKED_CELLS, AddressKey, AddressRole, Asked, Binding, CANDIDATE_CELLS, CLASSES,
+        ASKED_CELLS, AddrWords, AddressKey, AddressRole, Asked, Binding, CANDIDATE_CELLS, CLASSES,
         ClassLimits, ClassState, CookieKeys, GuardSettings, HitLog, INTERFACE_CELLS,
         InterfaceLimits, LIMIT_CELLS as LIMIT_CELL_ENTRIES, LIST_TABLES as LIST_TABLE_ENTRIES,
         ListTable, Listener, ListenerKey, ListenerStats, MAX_ADDRESSES, MAX_BINDINGS,
@@ -167,8 +167,7 @@ pub static CLASS_STATE: Array<ClassState> = Array::with_max_entries(CLASSES, 0);
 /// Theoretical arrival times by hash of address, prefix or site: those of unseen sources, class by class, then those of
 /// steady, then those of proven ones. Written by the data path; what collides shares.
 #[map]
-pub static LIMIT_CELLS: Array<u64> = 
-    Array::with_max_entries(LIMIT_CELL_ENTRIES * CLASSES * 3, 0);
+pub static LIMIT_CELLS: Array<u64> = Array::with_max_entries(LIMIT_CELL_ENTRIES * CLASSES * 3, 0);
 
 /// Known sources, see `net_common::sources`. Written by the data path.
 #[map]
@@ -250,6 +249,8 @@ pub struct Scratch {
     pub offsets: [u32; 3],
     /// TCP segments that were no handshake's; see `stray.rs`.
     pub segments: u64,
+    /// Whom a packet was for that an ICMP error quotes.
+    pub quoted: AddrWords,
     /// A question about routes.
     pub fib: [u32; FIB_WORDS],
     /// Options of an IPv4 header.

@@ -58,6 +58,9 @@ fn judge(ctx: &XdpContext) -> Word {
             }
             return match reason {
                 Reason::FragmentChain => ip::cut_short(reason),
+                Reason::ParserLimit if payload.ether_type == EtherType::IPV6 => {
+                    ip::deep_guard(ctx.ctx, payload.l3 as u32)
+                }
                 _ => word(neighbor::hidden(reason)),
             };
         }
@@ -80,27 +83,59 @@ fn judge(ctx: &XdpContext) -> Word {
     word
 }
 
-/// The guards of a packet, in their order: the first that has something to say decides.
+/// The guards of a packet, in their order: the first that has something to say decides, but one that only observes does
+/// not keep the others from it.
 #[inline(always)]
 fn guards(ctx: &XdpContext, packet: &Packet, place: u32, l4: u32, l4_len: u32, vlan: u32) -> Word {
+    let mut judged = HANDED_ON;
     if ip::concerns(packet) {
-        let judged = ip::ip_guard(ctx.ctx, place, l4, l4_len);
-        if judged != HANDED_ON {
+        judged = ip::ip_guard(ctx.ctx, place, l4, l4_len);
+        if judged != HANDED_ON && (!verdict::is_observed(judged) || packet.fragment_offset != 0) {
             return judged;
         }
     }
+    let observed = judged;
+    let judged = transport(ctx, packet, place, l4, l4_len, vlan);
+    if observed == HANDED_ON {
+        return judged;
+    }
+    if verdict::decides(judged) {
+        verdict::observe(ctx, observed);
+        return judged;
+    }
+    observed
+}
+
+/// The guards behind that of IP.
+#[inline(always)]
+fn transport(
+    ctx: &XdpContext,
+    packet: &Packet,
+    place: u32,
+    l4: u32,
+    l4_len: u32,
+    vlan: u32,
+) -> Word {
     if packet.protocol == IpProto::TCP {
+        let mut observed = HANDED_ON;
         if connections::is_syn(ctx, packet) {
-            let judged = connections::syn_guard(ctx.ctx, place);
-            if judged != HANDED_ON {
-                return judged;
+            observed = connections::syn_guard(ctx.ctx, place);
+            if observed != HANDED_ON && !verdict::is_observed(observed) {
+                return observed;
             }
         }
-        let judged = tcp_guard(ctx.ctx, place, l4, l4_len, packet.traffic_class.into());
+        let mut judged = tcp_guard(ctx.ctx, place, l4, l4_len, packet.traffic_class.into());
         if verdict::is(judged, Reason::TcpPass) && stray::concerns(verdict::is_marked(judged)) {
-            return stray::stray_guard(ctx.ctx, place, l4, l4_len);
+            judged = stray::stray_guard(ctx.ctx, place, l4, l4_len);
         }
-        return judged;
+        if observed == HANDED_ON {
+            return judged;
+        }
+        if verdict::decides(judged) {
+            verdict::observe(ctx, observed);
+            return judged;
+        }
+        return observed;
     }
     if packet.version == Version::V6 {
         let judged = claims(ctx, neighbor::ndp_guard(ctx.ctx, place, l4, l4_len, vlan));
@@ -145,13 +180,19 @@ fn judge_tcp(ctx: &XdpContext, packet: Packet) -> Word {
         Err(reason) => return word(reason),
     };
     if let Some(reason) = tcp::sanity(&tcp.segment) {
-        return word(reason);
+        return word(match reason {
+            Reason::TcpHeader if packet.first_fragment => Reason::FragmentTiny,
+            reason => reason,
+        });
     }
     if tcp::source_impossible(packet.version, &tcp.src, &tcp.dst) {
         return word(Reason::TcpSource);
     }
     if packet.first_fragment {
-        return word(Reason::Fragment);
+        return word(match tcp.segment.kind() {
+            Kind::Syn => Reason::SynFragment,
+            _ => Reason::Fragment,
+        });
     }
     match tcp.segment.kind() {
         Kind::Syn => word(syn_cookie::on_syn(ctx, &tcp)),

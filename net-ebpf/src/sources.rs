@@ -1,9 +1,7 @@
 //! The table of known sources, and the shares of all: what `net_common::sources` describes, on shared memory.
 
 use net_common::{
-    abi::{
-        AddrWords, CLASSES, Class, ClassState, LIMIT_CELLS, Limit, NEWCOMER_CELLS, SOURCE_WAYS,
-    },
+    abi::{AddrWords, CLASSES, Class, ClassState, LIMIT_CELLS, Limit, NEWCOMER_CELLS, SOURCE_WAYS},
     gcra,
     sources::{self, Newcomer, Share, Tier},
     spread::{Span, limit_cell},
@@ -14,7 +12,10 @@ use net_common::{
 use crate::{
     address::{halves, kind, version, whole},
     limit::{self, compare_and_swap},
-    maps::{CLASS_LIMITS, CLASS_STATE, LIMIT_CELLS as LIMITS, NEWCOMERS, SETTINGS, SOURCE_STATE, SOURCES},
+    maps::{
+        CLASS_LIMITS, CLASS_STATE, LIMIT_CELLS as LIMITS, NEWCOMERS, SETTINGS, SOURCE_STATE,
+        SOURCES,
+    },
     packet::{below, forget_in},
     verdict::count,
 };
@@ -168,7 +169,8 @@ extern "C" fn source_reach(kind: u32, high: u64, now: u64) -> u32 {
         }
         return sources::state_index(key.set, way) + 1;
     }
-    let Some((way, displaced)) = (0..TURNS).find_map(|_| take_place(set, key, reached, now_s)) else {
+    let Some((way, displaced)) = (0..TURNS).find_map(|_| take_place(set, key, reached, now_s))
+    else {
         count(Reason::SourceTableFull);
         return 0;
     };

@@ -6,21 +6,20 @@
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use net_common::{
     abi::{Class, GuardSettings, STRAY_NS, STRAY_SAMPLE},
-    sources::Tier,
     units::tcp_flags::{ACK, RST, SYN},
     verdict::Reason,
 };
 
 use crate::{
-    address::is_own,
+    address::{is_link_local, is_own},
     limit,
     maps::{GUARD_SETTINGS, STRAYS},
     packet::{View, scratch, unpack},
     pipeline::{Tcp, segment},
     socket::{self, Found},
-    sources,
+    sources::{self, As},
     syn_cookie::kernel_cookie,
-    verdict::{Word, ruled, word},
+    verdict::{Word, refused, word},
 };
 
 /// Whether a segment that no other rule concerns is to be looked at.
@@ -48,20 +47,21 @@ pub extern "C" fn stray_guard(ctx: *mut xdp_md, place: u32, l4: u32, l4_len: u32
         return pass;
     };
     match judge(&ctx, &tcp, settings) {
-        Some(reason) => ruled(settings, GuardSettings::TCP_ENFORCE, reason),
+        Some((reason, share)) => refused(settings, GuardSettings::TCP_ENFORCE, reason, share),
         None => pass,
     }
 }
 
 #[inline(always)]
-fn judge(ctx: &XdpContext, tcp: &Tcp, settings: &GuardSettings) -> Option<Reason> {
+fn judge(ctx: &XdpContext, tcp: &Tcp, settings: &GuardSettings) -> Option<(Reason, u32)> {
     let version = tcp.packet.version;
-    if !is_own(version, &tcp.dst) || has_socket(ctx, tcp) {
+    // A socket of a link-local address is bound to what may stand on this interface, and is not found by it.
+    if is_link_local(version, &tcp.dst) || !is_own(version, &tcp.dst) || has_socket(ctx, tcp) {
         return None;
     }
     if tcp.segment.flags & SYN != 0 {
-        let within = sources::admit(Class::StraySynAck, version, &tcp.src, Tier::Unseen);
-        return (!within).then_some(Reason::StraySynAckLimit);
+        let share = sources::admit(Class::StraySynAck, version, &tcp.src, As::Itself);
+        return (share != 0).then_some((Reason::StraySynAckLimit, share));
     }
     let now = limit::now();
     let rate = &settings.strays;
@@ -87,10 +87,10 @@ fn judge(ctx: &XdpContext, tcp: &Tcp, settings: &GuardSettings) -> Option<Reason
         return None;
     }
     if tcp.segment.flags & RST != 0 {
-        return Some(Reason::StrayRst);
+        return Some((Reason::StrayRst, 0));
     }
-    let within = sources::admit(Class::Stray, version, &tcp.src, Tier::Unseen);
-    (!within).then_some(Reason::StrayLimit)
+    let share = sources::admit(Class::Stray, version, &tcp.src, As::Itself);
+    (share != 0).then_some((Reason::StrayLimit, share))
 }
 
 /// Whether this is one segment in [`STRAY_SAMPLE`], counted on each CPU: nobody outside can tell which.

@@ -11,12 +11,12 @@ use net_common::{
 };
 
 use crate::{
-    address::{is_own, roles},
+    address::{is_link_local, is_own, roles},
     maps::GUARD_SETTINGS,
     packet::{View, unpack},
     socket::{self, Tuple, Udp},
-    sources,
-    verdict::{HANDED_ON, Word, ruled, word},
+    sources::{self, As},
+    verdict::{HANDED_ON, Word, refused, ruled, word},
 };
 
 /// The guard of UDP.
@@ -52,31 +52,41 @@ fn judge(ctx: &XdpContext, packet: &Packet) -> Option<Word> {
         Version::V4 => frame.header::<20>(packet.l3)?.octet::<8>(),
         Version::V6 => frame.header::<40>(packet.l3)?.octet::<7>(),
     };
-    if !udp::amplifies(header.be16::<0>(), hop_limit)
-        || roles(version, &src) & AddressRole::SERVER != 0
-    {
+    let port = header.be16::<0>();
+    if !udp::amplifies(port, hop_limit) {
         return pass;
     }
-    let known = match sources::tier(version, &src) {
-        // Asked by a socket of ours, or by somebody behind us.
-        tier @ (Tier::Asked | Tier::Proven) => tier,
-        _ => {
-            let tuple = Tuple {
-                version,
-                src,
-                dst,
-                ports: header.word::<0>(),
-            };
-            match socket::look_up_udp(ctx.ctx.cast(), &tuple) {
-                Udp::Nothing => return rule(Reason::Reflection),
-                Udp::Open => Tier::Unseen,
-                Udp::Connected => Tier::Proven,
-            }
-        }
+    let tuple = Tuple {
+        version,
+        src,
+        dst,
+        ports: header.word::<0>(),
     };
-    if sources::admit(Class::Reflection, version, &src, known) {
-        pass
-    } else {
-        rule(Reason::ReflectionLimit)
+    // Whether a socket here is all that the packet can be for.
+    let ours = settings.flags & GuardSettings::STRAYS != 0 && !is_link_local(version, &dst);
+    let named = is_named(port) && roles(version, &src) & AddressRole::SERVER != 0;
+    let asked = || sources::tier(version, &src) == Tier::Asked;
+    let who = match socket::look_up_udp(ctx.ctx.cast(), &tuple) {
+        Udp::Connected => return pass,
+        Udp::Nothing if ours => return rule(Reason::Reflection),
+        _ if named => return pass,
+        // Of a forwarder's questions there may be many, and its answers come from few.
+        _ if asked() => As::TotalOf(Tier::Asked),
+        _ => As::Itself,
+    };
+    match sources::admit(Class::Reflection, version, &src, who) {
+        0 => pass,
+        share => Some(refused(
+            settings,
+            GuardSettings::UDP_ENFORCE,
+            Reason::ReflectionLimit,
+            share,
+        )),
     }
+}
+
+/// Whether a port is a resolver's or a time server's.
+#[inline(always)]
+fn is_named(port: u16) -> bool {
+    port == 53 || port == 123
 }

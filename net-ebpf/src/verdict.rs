@@ -26,6 +26,7 @@ pub const HANDED_ON: Word = u32::MAX;
 const REASON: u32 = 0xff;
 const OBSERVED: u32 = 1 << 16;
 const MARK: u32 = 1 << 17;
+const SHARE_SHIFT: u32 = 24;
 
 const _: () = assert!(Reason::COUNT <= REASON && size_of::<Trial>() == 16);
 
@@ -60,6 +61,24 @@ pub fn ruled(settings: &GuardSettings, enforce: u32, reason: Reason) -> Word {
     })
 }
 
+/// [`ruled`], of a packet that a share refused ([`net_common::sources::Share`]).
+#[inline(always)]
+pub fn refused(settings: &GuardSettings, enforce: u32, reason: Reason, share: u32) -> Word {
+    ruled(settings, enforce, reason) | share << SHARE_SHIFT
+}
+
+/// Whether a word is of a verdict that its guard only observes.
+#[inline(always)]
+pub fn is_observed(word: Word) -> bool {
+    word & OBSERVED != 0 && drops(word)
+}
+
+/// Whether a word is of a verdict that does something to the packet: drops it, or answers.
+#[inline(always)]
+pub fn decides(word: Word) -> bool {
+    word & OBSERVED == 0 && (drops(word) || is(word, Reason::CookieSent))
+}
+
 /// The word with a mark: the segment is a SYN-ACK.
 #[inline(always)]
 pub fn marked(word: Word) -> Word {
@@ -92,15 +111,8 @@ pub fn obey(ctx: &XdpContext, word: Word) -> xdp_action::Type {
     let drops = Reason::drops(reason);
     // A reply was written already, or its maker found observe mode itself; a drop has touched nothing.
     let observed = word & OBSERVED != 0 || drops && observing();
-    if !is_trial(ctx, reason, observed) {
-        add(if observed {
-            Reason::COUNT + reason
-        } else {
-            reason
-        });
-        if drops {
-            tell_drop(ctx.ctx, reason, observed.into());
-        }
+    if !is_trial(ctx, word, observed) {
+        record(ctx, word, observed);
     }
     if observed {
         xdp_action::XDP_PASS
@@ -110,6 +122,27 @@ pub fn obey(ctx: &XdpContext, word: Word) -> xdp_action::Type {
         xdp_action::XDP_TX
     } else {
         xdp_action::XDP_PASS
+    }
+}
+
+/// Counts the verdict of a guard that only observes, beside the packet's own.
+#[inline(always)]
+pub fn observe(ctx: &XdpContext, word: Word) {
+    if trial(ctx).is_none() {
+        record(ctx, word, true);
+    }
+}
+
+#[inline(always)]
+fn record(ctx: &XdpContext, word: Word, observed: bool) {
+    let reason = word & REASON;
+    add(if observed {
+        Reason::COUNT + reason
+    } else {
+        reason
+    });
+    if Reason::drops(reason) {
+        tell_drop(ctx.ctx, reason, observed.into(), word >> SHARE_SHIFT);
     }
 }
 
@@ -137,11 +170,13 @@ pub fn trial(ctx: &XdpContext) -> Option<*mut u64> {
 
 /// Answers a trial. False for any other frame.
 #[inline(always)]
-fn is_trial(ctx: &XdpContext, reason: u32, observed: bool) -> bool {
+fn is_trial(ctx: &XdpContext, word: Word, observed: bool) -> bool {
     let Some(trial) = trial(ctx) else {
         return false;
     };
-    let outcome = u64::from(reason) | if observed { Trial::OBSERVED } else { 0 };
+    let share = u64::from(word >> SHARE_SHIFT) << Trial::SHARE_SHIFT;
+    let observed = if observed { Trial::OBSERVED } else { 0 };
+    let outcome = u64::from(word & REASON) | share | observed;
     // SAFETY: a trial has two words.
     unsafe { trial.wrapping_add(1).write_volatile(outcome) };
     true
@@ -161,7 +196,7 @@ macro_rules! put {
 /// Tells the agent of a packet that is dropped, or would be, if its reason has not had its share.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tell_drop(ctx: *mut xdp_md, reason: u32, observed: u32) -> i32 {
+extern "C" fn tell_drop(ctx: *mut xdp_md, reason: u32, observed: u32, share: u32) -> i32 {
     let (Some(settings), Some(cell)) = (GUARD_SETTINGS.get(0), EVENT_LIMITS.get_ptr_mut(reason))
     else {
         return 0;
@@ -186,7 +221,8 @@ extern "C" fn tell_drop(ctx: *mut xdp_md, reason: u32, observed: u32) -> i32 {
     put!(event, ifindex: u32 = context.ifindex());
     put!(event, len: u32 = total as u32);
     put!(event, captured: u16 = 0);
-    put!(event, observed: u16 = observed as u16);
+    put!(event, observed: u8 = observed as u8);
+    put!(event, share: u8 = share as u8);
     let frame: *mut u8 = event
         .wrapping_byte_add(core::mem::offset_of!(DropEvent, frame))
         .cast();

@@ -46,6 +46,16 @@ pub const fn stage_of(reason: Reason) -> Stage {
             "IP sanity",
             "Set `[ip] mode = \"observe\"`, or put the sender on the allowlist (`netmoat allow add`).",
         ),
+        SynFragment => stage(
+            "TCP sanity",
+            "No honest stack sends a SYN of several fragments. If a peer of yours does, put its address on the allowlist \
+             (`netmoat allow add`).",
+        ),
+        ParserLimitShare => stage(
+            "limits",
+            "Raise the share in `[icmp.other]`, which such packets have too, or put the sender on the allowlist (`netmoat \
+             allow add`).",
+        ),
         FragmentLimit => stage("limits", "Raise the share in `[ip.fragments]` that it met."),
         SourceOwn => stage(
             "IP sanity",

@@ -59,6 +59,8 @@ pub(super) struct Guards {
     settings: Option<GuardSettings>,
     /// Whether an attached interface, or what stands on it, forwards.
     forwards: bool,
+    /// An interface that stands on an attached one, such as a bridge or a VLAN.
+    above: Option<String>,
     /// What translates; an error while that is not known.
     translation: Option<Result<Option<String>, String>>,
     translation_read: Option<Instant>,
@@ -111,6 +113,9 @@ impl Guards {
     fn strays_left_alone(&self) -> Option<String> {
         match &self.translation {
             _ if self.forwards => Some("this host forwards".to_owned()),
+            _ if let Some(name) = &self.above => Some(format!(
+                "{name} stands on an attached interface, and sockets bound to it are not seen there"
+            )),
             Some(Ok(None)) => None,
             Some(Ok(Some(what))) => Some(what.clone()),
             Some(Err(_)) | None => Some("it is not known whether this host translates".to_owned()),
@@ -132,7 +137,7 @@ impl Agent {
     pub(super) async fn start_guards(&mut self, links: &[Link]) -> Result<()> {
         self.maps
             .set_class_limits(&guards::limits(&self.config.guards))?;
-        if self.config.guards.tcp.mode != GuardMode::Off {
+        if self.config.guards.asks_for_translation() {
             self.guards.translation_read = Some(Instant::now());
             self.take_translation(nat::translates().await);
         }
@@ -217,15 +222,24 @@ impl Agent {
         self.guards.facts.redirects = redirects;
         self.guards.facts.accept_local = accept_local;
         self.guards.forwards = forwards;
+        let attached = |link: &&Link| {
+            let mut attached = self.facts.interfaces.iter();
+            attached.any(|interface| interface.ifindex == link.index)
+        };
+        let carriers = carriers.iter().filter_map(|index| links.get(index));
+        self.guards.above = carriers
+            .filter(|link| !attached(link))
+            .map(|link| link.name.clone())
+            .next();
         Ok(())
     }
 
     /// Begins to read what takes long, when its time has come; the agent does not wait for it.
     fn begin_reading(&mut self) {
-        let (guards, tcp) = (&mut self.guards, &self.config.guards.tcp);
-        if tcp.mode == GuardMode::Off {
+        if !self.config.guards.asks_for_translation() {
             return;
         }
+        let (guards, tcp) = (&mut self.guards, &self.config.guards.tcp);
         if due(&mut guards.translation_read, TRANSLATION_EVERY) {
             let read = async { Read::Translation(nat::translates().await) };
             guards.reading.push(tokio::spawn(read));

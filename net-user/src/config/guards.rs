@@ -23,6 +23,11 @@ pub struct GuardPolicy {
 }
 
 impl GuardPolicy {
+    /// Whether a guard judges by whether a socket of this host waits, which translation takes elsewhere.
+    pub fn asks_for_translation(&self) -> bool {
+        self.tcp.mode != GuardMode::Off || self.udp.mode != GuardMode::Off
+    }
+
     /// What a class of packets may come to.
     pub fn shares(&self, class: Class) -> &Shares {
         match class {

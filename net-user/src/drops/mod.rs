@@ -174,6 +174,7 @@ pub(crate) mod tests {
             len: frame.len() as u32,
             captured: frame.len().min(net_common::abi::DROP_FRAME) as u16,
             observed: observed.into(),
+            share: 0,
             frame: [0; net_common::abi::DROP_FRAME],
         };
         let captured = usize::from(event.captured);

@@ -62,8 +62,7 @@ pub async fn translates() -> Result<Option<String>> {
             "nft did not print its rules within {} s",
             NFT_TIMEOUT.as_secs()
         ),
-        // Rules without the tool to write them are another's, who forwards.
-        Ok(Err(error)) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Ok(Err(error)) if error.kind() == ErrorKind::NotFound => return without_nft(),
         Ok(output) => output.context("nft cannot be run")?,
     };
     if !output.status.success() {
@@ -74,6 +73,28 @@ pub async fn translates() -> Result<Option<String>> {
         );
     }
     translating_rule(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// What is known without the tool that prints rules: iptables and others write them too.
+fn without_nft() -> Result<Option<String>> {
+    let symbols = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms cannot be read")?;
+    if can_translate(&symbols) {
+        bail!(
+            "nft, which tells whether netfilter translates, is not installed (Debian: apt install nftables)"
+        );
+    }
+    Ok(None)
+}
+
+/// Whether the kernel has, or has loaded, what every translation goes through.
+fn can_translate(symbols: &str) -> bool {
+    symbols.lines().any(|line| {
+        let name = line.split_whitespace().nth(2).unwrap_or_default();
+        matches!(
+            name,
+            "nf_nat_setup_info" | "nf_tproxy_get_sock_v4" | "nf_tproxy_get_sock_v6"
+        )
+    })
 }
 
 /// The first rule of a table that translates: of a table with a chain of type nat, or with tproxy. Which packets it
@@ -110,6 +131,16 @@ fn translating_rule(json: &str) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_nft_the_kernels_symbols_tell_whether_anything_can_translate() {
+        let nat = "0000000000000000 t nf_nat_setup_infos\n0000000000000000 T nf_nat_setup_info\t[nf_nat]\n";
+        assert!(can_translate(nat));
+        assert!(!can_translate(
+            "0000000000000000 t nf_nat_setup_infos\n0 T nf_hook_slow\n"
+        ));
+        assert!(!can_translate(""));
+    }
     use serde_json::json;
 
     #[test]
