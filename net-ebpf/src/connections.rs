@@ -111,7 +111,12 @@ fn on_syn(ctx: &XdpContext, packet: &Packet) -> Option<Word> {
     let settings = GUARD_SETTINGS.get(0)?;
     let (src, dst) = parse::addresses(&View(ctx), packet)?;
     let version = packet.version;
-    if settings.flags & GuardSettings::IP != 0 && comes_from_us(settings, version, &src, &dst) {
+    // One of a packet to itself is for the rules of TCP (R-TCP-3).
+    let itself = src[0] == dst[0] && src[1] == dst[1] && src[2] == dst[2] && src[3] == dst[3];
+    if settings.flags & GuardSettings::IP != 0
+        && !itself
+        && comes_from_us(settings, version, &src, &dst)
+    {
         let enforce = GuardSettings::IP_ENFORCE;
         return Some(ruled(settings, enforce, Reason::SourceOwn));
     }
