@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
-/// The table as the data path keeps it: who finds no place of a lower tier finds none.
+/// The table as the data path keeps it: who finds none that it may take has no place.
 struct Table(Vec<[u64; SOURCE_WAYS]>);
 
 impl Table {
@@ -33,12 +33,12 @@ impl Table {
             return true;
         }
         let set = &mut self.0[key.set as usize];
-        let lowest = set.iter_mut().min_by_key(|place| tier(**place, now_s));
-        let lowest = lowest.expect("a set has places");
-        if tier(*lowest, now_s) >= reached {
+        let worst = set.iter_mut().min_by_key(|place| hold(**place, now_s));
+        let worst = worst.expect("a set has places");
+        if !takes(reached, hold(*worst, now_s)) {
             return false;
         }
-        *lowest = place(key.print, reached, now_s);
+        *worst = place(key.print, reached, now_s);
         true
     }
 }
@@ -310,6 +310,28 @@ fn a_million_random_sources_leave_ten_thousand_known_ones_in_place() {
     }
 }
 
+#[test]
+fn only_proof_displaces_and_not_whom_was_seen_lately() {
+    use Tier::{Asked, Proven, Steady};
+    // What a place is held by, how long ago that was seen, and who takes it.
+    let table = [
+        (None, 0, [true, true, true]),
+        (Some(Steady), 120, [false, false, true]),
+        (Some(Steady), 121, [true, true, true]),
+        (Some(Asked), 30, [false, false, true]),
+        (Some(Asked), 31, [true, true, true]),
+        (Some(Proven), 120, [false, false, false]),
+        (Some(Proven), 121, [false, false, true]),
+        (Some(Proven), 3600, [false, false, true]),
+        (Some(Proven), 3601, [true, true, true]),
+    ];
+    for (held, age_s, want) in table {
+        let at = held.map_or(0, |tier| place(7, tier, 5000 - age_s));
+        let got = [Steady, Asked, Proven].map(|reached| takes(reached, hold(at, 5000)));
+        assert_eq!(got, want, "{held:?}, {age_s} s");
+    }
+}
+
 /// Whoever sends from random addresses does not send from the same one again.
 #[test]
 fn spoofed_sources_that_pass_the_pool_hardly_ever_become_steady() {
@@ -349,7 +371,7 @@ proptest! {
     /// Against an exact model: nobody is taken for more than it is; who is displaced makes way for a higher tier; who
     /// has a place and sends keeps it.
     #[test]
-    fn a_live_source_makes_way_for_higher_tiers_only(
+    fn a_live_source_makes_way_for_who_may_take_its_place_only(
         steps in vec((0u32..24, 0u32..4, prop_oneof![6 => 0u32..20, 1 => 0u32..4000]), 1..200),
     ) {
         let mut table = Table::new();
@@ -374,7 +396,7 @@ proptest! {
             for (way, old) in before.iter().enumerate() {
                 let new = table.0[5][way];
                 if old >> 34 != new >> 34 {
-                    prop_assert!(tier(*old, now_s) < reached, "displaced by a tier that is no higher");
+                    prop_assert!(takes(reached, hold(*old, now_s)), "displaced by what may not");
                     prop_assert!(is_of(new, source.print));
                 }
             }
@@ -382,8 +404,8 @@ proptest! {
                 let place = table.place(source).copied();
                 prop_assert!(place.is_some_and(|place| tier(place, now_s) >= reached));
             } else {
-                let all_higher = before.iter().all(|place| tier(*place, now_s) >= reached);
-                prop_assert!(all_higher, "refused though there was room");
+                let held = before.iter().all(|place| !takes(reached, hold(*place, now_s)));
+                prop_assert!(held, "refused though there was room");
             }
             let of_it = table.0[5].iter().filter(|place| is_of(**place, source.print));
             prop_assert!(of_it.count() <= 1, "one place a source");
