@@ -84,13 +84,14 @@ fn judge(ctx: &XdpContext) -> Word {
 }
 
 /// The guards of a packet, in their order: the first that has something to say decides, but one that only observes does
-/// not keep the others from it.
+/// not keep the others from it. Of fragments the others see too little.
 #[inline(always)]
 fn guards(ctx: &XdpContext, packet: &Packet, place: u32, l4: u32, l4_len: u32, vlan: u32) -> Word {
     let mut judged = HANDED_ON;
     if ip::concerns(packet) {
         judged = ip::ip_guard(ctx.ctx, place, l4, l4_len);
-        if judged != HANDED_ON && (!verdict::is_observed(judged) || packet.fragment_offset != 0) {
+        let whole = !packet.first_fragment && packet.fragment_offset == 0;
+        if judged != HANDED_ON && !(whole && verdict::is_observed(judged)) {
             return judged;
         }
     }

@@ -304,7 +304,7 @@ fn errors_that_quote_a_packet_of_ours_pass_whoever_sends_them_r_icmp_3_katran_15
                     back.quote(UDP, 5001, 6002),
                     false,
                 ),
-                ("an open UDP socket", back.quote(UDP, 5000, 53), false),
+                ("an open UDP socket", back.quote(UDP, 5000, 53), true),
                 ("no UDP socket", back.quote(UDP, 5002, 53), false),
                 ("an echo", back.quote(back.icmp_number(), 0x0800, 0), false),
                 ("nothing", vec![], false),

@@ -107,11 +107,14 @@ fn allow_wins_over_block_whatever_the_lengths() {
             remove(lab, List::Block, block);
             expect(lab, src, Reason::NoRule);
         }
-        // What is allowed is asked nothing: not even a cookie.
+        // No rule drops what is allowed; a cookie, which refuses nobody, still answers its SYN.
         let syn = Envelope::V4.tcp(&prog_run::linux_syn(4000, 5), &[]);
+        let null = Envelope::V4.tcp(&prog_run::segment(1, 2, 3, ""), &[]);
         lab.expect("a stranger", &syn, Reason::CookieSent);
+        lab.expect("a stranger", &null, Reason::TcpFlags);
         add(lab, List::Allow, &CLIENT_V4.to_string());
-        lab.expect("an allowed source", &syn, Reason::Allowed);
+        lab.expect("an allowed source", &syn, Reason::CookieSent);
+        lab.expect("an allowed source", &null, Reason::Allowed);
     });
 }
 

@@ -255,7 +255,12 @@ fn fragments_are_recognised_and_later_ones_have_no_ports() {
                 for envelope in [v4, v6] {
                     let what = format!("{what} {}", envelope.name);
                     let syn = envelope.tcp(&linux_syn(4000, 5), &[]);
-                    lab.expect(&what, &syn, Reason::Fragment);
+                    let whole_header = if offset == 0 {
+                        Reason::SynFragment
+                    } else {
+                        Reason::Fragment
+                    };
+                    lab.expect(&what, &syn, whole_header);
                     // The first fragment's header is judged, a later one's octets are data.
                     let null = envelope.tcp(&segment(1, 2, 3, ""), &[]);
                     let reason = if offset == 0 {

@@ -229,8 +229,8 @@ fn who_passes_the_pool_again_after_a_while_is_steady_and_stays_so_while_it_sends
 }
 
 #[test]
-fn a_source_displaces_lower_tiers_only() {
-    use Reason::{SourceAdmitted, SourceReplaced, SourceTableFull};
+fn only_who_proves_itself_takes_a_place_that_is_held() {
+    use Reason::{SourceAdmitted, SourceTableFull};
     in_namespace(|lab| {
         lab.enforce_guards();
         for plain in Envelope::PLAIN {
@@ -239,11 +239,7 @@ fn a_source_displaces_lower_tiers_only() {
             // Who would be steady, by its second packet; who is asked, by a question.
             for (crowd, steady, asked) in [
                 (Tier::Unseen, vec![SourceAdmitted], vec![SourceAdmitted]),
-                (
-                    Tier::Steady,
-                    vec![SourceTableFull],
-                    vec![SourceAdmitted, SourceReplaced],
-                ),
+                (Tier::Steady, vec![SourceTableFull], vec![SourceTableFull]),
                 (Tier::Asked, vec![SourceTableFull], vec![SourceTableFull]),
                 (Tier::Proven, vec![SourceTableFull], vec![SourceTableFull]),
             ] {

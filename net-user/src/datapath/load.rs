@@ -149,7 +149,7 @@ fn check_abi(object: &[u8]) -> Result<()> {
 }
 
 /// Its inode number is the number of our network namespace.
-const OWN_NETNS: &str = "/proc/self/ns/net";
+const OWN_NETNS: &str = "/proc/thread-self/ns/net";
 
 /// Where this kernel has the fields of `struct sock_common`, and which network namespace is ours.
 fn sock_offsets() -> Result<SockOffsets> {

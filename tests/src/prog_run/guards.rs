@@ -9,7 +9,7 @@ use aya::{
 };
 use net_common::{
     abi::{
-        AddressKey, AddressRole, Class, ClassLimits, ClassState, DropEvent, GuardSettings,
+        AddressKey, AddressRole, CLASSES, Class, ClassLimits, ClassState, DropEvent, GuardSettings,
         LIMIT_CELLS, OWN_WORDS, Settings, SourceSet, SourceState, Trial,
     },
     sources::{self, Tier},
@@ -303,10 +303,11 @@ impl Lab {
         let seed = self.settings.hash_seed;
         for span in [Span::Host, Span::Prefix, Span::Site] {
             let cell = limit_cell(class as u32, span, version(addr), &addr_words(addr), seed);
-            for half in [0, LIMIT_CELLS] {
+            for total in 0..3 {
+                let region = (total * CLASSES + class as u32) * LIMIT_CELLS;
                 self.guards
                     .cells
-                    .set(half + cell, 0, 0)
+                    .set(region + cell, 0, 0)
                     .expect("LIMIT_CELLS");
             }
         }
