@@ -47,6 +47,7 @@ use crate::{
         maps::Maps,
         preflight::{self, Severity},
     },
+    drops::rate::Rates,
     filter::{self, Progress, Renewal},
     host::{
         links::{self, Link, Links},
@@ -152,7 +153,10 @@ pub async fn run(config: Config) -> Result<()> {
                 agent.tick_neighbors();
             }
             _ = beat.tick() => agent.beat(),
-            _ = host.tick() => agent.refresh_host().await,
+            _ = host.tick() => {
+                agent.refresh_host().await;
+                agent.sample_drops();
+            }
             _ = filter.tick() => agent.renew_filter_if_full(),
             dumped = next_dump(&mut agent.renewal) => agent.continue_renewal(dumped),
             read = agent.guards.read() => agent.take_guards(read),
@@ -269,6 +273,8 @@ struct Agent {
     renewal: Option<Renewal>,
     /// Cookies sent by slot at the last look, and those that were sent since the look before.
     cookies: HashMap<u32, (u64, u64)>,
+    /// The counters of the last seconds.
+    rates: Rates,
     /// When the listeners were looked at last.
     looked: Instant,
     /// What is wrong now, by where it was found.
@@ -348,6 +354,7 @@ impl Agent {
             compiled: Compiled::default(),
             renewal: None,
             cookies: HashMap::new(),
+            rates: Rates::default(),
             looked: Instant::now(),
             problems: HashMap::new(),
         };
@@ -666,6 +673,7 @@ impl Agent {
             neighbors: self.neighbors.glance(crate::neighbor::Now::read()?),
             guards: self.guards_at_a_glance()?,
             lists: self.glance_at_lists()?,
+            drops: self.rates.glance(),
         })
     }
 

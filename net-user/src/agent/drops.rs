@@ -47,6 +47,14 @@ impl Agent {
         }
     }
 
+    /// Reads the counters for the rate of drops in `status`.
+    pub(super) fn sample_drops(&mut self) {
+        let cells = self.maps.counters();
+        if let Some(cells) = self.note("counters", cells) {
+            self.rates.push(self.started.elapsed(), cells);
+        }
+    }
+
     /// Answers what is about drops and events.
     pub(super) fn answer_of_drops(&mut self, request: Request) {
         match request {

@@ -6,10 +6,10 @@ use crate::config::guards::ReversePath;
 use crate::config::{GuardMode, SynMode};
 use crate::control::drops::DropTotals;
 use crate::control::protocol::{
-    AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
-    EventLevel, Events, GuardsAtAGlance, Health, InterfaceStatus, KernelSetting, ListenerQueues,
-    NeighborAudit, NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged, Queues,
-    SourcesAtAGlance, Status, VERSION,
+    AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, DropRate,
+    DropsAtAGlance, Event, EventLevel, Events, GuardsAtAGlance, Health, InterfaceStatus,
+    KernelSetting, ListenerQueues, NeighborAudit, NeighborBinding, Neighbors, NeighborsAtAGlance,
+    NeighborsChanged, Queues, SourcesAtAGlance, Status, VERSION,
 };
 
 #[test]
@@ -157,6 +157,7 @@ fn status() -> Status {
         neighbors: NeighborsAtAGlance::default(),
         guards: GuardsAtAGlance::default(),
         lists: crate::control::lists::ListsAtAGlance::default(),
+        drops: DropsAtAGlance::default(),
     }
 }
 
@@ -636,9 +637,41 @@ fn status_tells_of_guards_and_known_sources() {
     for words in [
         "TCP enforcing, reverse path loose\n",
         "this host forwards: TCP segments without a socket are left alone",
-        "an attack of TCP segments without a socket is going on",
+        "Healthy: 1 listener protected; an attack of TCP segments without a socket is going on.\n",
         "25 % full, 7 displaced, and 1 newcomer found no place\n",
     ] {
         assert!(loud.contains(words), "{loud}");
     }
+}
+
+#[test]
+fn status_tells_of_drops_in_its_first_sentence() {
+    let first = |status: &Status| {
+        let text = anstream::adapter::strip_str(&status::human(status)).to_string();
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    let rate = |per_second, mostly: &str| DropRate {
+        packets: 1_000_000,
+        per_second,
+        mostly: Some(mostly.to_owned()),
+    };
+    let mut status = status();
+    status.drops.enforced = rate(12_345, "echo_request_limit");
+    assert_eq!(
+        first(&status),
+        "Healthy: 1 listener protected; dropping 12345 packets/s, mostly echo_request_limit."
+    );
+    status.drops.observed = rate(1, "reflection");
+    assert_eq!(
+        first(&status),
+        "Healthy: 1 listener protected; dropping 12345 packets/s, mostly echo_request_limit; would drop 1 packet/s, \
+         mostly reflection."
+    );
+    status.problems = vec!["eth0 is gone".to_owned()];
+    status.health = Health::Degraded;
+    status.drops.enforced = DropRate::default();
+    assert_eq!(
+        first(&status),
+        "Degraded: 1 problem; would drop 1 packet/s, mostly reflection."
+    );
 }

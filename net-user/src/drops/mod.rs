@@ -1,6 +1,7 @@
 //! Dropped packets of which the data path told, and what there is to say of a frame.
 
 pub mod pcapng;
+pub mod rate;
 pub mod seen;
 
 use std::{collections::VecDeque, time::Duration};
