@@ -45,7 +45,7 @@ use crate::{
         attach::{self, Attached},
         load,
         maps::Maps,
-        preflight::{self, Severity},
+        preflight::{self, Purpose, Severity},
     },
     drops::rate::Rates,
     filter::{self, Progress, Renewal},
@@ -82,7 +82,7 @@ pub async fn run(config: Config) -> Result<()> {
     // First, so that a signal during the start ends it in order.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    refuse(preflight::check(&config).await)?;
+    refuse(preflight::check(&config, Purpose::Start).await)?;
     let socket = BoundSocket::bind(&config.socket)?;
     let mut agent = Agent::start(config).await?;
     // SAFETY: the ring buffer keeps the one file descriptor it has until it is dropped, with `events`.
