@@ -126,6 +126,13 @@ pub(super) fn explain_toml_error(path: &Path, text: &str, error: &toml::de::Erro
                 "put it in brackets, also when it is the only one: [ … ]".to_owned(),
             ),
         }
+    } else if let Some((found, _)) = message.split_once(", expected struct ") {
+        // The name that follows is ours, and says nothing to an operator.
+        let found = found.trim_start_matches("invalid type: ");
+        (
+            format!("a table is expected here, and this is {found}"),
+            "write its keys below its name in brackets, as in [icmp]".to_owned(),
+        )
     } else {
         let remedy = if message.starts_with("invalid type") {
             "write the value in the type that is expected here"
