@@ -4,7 +4,7 @@ pub(super) mod frame;
 mod input;
 
 use anyhow::anyhow;
-use net_common::verdict::Reason;
+use net_common::verdict::{Action, Reason};
 use serde::Serialize;
 
 use super::output::{Output, table};
@@ -87,6 +87,21 @@ pub(super) fn find(text: &str) -> Result<Reason, Failure> {
     Err(Failure::new(
         Code::Error,
         anyhow!("unknown reason `{}`; {remedy}", text.escape_debug()),
+    ))
+}
+
+/// The reason of a number or name, one that drops.
+pub(super) fn find_drop(text: &str) -> Result<Reason, Failure> {
+    let reason = find(text)?;
+    if reason.action() == Action::Drop {
+        return Ok(reason);
+    }
+    Err(Failure::new(
+        Code::Error,
+        anyhow!(
+            "`{}` drops nothing, so no dropped packet has it; `netmoat explain` lists the reasons that do",
+            reason.name()
+        ),
     ))
 }
 
