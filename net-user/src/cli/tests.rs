@@ -570,7 +570,7 @@ fn events_are_lines_that_begin_with_number_and_time() {
     };
     let columns = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = "7 2000-02-29T00:00:00Z alert spoof eth0 192.0.2.1 02:00:00:00:00:66 a false claim";
-    let follow = plain(events::follow_line(&event));
+    let follow = plain(events::follow_line(&event, false));
     assert_eq!(columns(&follow), line);
     assert!(follow.starts_with("7       2000-02-29T00:00:00Z  alert  spoof            eth0 "));
     let mut told = Events {
@@ -581,14 +581,14 @@ fn events_are_lines_that_begin_with_number_and_time() {
         drops: DropTotals::default(),
         events: vec![event],
     };
-    let text = plain(events::human(&told));
+    let text = plain(events::human(&told, ""));
     assert!(
         text.starts_with("1 event, 1 alert.\n4 events before these can no longer be told"),
         "{text}"
     );
     assert_eq!(columns(text.lines().last().unwrap()), line);
     told.events.clear();
-    assert_eq!(events::human(&told), "No events.\n");
+    assert_eq!(events::human(&told, ""), "No events.\n");
     told.drops = DropTotals {
         packets: 1_000_000,
         told: 40,
@@ -596,9 +596,9 @@ fn events_are_lines_that_begin_with_number_and_time() {
         not_sampled: 999_958,
     };
     assert_eq!(
-        events::human(&told),
-        "No events.\n1000000 dropped packets since the programs were loaded, observed ones too: 40 sampled, 999958 not; \
-         2 sampled drops could not be told: the agent did not keep up.\n"
+        events::human(&told, &events::told_of(&told.drops)),
+        "No events.\n1000000 dropped packets since the programs were loaded, observed ones too: 40 told of, 999958 left \
+         out by the rate, 2 lost, as the agent did not keep up.\n"
     );
 }
 
