@@ -591,7 +591,11 @@ impl Agent {
                 if written.is_ok() {
                     self.config.mode = mode;
                     self.neighbors.set_observe(mode == Mode::Observe);
-                    info!("mode: {before:?} to {mode:?}, asked for on the control socket");
+                    info!(
+                        "mode: {} to {}, asked for on the control socket",
+                        before.name(),
+                        mode.name()
+                    );
                 }
                 send(
                     reply,

@@ -424,15 +424,19 @@ impl Reader<'_> {
     }
 
     fn burst(&mut self, raw: Option<&Spanned<i64>>) -> Option<u32> {
+        self.burst_up_to(MAX_BURST, raw)
+    }
+
+    fn burst_up_to(&mut self, most: u32, raw: Option<&Spanned<i64>>) -> Option<u32> {
         let raw = raw?;
         let burst = u32::try_from(*raw.get_ref())
             .ok()
-            .filter(|burst| (1..=MAX_BURST).contains(burst));
+            .filter(|burst| (1..=most).contains(burst));
         if burst.is_none() {
             self.problem(
                 Some(raw.span()),
                 format!("a burst of {} is out of range", raw.get_ref()),
-                format!("write a number from 1 to {MAX_BURST}"),
+                format!("write a number from 1 to {most}"),
             );
         }
         burst

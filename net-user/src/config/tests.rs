@@ -800,8 +800,8 @@ fn events_have_a_rate_that_the_agent_stands() {
     );
     for (text, what) in [
         ("rate = \"1001/s\"", "busy"),
-        ("burst = 1001", "out of range"),
-        ("burst = 0", "out of range"),
+        ("burst = 1001", "write a number from 1 to 1000"),
+        ("burst = 0", "write a number from 1 to 1000"),
         ("sample = 1", "unknown key"),
     ] {
         let error = parse(&format!("interfaces = [\"eth0\"]\n[events]\n{text}")).unwrap_err();
