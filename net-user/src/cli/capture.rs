@@ -28,15 +28,15 @@ Examples:
   netmoat capture -w drops.pcapng                           until Ctrl-C
   netmoat capture -w - | tshark -r - -T fields -e frame.comment
   netmoat capture -w - | wireshark -k -i -                  live
-  netmoat capture -w drops.pcapng --recent --for 0s         what the agent remembers, and no more
-  netmoat capture -w floods.pcapng --reason echo_request_limit --count 100 --for 10m
+  netmoat capture -w drops.pcapng --recent --for 0s   what is remembered only
+  netmoat capture -w floods.pcapng --reason blocked --count 100 --for 10m
 
-Frames are samples: of each reason the data path tells `[events] rate` a second
-(10 unless configured), and of each frame its first 256 octets. What was left
-out is said at the end, and `netmoat counters` has every packet. As frames hold
-what others have sent, only root and the agent's own user may capture; the file
-is made readable for its owner alone. One that exists is left alone without
---force, and a symbolic link is not followed.";
+Frames are samples: of each reason the data path tells `[events] rate` a
+second (10 unless configured), and of each frame its first 256 octets. What
+was left out is said at the end, and `netmoat counters` has every packet. As
+frames hold what others have sent, only root and the agent's own user may
+capture; the file is made readable for its owner alone. One that exists is
+left alone without --force, and a symbolic link is not followed.";
 
 /// How often the agent is asked: it remembers the last 1,024.
 const PERIOD: Duration = Duration::from_millis(200);

@@ -16,8 +16,8 @@ Examples:
   netmoat check -c new.toml      before a new config is put in place
 
 Exit code 1 when something stands in the way, 4 when a privilege or a kernel
-feature is missing. That netmoat runs on an interface already is no error here,
-as it is for `netmoat run`.";
+feature is missing. That netmoat runs on an interface already is no error
+here, as it is for `netmoat run`.";
 
 #[derive(Serialize)]
 struct CheckJson<'a> {

@@ -12,7 +12,7 @@ use crate::control::protocol::{Counters, Event, EventLevel, Events, VERSION};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  netmoat events                      what the agent remembers, the oldest first
+  netmoat events                      what is remembered, the oldest first
   netmoat events --follow             and what comes, until Ctrl-C
   netmoat events --follow -o json     one JSON object an event, a line each
   netmoat events --after 120          those with a higher number
@@ -21,10 +21,11 @@ Examples:
   netmoat events --follow --drops     what is dropped, as it happens
   netmoat events --reason tcp_flags --reason blocked
 
-LEVEL `alert` means that someone should look. Times are UTC. The agent's log has
-the same events, but for those of kind `drop`: these are samples, `[events] rate`
-a second of each reason (10 unless configured), of which the last 1,024 are
-remembered. `netmoat counters` has every packet, `netmoat capture` the frames.";
+LEVEL `alert` means that someone should look. Times are UTC. The agent's log
+has the same events, but for those of kind `drop`: these are samples,
+`[events] rate` a second of each reason (10 unless configured), of which the
+last 1,024 are remembered. `netmoat counters` has every packet, `netmoat
+capture` the frames.";
 
 /// Which events to show.
 #[derive(Debug, clap::Args)]

@@ -35,6 +35,24 @@ fn every_verb_shows_examples_in_its_help() {
     walk(&mut command);
 }
 
+/// Clap would wrap them again, at another width than we did.
+#[test]
+fn examples_fit_a_terminal() {
+    fn walk(command: &clap::Command) {
+        let after = command.get_after_help().map(ToString::to_string);
+        for line in after.unwrap_or_default().lines() {
+            assert!(line.chars().count() < 80, "{}: {line}", command.get_name());
+        }
+        command.get_subcommands().for_each(walk);
+    }
+    let command = Cli::command();
+    for sub in command.get_subcommands() {
+        if !["block", "allow"].contains(&sub.get_name()) {
+            walk(sub);
+        }
+    }
+}
+
 #[test]
 fn usage_errors_exit_with_2() {
     for args in [
@@ -673,5 +691,20 @@ fn status_tells_of_drops_in_its_first_sentence() {
     assert_eq!(
         first(&status),
         "Degraded: 1 problem; would drop 1 packet/s, mostly reflection."
+    );
+}
+
+#[test]
+fn a_rule_is_explained_by_its_reasons() {
+    let out = Output::new(Format::Human);
+    for rule in ["R-ICMP-4", "r-icmp-4", "R-TCP-2"] {
+        assert!(explain::explain(&out, Some(rule)).is_ok(), "{rule}");
+    }
+    let error = explain::explain(&out, Some("R-ICMP-99")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("no reason is of a rule `R-ICMP-99`"),
+        "{error}"
     );
 }
