@@ -99,7 +99,7 @@ pub struct RawShares {
 #[derive(Debug)]
 pub enum RawClass {
     /// Each on its own.
-    Shares(RawShares),
+    Shares(Box<RawShares>),
     /// `off`; any other is an error that tells how shares are written.
     Word(Text),
 }
@@ -124,7 +124,8 @@ impl<'de> Deserialize<'de> for RawClass {
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<RawClass, A::Error> {
-                RawShares::deserialize(MapAccessDeserializer::new(map)).map(RawClass::Shares)
+                RawShares::deserialize(MapAccessDeserializer::new(map))
+                    .map(|shares| RawClass::Shares(Box::new(shares)))
             }
         }
 
