@@ -45,8 +45,9 @@ use crate::{
         attach::{self, Attached},
         load,
         maps::Maps,
-        preflight::{self, Severity},
+        preflight::{self, Purpose, Severity},
     },
+    drops::rate::Rates,
     filter::{self, Progress, Renewal},
     host::{
         links::{self, Link, Links},
@@ -81,7 +82,7 @@ pub async fn run(config: Config) -> Result<()> {
     // First, so that a signal during the start ends it in order.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    refuse(preflight::check(&config).await)?;
+    refuse(preflight::check(&config, Purpose::Start).await)?;
     let socket = BoundSocket::bind(&config.socket)?;
     let mut agent = Agent::start(config).await?;
     // SAFETY: the ring buffer keeps the one file descriptor it has until it is dropped, with `events`.
@@ -152,7 +153,10 @@ pub async fn run(config: Config) -> Result<()> {
                 agent.tick_neighbors();
             }
             _ = beat.tick() => agent.beat(),
-            _ = host.tick() => agent.refresh_host().await,
+            _ = host.tick() => {
+                agent.refresh_host().await;
+                agent.sample_drops();
+            }
             _ = filter.tick() => agent.renew_filter_if_full(),
             dumped = next_dump(&mut agent.renewal) => agent.continue_renewal(dumped),
             read = agent.guards.read() => agent.take_guards(read),
@@ -269,6 +273,8 @@ struct Agent {
     renewal: Option<Renewal>,
     /// Cookies sent by slot at the last look, and those that were sent since the look before.
     cookies: HashMap<u32, (u64, u64)>,
+    /// The counters of the last seconds.
+    rates: Rates,
     /// When the listeners were looked at last.
     looked: Instant,
     /// What is wrong now, by where it was found.
@@ -348,6 +354,7 @@ impl Agent {
             compiled: Compiled::default(),
             renewal: None,
             cookies: HashMap::new(),
+            rates: Rates::default(),
             looked: Instant::now(),
             problems: HashMap::new(),
         };
@@ -584,7 +591,11 @@ impl Agent {
                 if written.is_ok() {
                     self.config.mode = mode;
                     self.neighbors.set_observe(mode == Mode::Observe);
-                    info!("mode: {before:?} to {mode:?}, asked for on the control socket");
+                    info!(
+                        "mode: {} to {}, asked for on the control socket",
+                        before.name(),
+                        mode.name()
+                    );
                 }
                 send(
                     reply,
@@ -666,6 +677,7 @@ impl Agent {
             neighbors: self.neighbors.glance(crate::neighbor::Now::read()?),
             guards: self.guards_at_a_glance()?,
             lists: self.glance_at_lists()?,
+            drops: self.rates.glance(),
         })
     }
 

@@ -1,7 +1,7 @@
 //! What there is to say of a reason beside its sentence: the stage of the packet's way that gives it, the rules it is
 //! of, and what to do when it hits honest traffic.
 
-use net_common::verdict::Reason;
+use net_common::{sources::Share, verdict::Reason};
 
 /// The stage and the remedy of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,10 @@ pub const fn stage_of(reason: Reason) -> Stage {
             "Raise the share in `[icmp.other]`, which such packets have too, or put the sender on the allowlist (`netmoat \
              allow add`).",
         ),
-        FragmentLimit => stage("limits", "Raise the share in `[ip.fragments]` that it met."),
+        FragmentLimit => stage(
+            "limits",
+            "Raise the share in `[ip.fragments]` that it met, or `netmoat allow add` the source.",
+        ),
         SourceOwn => stage(
             "IP sanity",
             "Another host has this address, or the network sends frames back to us: look for a loop. `[ip] mode = \
@@ -150,33 +153,36 @@ pub const fn stage_of(reason: Reason) -> Stage {
         ),
         EchoRequestLimit => stage(
             "limits",
-            "Raise the share in `[icmp.echo_request]` that it met.",
+            "Raise the share in `[icmp.echo_request]` that it met, or `netmoat allow add` the source.",
         ),
         EchoReplyLimit => stage(
             "limits",
-            "Raise the share in `[icmp.echo_reply]` that it met.",
+            "Raise the share in `[icmp.echo_reply]` that it met, or `netmoat allow add` the source.",
         ),
         PathMtuLimit => stage(
             "limits",
-            "Raise the share in `[icmp.path_mtu]` that it met.",
+            "Raise the share in `[icmp.path_mtu]` that it met, or `netmoat allow add` the source.",
         ),
         TimeExceededLimit => stage(
             "limits",
-            "Raise the share in `[icmp.time_exceeded]` that it met.",
+            "Raise the share in `[icmp.time_exceeded]` that it met, or `netmoat allow add` the source.",
         ),
         UnreachableLimit => stage(
             "limits",
-            "Raise the share in `[icmp.unreachable]` that it met.",
+            "Raise the share in `[icmp.unreachable]` that it met, or `netmoat allow add` the source.",
         ),
         RedirectLimit => stage(
             "limits",
-            "Raise the share in `[icmp.redirect]` that it met.",
+            "Raise the share in `[icmp.redirect]` that it met, or `netmoat allow add` the source.",
         ),
         InformationalLimit => stage(
             "limits",
-            "Raise the share in `[icmp.informational]` that it met.",
+            "Raise the share in `[icmp.informational]` that it met, or `netmoat allow add` the source.",
         ),
-        IcmpOtherLimit => stage("limits", "Raise the share in `[icmp.other]` that it met."),
+        IcmpOtherLimit => stage(
+            "limits",
+            "Raise the share in `[icmp.other]` that it met, or `netmoat allow add` the source.",
+        ),
         IcmpUnmatched => stage("ICMP guard", ""),
         UdpPass => stage("UDP guard", ""),
         UdpMalformed => stage("UDP guard", "Set `[udp] mode = \"observe\"`."),
@@ -187,16 +193,20 @@ pub const fn stage_of(reason: Reason) -> Stage {
         ),
         ReflectionLimit => stage(
             "limits",
-            "Name the resolver or time server in `[udp] servers`, or raise the share in `[udp.reflection]` that it met.",
+            "Name the resolver or time server in `[udp] servers`, raise the share in `[udp.reflection]` that it met, or \
+             `netmoat allow add` the source.",
         ),
         StrayRst => stage(
             "TCP guard",
             "The kernel ignores these anyway; `[tcp] mode = \"observe\"` lets them pass.",
         ),
-        StrayLimit => stage("limits", "Raise the share in `[tcp.stray]` that it met."),
+        StrayLimit => stage(
+            "limits",
+            "Raise the share in `[tcp.stray]` that it met, or `netmoat allow add` the source.",
+        ),
         StraySynAckLimit => stage(
             "limits",
-            "Raise the share in `[tcp.stray_syn_ack]` that it met.",
+            "Raise the share in `[tcp.stray_syn_ack]` that it met, or `netmoat allow add` the source.",
         ),
         NewConnectionLimit => stage("TCP guard", "Raise `[tcp] new_connections`."),
         OpenConnectionLimit => stage("TCP guard", "Raise `[tcp] open_connections`."),
@@ -219,6 +229,29 @@ pub const fn stage_of(reason: Reason) -> Stage {
         SourceAdmitted | SourceReplaced | SourceTableFull => stage("limits", ""),
         DropEventLost | DropEventSent => stage("events", ""),
     }
+}
+
+/// The stable name of the share that refused a packet; None where none did.
+pub const fn share_name(share: Share) -> Option<&'static str> {
+    match share {
+        Share::None => None,
+        Share::Host => Some("host"),
+        Share::Prefix => Some("prefix"),
+        Share::Pool => Some("pool"),
+        Share::Total => Some("total"),
+    }
+}
+
+/// What a share of that name refused the packet by, as in "refused by what one address may send"; None for a name that
+/// this version does not know.
+pub fn share_words(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "host" => "what one address may send (`host`)",
+        "prefix" => "what one /24, /64 or /48 may send (`prefix`, `site`)",
+        "pool" => "what all sources not seen before may send together (`pool`)",
+        "total" => "what all sources as well known may send together (`steady`, `proven`)",
+        _ => return None,
+    })
 }
 
 /// The rules that a reason is of, as its sentence names them: `R-ICMP-4`.
@@ -264,5 +297,15 @@ mod tests {
             let named = reason.describe().matches("R-").count();
             assert_eq!(rules(reason).len(), named, "{reason:?}");
         }
+    }
+
+    #[test]
+    fn every_share_that_refuses_has_words() {
+        assert_eq!(share_name(Share::from_number(0)), None);
+        for number in 1..=4 {
+            let name = share_name(Share::from_number(number));
+            assert!(name.and_then(share_words).is_some(), "{number}");
+        }
+        assert_eq!(share_words("other"), None);
     }
 }

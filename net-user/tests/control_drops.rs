@@ -108,6 +108,7 @@ fn dropped(sequence: u64) -> DroppedFrame {
         code: reason as u32,
         reason: reason.name().to_owned(),
         observed: third,
+        share: None,
         length: 400,
         frame: hex(&frame[..256]),
     }
@@ -325,8 +326,8 @@ fn judge(request: Request) {
     }
     let listed = ListedBy {
         entry: "192.0.2.0/24".to_owned(),
-        origin: "feed\u{1b}".to_owned(),
-        reason: "because".to_owned(),
+        origin: "feed".to_owned(),
+        reason: "it's \u{1b}because".to_owned(),
         left_s: Some(90),
     };
     let observed = reason == Reason::TcpFlags;
@@ -337,6 +338,7 @@ fn judge(request: Request) {
         reason: reason.name().to_owned(),
         action: "drop".to_owned(),
         observed,
+        share: (!observed).then(|| "pool".to_owned()),
         mode: Mode::Observe,
         interface: "eth0".to_owned(),
         length: frame.len() as u32,
@@ -357,9 +359,10 @@ async fn a_frame_is_explained_in_words_and_in_json() {
         "Frame      tcp 192.0.2.1:4000 → 198.51.100.1:80 FIN,SYN, 54 octets, on eth0\n",
         "Verdict    drop\n",
         "Reason     blocked (51)\n",
+        "Refused by what all sources not seen before may send together (`pool`)\n",
         "Stage      blocklist\n",
         "Mode       observe\n",
-        "Listed     192.0.2.0/24 in feed\\u{1b}, 1m30s left: because\n",
+        "Listed     192.0.2.0/24 in feed, 1m30s left: it's \\u{1b}because\n",
         "If honest  Take the entry off (`netmoat block del`)",
     ] {
         assert!(words.contains(line), "{line:?} in {words}");
@@ -370,6 +373,7 @@ async fn a_frame_is_explained_in_words_and_in_json() {
     let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     let told = &json["frames"][0];
     assert_eq!(json["version"], 1);
+    assert_eq!(told.get("version"), None, "it stands once");
     for (key, value) in [
         ("packet", serde_json::json!(1)),
         ("verdict", "pass".into()),

@@ -93,6 +93,7 @@ fn answer(request: Request) {
                 neighbors: NeighborsAtAGlance::default(),
                 guards: GuardsAtAGlance::default(),
                 lists: Default::default(),
+                drops: Default::default(),
             }));
         }
         Request::Counters(reply) => {

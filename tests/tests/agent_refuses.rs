@@ -157,6 +157,14 @@ fn a_second_agent_on_the_interface_or_the_socket_is_refused() {
     let first = Agent::start(&pair.server, "").unwrap();
     refused(&pair.server, &["eth0"], "", 1, &["netmoat", "already"]);
 
+    // A config may be looked at beside it.
+    let binary = workspace_binary("netmoat").unwrap();
+    let look = || Command::new(&binary).args(["check", "-i", "eth0"]).output();
+    let output = pair.server.ns.run(look).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("note: netmoat runs on eth0 now"), "{text}");
+
     // The same socket, from a namespace where no interface is in the way.
     let other = Pair::new().unwrap();
     let binary = workspace_binary("netmoat").unwrap();

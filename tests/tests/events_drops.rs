@@ -119,7 +119,10 @@ fn samples_that_an_agent_at_rest_cannot_take_are_counted_as_lost() {
     );
     let words = agent.netmoat(&["events", "--alerts"]).unwrap();
     let words = String::from_utf8_lossy(&words.stdout);
-    assert!(words.contains("could not be told"), "{words}");
+    assert!(
+        words.contains(" lost, as the agent did not keep up"),
+        "{words}"
+    );
 }
 
 #[test]

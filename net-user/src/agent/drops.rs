@@ -9,6 +9,7 @@ use aya::{
 };
 use net_common::{
     abi::Trial,
+    sources::Share,
     verdict::{Action, Reason},
 };
 
@@ -24,6 +25,7 @@ use crate::{
     datapath::load::{self, XDP_PROGRAM},
     drops::{read_event, seen::Seen, totals},
     neighbor::Now,
+    reasons::share_name,
 };
 
 /// Octets of a trial's metadata.
@@ -44,6 +46,14 @@ impl Agent {
             let attached = self.interfaces.iter().find(|i| i.ifindex == event.ifindex);
             let name = attached.map_or_else(|| format!("#{}", event.ifindex), |i| i.name.clone());
             self.neighbors.sample(event, name, now);
+        }
+    }
+
+    /// Reads the counters for the rate of drops in `status`.
+    pub(super) fn sample_drops(&mut self) {
+        let cells = self.maps.counters();
+        if let Some(cells) = self.note("counters", cells) {
+            self.rates.push(self.started.elapsed(), cells);
         }
     }
 
@@ -119,7 +129,7 @@ impl Agent {
                 super::names(&self.interfaces)
             ));
         };
-        let (reason, observed) = self
+        let (reason, share, observed) = self
             .trial(&frame, ifindex)
             .map_err(|error| RequestError::Failed(format!("{error:#}")))?;
         let seen = Seen::of(&frame, frame.len());
@@ -131,6 +141,7 @@ impl Agent {
             reason: reason.name().to_owned(),
             action: action_name(action).to_owned(),
             observed,
+            share: share_name(share).map(str::to_owned),
             mode: self.config.mode,
             interface,
             length: frame.len() as u32,
@@ -140,7 +151,7 @@ impl Agent {
     }
 
     /// Runs a frame through the loaded XDP program as a trial, whose verdict is not counted.
-    fn trial(&mut self, frame: &[u8], ifindex: u32) -> Result<(Reason, bool)> {
+    fn trial(&mut self, frame: &[u8], ifindex: u32) -> Result<(Reason, Share, bool)> {
         let secret = self.guards.trial();
         let mut data = Vec::with_capacity(METADATA + frame.len());
         data.extend(secret.to_ne_bytes());
@@ -185,19 +196,21 @@ fn listed_by(entry: ListEntry) -> ListedBy {
 }
 
 /// What the program has written into the metadata.
-fn outcome(after: &[u8], len: usize) -> Result<(Reason, bool)> {
+fn outcome(after: &[u8], len: usize) -> Result<(Reason, Share, bool)> {
     let written = after
         .get(8..METADATA)
         .filter(|_| len >= METADATA)
         .and_then(|octets| Some(u64::from_ne_bytes(octets.try_into().ok()?)))
         .filter(|&outcome| outcome != UNJUDGED)
         .context("the loaded program did not take the frame as a trial; restart netmoat")?;
-    let number = written & !Trial::OBSERVED;
+    let share = (written >> Trial::SHARE_SHIFT) as u8;
+    let number = written & !Trial::OBSERVED & !(0xff << Trial::SHARE_SHIFT);
     let reason = u32::try_from(number)
         .ok()
         .and_then(Reason::from_number)
         .ok_or_else(|| anyhow!("the loaded program gave the unknown reason {number}"))?;
-    Ok((reason, written & Trial::OBSERVED != 0))
+    let share = Share::from_number(share.into());
+    Ok((reason, share, written & Trial::OBSERVED != 0))
 }
 
 #[cfg(test)]
@@ -208,9 +221,13 @@ mod tests {
     fn an_outcome_counts_when_the_program_has_written_it() {
         let metadata = |outcome: u64| [7_u64.to_ne_bytes(), outcome.to_ne_bytes()].concat();
         for (written, expected) in [
-            (0, (Reason::NoRule, false)),
-            (51, (Reason::Blocked, false)),
-            (51 | Trial::OBSERVED, (Reason::Blocked, true)),
+            (0, (Reason::NoRule, Share::None, false)),
+            (51, (Reason::Blocked, Share::None, false)),
+            (51 | Trial::OBSERVED, (Reason::Blocked, Share::None, true)),
+            (
+                Reason::EchoRequestLimit as u64 | 3 << Trial::SHARE_SHIFT,
+                (Reason::EchoRequestLimit, Share::Pool, false),
+            ),
         ] {
             let found = outcome(&metadata(written), METADATA + 60).unwrap();
             assert_eq!(found, expected, "{written:#x}");

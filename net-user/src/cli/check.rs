@@ -7,7 +7,7 @@ use super::{Code, Failure};
 use crate::config::guards::{ReversePath, Shares};
 use crate::config::{Config, GuardMode, GuardPolicy, HumanDuration, NeighborPolicy, RateLimit};
 use crate::control::protocol::VERSION;
-use crate::datapath::preflight::{self, Finding, Preflight, Severity};
+use crate::datapath::preflight::{self, Finding, Preflight, Purpose, Severity};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -15,7 +15,9 @@ Examples:
   netmoat check -i eth0          what `netmoat run -i eth0` would meet
   netmoat check -c new.toml      before a new config is put in place
 
-Exit code 1 when something stands in the way, 4 when a privilege or a kernel feature is missing.";
+Exit code 1 when something stands in the way, 4 when a privilege or a kernel
+feature is missing. That netmoat runs on an interface already is no error
+here, as it is for `netmoat run`.";
 
 #[derive(Serialize)]
 struct CheckJson<'a> {
@@ -37,7 +39,7 @@ pub(super) fn check(config: &Config, out: &Output) -> Result<Code, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let report = runtime.block_on(preflight::check(config));
+    let report = runtime.block_on(preflight::check(config, Purpose::Plan));
     let code = exit_code(&report);
     let json = CheckJson {
         version: VERSION,

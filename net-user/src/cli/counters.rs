@@ -11,8 +11,8 @@ Examples:
   netmoat counters --all          also reasons that no packet met
   netmoat explain cookie_false    what a reason means
 
-OBSERVED counts what observe mode let pass: what would have been done in enforce mode.
-A `note` is counted beside the packet's own verdict.";
+OBSERVED counts what observe mode let pass: what would have been done in
+enforce mode. A `note` is counted beside the packet's own verdict.";
 
 pub(super) fn counters(client: &Client, out: &Output, all: bool) -> Result<Code, Failure> {
     let counters = block_on(client.counters())?;

@@ -4,7 +4,7 @@ pub(super) mod frame;
 mod input;
 
 use anyhow::anyhow;
-use net_common::verdict::Reason;
+use net_common::verdict::{Action, Reason};
 use serde::Serialize;
 
 use super::output::{Output, table};
@@ -17,16 +17,20 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   netmoat explain 16             by number
   netmoat explain accept_full    by name
+  netmoat explain R-ICMP-4       the reasons of a rule
   netmoat explain                all reasons
-  netmoat explain --frame dropped.pcapng           what the running agent's program makes of each packet
+  netmoat explain --frame dropped.pcapng           what becomes of each packet
   netmoat explain --frame trace.pcap --packet 7    of the seventh
-  netmoat explain --frame '02 00 00 00 00 01 …'    of a frame in hexadecimal digits
-  tcpdump -c 1 -w - | netmoat explain --frame -    of what comes on standard input
+  netmoat explain --frame '02 00 00 00 00 01 …'    of hexadecimal digits
+  tcpdump -c 1 -w - | netmoat explain --frame -    of standard input
 
-A frame is run through the loaded program (BPF_PROG_TEST_RUN) as if it had come in on the interface now. It goes nowhere,
-its verdict is not counted and no event, but the guards take it for a real one: it meets the limits as they stand and
-takes its share of them, a SYN may begin an epoch of cookies, and a neighbour's claim is looked into. So only root and the
-agent's own user may try frames. What the program does with a packet at TC, behind XDP, is not tried.";
+A frame is run through the loaded program (BPF_PROG_TEST_RUN) as if it had
+come in on the interface now. It goes nowhere, its verdict is not counted and
+no event, but the guards take it for a real one: it meets the limits as they
+stand and takes its share of them, a SYN may begin an epoch of cookies, and a
+neighbour's claim is looked into. So only root and the agent's own user may
+try frames. What the program does with a packet at TC, behind XDP, is not
+tried.";
 
 #[derive(Serialize)]
 struct ReasonsJson {
@@ -47,6 +51,7 @@ struct ReasonJson {
 
 pub(super) fn explain(out: &Output, code: Option<&str>) -> Result<Code, Failure> {
     let reasons = match code {
+        Some(text) if is_rule(text) => of_rule(text)?,
         Some(text) => vec![find(text)?],
         None => Reason::ALL.to_vec(),
     };
@@ -69,6 +74,30 @@ pub(super) fn explain(out: &Output, code: Option<&str>) -> Result<Code, Failure>
     Ok(Code::Ok)
 }
 
+fn is_rule(text: &str) -> bool {
+    text.get(..2)
+        .is_some_and(|begin| begin.eq_ignore_ascii_case("r-"))
+}
+
+/// The reasons of a rule, such as `R-ICMP-4`.
+fn of_rule(text: &str) -> Result<Vec<Reason>, Failure> {
+    let of = |reason: &Reason| {
+        let rules = rules(*reason);
+        rules.iter().any(|rule| rule.eq_ignore_ascii_case(text))
+    };
+    let found: Vec<_> = Reason::ALL.iter().copied().filter(of).collect();
+    if found.is_empty() {
+        return Err(Failure::new(
+            Code::Error,
+            anyhow!(
+                "no reason is of a rule `{}`; `netmoat explain` lists the reasons, `netmoat explain NAME` the rules of one",
+                text.escape_debug()
+            ),
+        ));
+    }
+    Ok(found)
+}
+
 /// The reason of a number or name.
 pub(super) fn find(text: &str) -> Result<Reason, Failure> {
     let by_number = text
@@ -87,6 +116,21 @@ pub(super) fn find(text: &str) -> Result<Reason, Failure> {
     Err(Failure::new(
         Code::Error,
         anyhow!("unknown reason `{}`; {remedy}", text.escape_debug()),
+    ))
+}
+
+/// The reason of a number or name, one that drops.
+pub(super) fn find_drop(text: &str) -> Result<Reason, Failure> {
+    let reason = find(text)?;
+    if reason.action() == Action::Drop {
+        return Ok(reason);
+    }
+    Err(Failure::new(
+        Code::Error,
+        anyhow!(
+            "`{}` drops nothing, so no dropped packet has it; `netmoat explain` lists the reasons that do",
+            reason.name()
+        ),
     ))
 }
 

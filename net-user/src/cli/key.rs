@@ -6,8 +6,8 @@ use crate::control::client::Client;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  netmoat key rotate              a fresh key; cookies of the key before are still honoured
-  netmoat key rotate --force      at once, even if cookies that are under way become void
+  netmoat key rotate              a fresh key; the one before still counts
+  netmoat key rotate --force      at once, even if pending cookies become void
 
 Only root and the agent's own user may rotate keys.";
 

@@ -120,7 +120,7 @@ enum Command {
     /// What a reason in the counters means, or what becomes of a frame and why
     #[command(after_help = explain::EXAMPLES)]
     Explain {
-        /// Its number or name; all of them without one
+        /// Its number or name, or a rule for its reasons, as R-ICMP-4; all without one
         #[arg(conflicts_with = "frame")]
         code: Option<String>,
         /// A capture (pcap, pcapng), a file of octets or hexadecimal digits, such digits, or `-` for standard input

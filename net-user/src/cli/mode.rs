@@ -7,7 +7,7 @@ use crate::control::client::Client;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  netmoat mode observe      let everything pass and count what would have been done
+  netmoat mode observe      let everything pass, count what would be done
   netmoat mode enforce      drop and answer again
 
 Only root and the agent's own user may change the mode.";

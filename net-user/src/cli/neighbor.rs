@@ -23,36 +23,40 @@ Examples:
   netmoat neighbor list --history     and what happened to it
   netmoat neighbor list -o json       for programs; with --history that too
 
-ORIGIN: `config` for [[neighbor]], `pinned` for `netmoat neighbor pin`, `learned` for the next
-hops of default routes. STATE: claims are held to a `protected` binding; `asking` means that one
-contradicts it and its holder is being asked; `contested` that nobody can say who is right. Nothing
-is held to what is `unguarded`, as its guard is off, and `own` is an address of this host.";
+ORIGIN: `config` for [[neighbor]], `pinned` for `netmoat neighbor pin`,
+`learned` for the next hops of default routes. STATE: claims are held to a
+`protected` binding; `asking` means that one contradicts it and its holder is
+being asked; `contested` that nobody can say who is right. Nothing is held to
+what is `unguarded`, as its guard is off, and `own` is an address of this
+host.";
 
 const PIN_EXAMPLES: &str = "\
 Examples:
-  netmoat neighbor pin 192.0.2.1                          to the MAC that was learned
+  netmoat neighbor pin 192.0.2.1               to the MAC that was learned
   netmoat neighbor pin 192.0.2.1 02:00:00:00:00:01
-  netmoat neighbor pin 192.0.2.1 02:00:00:00:00:01 00:00:5e:00:01:33    with VRRP
+  netmoat neighbor pin 192.0.2.1 02:00:00:00:00:01 00:00:5e:00:01:33   # VRRP
   netmoat neighbor pin fe80::1 02:00:00:00:00:01 --router --interface eth0
 
-A pinned neighbour is never taken to have moved, and the pin outlives the agent. For good it
-stands better in the config, as [[neighbor]]. Only root and the agent's own user may pin.";
+A pinned neighbour is never taken to have moved, and the pin outlives the
+agent. For good it stands better in the config, as [[neighbor]]. Only root and
+the agent's own user may pin.";
 
 const UNPIN_EXAMPLES: &str = "\
 Examples:
   netmoat neighbor unpin 192.0.2.1
   netmoat neighbor unpin 192.0.2.1 --interface eth0 --vlan 100
 
-The next hop of a default route is learned again after it. Only root and the agent's own user may
-unpin.";
+The next hop of a default route is learned again after it. Only root and the
+agent's own user may unpin.";
 
 const AUDIT_EXAMPLES: &str = "\
 Examples:
-  netmoat neighbor audit              the kernel's neighbour table against the bindings
+  netmoat neighbor audit              the kernel's table against the bindings
   netmoat neighbor audit --repair     and mend what is poisoned
 
-Kernel settings are shown, never changed. Permanent entries are the operator's own and are not
-repaired. Exit code 3 when an entry contradicts a binding and was not repaired.";
+Kernel settings are shown, never changed. Permanent entries are the operator's
+own and are not repaired. Exit code 3 when an entry contradicts a binding and
+was not repaired.";
 
 /// The subcommands of `netmoat neighbor`.
 #[derive(Debug, Subcommand)]

@@ -14,8 +14,8 @@ Examples:
   netmoat queues --watch              again every second, until Ctrl-C
   netmoat queues --watch -o json      one JSON document a line
 
-SYN QUEUE: handshakes that wait for the client. ACCEPT QUEUE: connections that wait for the
-application; full means that it does not keep up.";
+SYN QUEUE: handshakes that wait for the client. ACCEPT QUEUE: connections that
+wait for the application; full means that it does not keep up.";
 
 const PERIOD: Duration = Duration::from_secs(1);
 

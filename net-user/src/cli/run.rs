@@ -5,8 +5,8 @@ use crate::config::Config;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  netmoat run -i eth0                 every fit listener on eth0, with the defaults
-  netmoat run -i eth0 --mode observe  drop and answer nothing, count what would be
+  netmoat run -i eth0                 every fit listener on it, with defaults
+  netmoat run -i eth0 --mode observe  drop and answer nothing, only count
   netmoat run -c netmoat.toml         as the file says";
 
 /// The maps have one owner; the second worker serves sockets meanwhile.

@@ -8,7 +8,7 @@ use crate::config::{Mode, XdpMode};
 use crate::control::client::Client;
 use crate::control::lists::ListsAtAGlance;
 use crate::control::protocol::{
-    ALERTS_OF_S, GuardsAtAGlance, Health, NeighborsAtAGlance, SourcesAtAGlance, Status,
+    ALERTS_OF_S, DropRate, GuardsAtAGlance, Health, NeighborsAtAGlance, SourcesAtAGlance, Status,
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -27,13 +27,15 @@ pub(super) fn status(client: &Client, out: &Output) -> Result<Code, Failure> {
 
 pub(super) fn human(status: &Status) -> String {
     let listeners = plural(u64::from(status.listeners_protected), "listener");
+    let attacks = attacks(status);
     let mut text = match (status.health, status.mode) {
-        (Health::Ok, Mode::Enforce) => {
-            tone(&format!("Healthy: {listeners} protected."), Tone::Good)
-        }
+        (Health::Ok, Mode::Enforce) => tone(
+            &format!("Healthy: {listeners} protected{attacks}."),
+            Tone::Good,
+        ),
         (Health::Ok, Mode::Observe) => {
             format!(
-                "Healthy, in observe mode: {listeners} watched, nothing is dropped or answered."
+                "Healthy, in observe mode: {listeners} watched, nothing is dropped or answered{attacks}."
             )
         }
         (Health::Degraded, mode) => {
@@ -43,7 +45,7 @@ pub(super) fn human(status: &Status) -> String {
                 ""
             };
             let problems = plural(status.problems.len() as u64, "problem");
-            tone(&format!("Degraded{mode}: {problems}."), Tone::Bad)
+            tone(&format!("Degraded{mode}: {problems}{attacks}."), Tone::Bad)
         }
     };
     // Whoever has it has this host's traffic.
@@ -109,6 +111,27 @@ pub(super) fn human(status: &Status) -> String {
         &[1, 3, 4, 5],
         rows,
     )
+}
+
+/// What belongs into the first sentence: what is being dropped now, and what is called an attack.
+fn attacks(status: &Status) -> String {
+    let mut text = String::new();
+    let (enforced, observed) = (&status.drops.enforced, &status.drops.observed);
+    for (doing, rate) in [("dropping", enforced), ("would drop", observed)] {
+        text += &drop_rate(doing, rate);
+    }
+    if status.guards.stray_attack {
+        text += "; an attack of TCP segments without a socket is going on";
+    }
+    text
+}
+
+fn drop_rate(doing: &str, rate: &DropRate) -> String {
+    let packets = plural(rate.per_second, "packet");
+    match &rate.mostly {
+        Some(mostly) if rate.per_second > 0 => format!("; {doing} {packets}/s, mostly {mostly}"),
+        _ => String::new(),
+    }
 }
 
 fn lists(glance: &ListsAtAGlance) -> String {
@@ -186,10 +209,6 @@ fn guards(glance: &GuardsAtAGlance) -> String {
     text.push('\n');
     if let Some(why) = &glance.strays_left_alone {
         text += &format!("                 {why}: TCP segments without a socket are left alone\n");
-    }
-    if glance.stray_attack {
-        let attack = "an attack of TCP segments without a socket is going on";
-        text += &format!("                 {}\n", tone(attack, Tone::Bad));
     }
     text + &sources(&glance.sources)
 }

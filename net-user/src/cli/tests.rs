@@ -6,10 +6,10 @@ use crate::config::guards::ReversePath;
 use crate::config::{GuardMode, SynMode};
 use crate::control::drops::DropTotals;
 use crate::control::protocol::{
-    AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
-    EventLevel, Events, GuardsAtAGlance, Health, InterfaceStatus, KernelSetting, ListenerQueues,
-    NeighborAudit, NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged, Queues,
-    SourcesAtAGlance, Status, VERSION,
+    AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, DropRate,
+    DropsAtAGlance, Event, EventLevel, Events, GuardsAtAGlance, Health, InterfaceStatus,
+    KernelSetting, ListenerQueues, NeighborAudit, NeighborBinding, Neighbors, NeighborsAtAGlance,
+    NeighborsChanged, Queues, SourcesAtAGlance, Status, VERSION,
 };
 
 #[test]
@@ -33,6 +33,24 @@ fn every_verb_shows_examples_in_its_help() {
     let mut command = Cli::command();
     command.build();
     walk(&mut command);
+}
+
+/// Clap would wrap them again, at another width than we did.
+#[test]
+fn examples_fit_a_terminal() {
+    fn walk(command: &clap::Command) {
+        let after = command.get_after_help().map(ToString::to_string);
+        for line in after.unwrap_or_default().lines() {
+            assert!(line.chars().count() < 80, "{}: {line}", command.get_name());
+        }
+        command.get_subcommands().for_each(walk);
+    }
+    let command = Cli::command();
+    for sub in command.get_subcommands() {
+        if !["block", "allow"].contains(&sub.get_name()) {
+            walk(sub);
+        }
+    }
 }
 
 #[test]
@@ -157,6 +175,7 @@ fn status() -> Status {
         neighbors: NeighborsAtAGlance::default(),
         guards: GuardsAtAGlance::default(),
         lists: crate::control::lists::ListsAtAGlance::default(),
+        drops: DropsAtAGlance::default(),
     }
 }
 
@@ -569,7 +588,7 @@ fn events_are_lines_that_begin_with_number_and_time() {
     };
     let columns = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = "7 2000-02-29T00:00:00Z alert spoof eth0 192.0.2.1 02:00:00:00:00:66 a false claim";
-    let follow = plain(events::follow_line(&event));
+    let follow = plain(events::follow_line(&event, false));
     assert_eq!(columns(&follow), line);
     assert!(follow.starts_with("7       2000-02-29T00:00:00Z  alert  spoof            eth0 "));
     let mut told = Events {
@@ -580,14 +599,14 @@ fn events_are_lines_that_begin_with_number_and_time() {
         drops: DropTotals::default(),
         events: vec![event],
     };
-    let text = plain(events::human(&told));
+    let text = plain(events::human(&told, ""));
     assert!(
         text.starts_with("1 event, 1 alert.\n4 events before these can no longer be told"),
         "{text}"
     );
     assert_eq!(columns(text.lines().last().unwrap()), line);
     told.events.clear();
-    assert_eq!(events::human(&told), "No events.\n");
+    assert_eq!(events::human(&told, ""), "No events.\n");
     told.drops = DropTotals {
         packets: 1_000_000,
         told: 40,
@@ -595,9 +614,9 @@ fn events_are_lines_that_begin_with_number_and_time() {
         not_sampled: 999_958,
     };
     assert_eq!(
-        events::human(&told),
-        "No events.\n1000000 dropped packets since the programs were loaded, observed ones too: 40 sampled, 999958 not; \
-         2 sampled drops could not be told: the agent did not keep up.\n"
+        events::human(&told, &events::told_of(&told.drops)),
+        "No events.\n1000000 dropped packets since the programs were loaded, observed ones too: 40 told of, 999958 left \
+         out by the rate, 2 lost, as the agent did not keep up.\n"
     );
 }
 
@@ -636,9 +655,56 @@ fn status_tells_of_guards_and_known_sources() {
     for words in [
         "TCP enforcing, reverse path loose\n",
         "this host forwards: TCP segments without a socket are left alone",
-        "an attack of TCP segments without a socket is going on",
+        "Healthy: 1 listener protected; an attack of TCP segments without a socket is going on.\n",
         "25 % full, 7 displaced, and 1 newcomer found no place\n",
     ] {
         assert!(loud.contains(words), "{loud}");
     }
+}
+
+#[test]
+fn status_tells_of_drops_in_its_first_sentence() {
+    let first = |status: &Status| {
+        let text = anstream::adapter::strip_str(&status::human(status)).to_string();
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    let rate = |per_second, mostly: &str| DropRate {
+        packets: 1_000_000,
+        per_second,
+        mostly: Some(mostly.to_owned()),
+    };
+    let mut status = status();
+    status.drops.enforced = rate(12_345, "echo_request_limit");
+    assert_eq!(
+        first(&status),
+        "Healthy: 1 listener protected; dropping 12345 packets/s, mostly echo_request_limit."
+    );
+    status.drops.observed = rate(1, "reflection");
+    assert_eq!(
+        first(&status),
+        "Healthy: 1 listener protected; dropping 12345 packets/s, mostly echo_request_limit; would drop 1 packet/s, \
+         mostly reflection."
+    );
+    status.problems = vec!["eth0 is gone".to_owned()];
+    status.health = Health::Degraded;
+    status.drops.enforced = DropRate::default();
+    assert_eq!(
+        first(&status),
+        "Degraded: 1 problem; would drop 1 packet/s, mostly reflection."
+    );
+}
+
+#[test]
+fn a_rule_is_explained_by_its_reasons() {
+    let out = Output::new(Format::Human);
+    for rule in ["R-ICMP-4", "r-icmp-4", "R-TCP-2"] {
+        assert!(explain::explain(&out, Some(rule)).is_ok(), "{rule}");
+    }
+    let error = explain::explain(&out, Some("R-ICMP-99")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("no reason is of a rule `R-ICMP-99`"),
+        "{error}"
+    );
 }

@@ -47,6 +47,24 @@ impl GuardPolicy {
     }
 }
 
+/// Where the config has the shares of a class: table and key.
+pub const fn key_of(class: Class) -> (&'static str, &'static str) {
+    match class {
+        Class::EchoRequest => ("icmp", "echo_request"),
+        Class::EchoReply => ("icmp", "echo_reply"),
+        Class::PathMtu => ("icmp", "path_mtu"),
+        Class::TimeExceeded => ("icmp", "time_exceeded"),
+        Class::Unreachable => ("icmp", "unreachable"),
+        Class::Redirect => ("icmp", "redirect"),
+        Class::Informational => ("icmp", "informational"),
+        Class::Other => ("icmp", "other"),
+        Class::Fragment => ("ip", "fragments"),
+        Class::Reflection => ("udp", "reflection"),
+        Class::Stray => ("tcp", "stray"),
+        Class::StraySynAck => ("tcp", "stray_syn_ack"),
+    }
+}
+
 /// Headers, fragments and sources of IP packets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct IpPolicy {
@@ -138,6 +156,49 @@ pub struct Shares {
     /// Of all that have proved themselves together.
     pub proven: Option<RateLimit>,
 }
+
+impl Shares {
+    /// No limit at all.
+    pub const OFF: Self = Self {
+        host: None,
+        prefix: None,
+        site: None,
+        pool: None,
+        steady: None,
+        proven: None,
+    };
+
+    /// Shares that are part of one another and grow the wrong way: the wider one, and the narrower one that never gets
+    /// what it promises. R-ICMP-7.
+    pub fn upside_down(&self) -> Vec<(NamedShare, NamedShare)> {
+        let chains = [
+            [
+                ("host", self.host),
+                ("prefix", self.prefix),
+                ("site", self.site),
+            ],
+            [("host", self.host), ("proven", self.proven), ("", None)],
+        ];
+        let mut found = Vec::new();
+        for chain in chains {
+            let limited = chain
+                .into_iter()
+                .filter_map(|(name, limit)| Some((name, limit?.rate)));
+            let limited: Vec<_> = limited.collect();
+            for pair in limited.windows(2) {
+                if let [narrow, wide] = *pair
+                    && wide.1.interval_ns() > narrow.1.interval_ns()
+                {
+                    found.push((wide, narrow));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// The key of a share, and its rate.
+pub type NamedShare = (&'static str, Rate);
 
 /// A share as it is written: a rate, with its burst where that is not a second's worth, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -363,6 +424,44 @@ mod tests {
             assert!(error.what.contains(what), "{text:?}: {error:?}");
             assert!(error.remedy.contains(remedy), "{text:?}: {error:?}");
         }
+    }
+
+    #[test]
+    fn a_wider_share_below_a_narrower_one_is_found() {
+        let default = IcmpPolicy::default().echo_request;
+        for (host, prefix, site, proven, expected) in [
+            ("100/s", "500/s", "1k/s", "10k/s", &[][..]),
+            ("10k/s", "1/s", "1k/s", "10k/s", &[("prefix", "host")]),
+            ("100/s", "100/s", "99/s", "off", &[("site", "prefix")]),
+            (
+                "100/s",
+                "off",
+                "99/s",
+                "99/s",
+                &[("site", "host"), ("proven", "host")],
+            ),
+            ("off", "1/s", "off", "1/m", &[]),
+        ] {
+            let share = |text: &str| text.parse::<Share>().unwrap().0;
+            let shares = Shares {
+                host: share(host),
+                prefix: share(prefix),
+                site: share(site),
+                proven: share(proven),
+                ..default
+            };
+            let found = shares.upside_down();
+            let found: Vec<_> = found
+                .iter()
+                .map(|(wide, narrow)| (wide.0, narrow.0))
+                .collect();
+            assert_eq!(found, expected, "{host} {prefix} {site} {proven}");
+        }
+        let policy = GuardPolicy::default();
+        for class in Class::ALL {
+            assert_eq!(policy.shares(class).upside_down(), [], "{class:?}");
+        }
+        assert!(Shares::OFF.upside_down().is_empty());
     }
 
     /// R-ICMP-7: what one address may send is part of what its prefix may, and that of what its site may.

@@ -126,6 +126,13 @@ pub(super) fn explain_toml_error(path: &Path, text: &str, error: &toml::de::Erro
                 "put it in brackets, also when it is the only one: [ … ]".to_owned(),
             ),
         }
+    } else if let Some((found, _)) = message.split_once(", expected struct ") {
+        // The name that follows is ours, and says nothing to an operator.
+        let found = found.trim_start_matches("invalid type: ");
+        (
+            format!("a table is expected here, and this is {found}"),
+            "write its keys below its name in brackets, as in [icmp]".to_owned(),
+        )
     } else {
         let remedy = if message.starts_with("invalid type") {
             "write the value in the type that is expected here"
@@ -417,15 +424,19 @@ impl Reader<'_> {
     }
 
     fn burst(&mut self, raw: Option<&Spanned<i64>>) -> Option<u32> {
+        self.burst_up_to(MAX_BURST, raw)
+    }
+
+    fn burst_up_to(&mut self, most: u32, raw: Option<&Spanned<i64>>) -> Option<u32> {
         let raw = raw?;
         let burst = u32::try_from(*raw.get_ref())
             .ok()
-            .filter(|burst| (1..=MAX_BURST).contains(burst));
+            .filter(|burst| (1..=most).contains(burst));
         if burst.is_none() {
             self.problem(
                 Some(raw.span()),
                 format!("a burst of {} is out of range", raw.get_ref()),
-                format!("write a number from 1 to {MAX_BURST}"),
+                format!("write a number from 1 to {most}"),
             );
         }
         burst

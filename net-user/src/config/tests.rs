@@ -114,6 +114,11 @@ fn guards_of_ip_icmp_udp_and_tcp_are_read() {
     expected.tcp.stray.proven = share("3/h");
     assert_eq!(config.guards, expected);
     assert_ne!(default, expected);
+    let text = "interfaces = ['e']\n[icmp]\necho_request = 'off'\n[tcp]\nstray = \"off\"";
+    let policy = parse(text).unwrap().guards;
+    assert_eq!(policy.icmp.echo_request, guards::Shares::OFF);
+    assert_eq!(policy.tcp.stray, guards::Shares::OFF);
+    assert_eq!(policy.icmp.echo_reply, default.icmp.echo_reply);
 }
 
 #[test]
@@ -445,7 +450,30 @@ fn errors_name_the_place_and_the_remedy() {
             "3:10",
             &["a burst of `0` is out of range", "from 1 to 1000000"],
         ),
-        ("[icmp]\necho_request = \"1/s\"", "3:16", &["invalid type"]),
+        (
+            "[icmp]\necho_request = \"1/s\"",
+            "3:16",
+            &[
+                "`1/s` stands in place of several shares",
+                "write { host = \"100/s\", pool = \"1k/s\" }",
+                "\"off\"",
+            ],
+        ),
+        (
+            "[ip]\nfragments = 100",
+            "3:13",
+            &["`100` stands in place of several shares"],
+        ),
+        (
+            "[ip]\nfragments = true",
+            "3:13",
+            &["invalid type", "expected a table of shares, or \"off\""],
+        ),
+        (
+            "icmp = 5",
+            "2:8",
+            &["a table is expected here, and this is integer `5`"],
+        ),
         (
             "[udp]\nservers = \"192.0.2.53\"",
             "3:11",
@@ -772,8 +800,8 @@ fn events_have_a_rate_that_the_agent_stands() {
     );
     for (text, what) in [
         ("rate = \"1001/s\"", "busy"),
-        ("burst = 1001", "out of range"),
-        ("burst = 0", "out of range"),
+        ("burst = 1001", "write a number from 1 to 1000"),
+        ("burst = 0", "write a number from 1 to 1000"),
         ("sample = 1", "unknown key"),
     ] {
         let error = parse(&format!("interfaces = [\"eth0\"]\n[events]\n{text}")).unwrap_err();

@@ -19,6 +19,10 @@ pub struct DropDetails {
     pub reason: String,
     /// Whether observe mode let it pass.
     pub observed: bool,
+    /// The share that refused it: `host`, `prefix` (/24, /64 or /48), `pool` of all sources not seen before, `total` of all
+    /// that are as well known; absent where no share did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<String>,
     /// Octets of the whole frame.
     pub length: u32,
     /// Its headers.
@@ -75,6 +79,10 @@ pub struct DroppedFrame {
     pub reason: String,
     /// Whether observe mode let it pass.
     pub observed: bool,
+    /// The share that refused it: `host`, `prefix` (/24, /64 or /48), `pool` of all sources not seen before, `total` of all
+    /// that are as well known; absent where no share did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<String>,
     /// Octets of the whole frame.
     pub length: u32,
     /// Its first octets, as hexadecimal digits.
@@ -107,6 +115,10 @@ pub struct FrameExplained {
     pub action: String,
     /// Whether observe mode kept it from being done.
     pub observed: bool,
+    /// The share that refused it: `host`, `prefix` (/24, /64 or /48), `pool` of all sources not seen before, `total` of all
+    /// that are as well known; absent where no share did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<String>,
     /// The agent's mode. A guard may have one of its own.
     pub mode: Mode,
     /// The interface on which it seemed to arrive.

@@ -147,6 +147,29 @@ pub struct Status {
     /// Block and allow lists.
     #[serde(default)]
     pub lists: ListsAtAGlance,
+    /// Dropped packets.
+    #[serde(default)]
+    pub drops: DropsAtAGlance,
+}
+
+/// What `status` says of dropped packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropsAtAGlance {
+    /// Those that were dropped.
+    pub enforced: DropRate,
+    /// Those that passed, as the agent or the guard only observes.
+    pub observed: DropRate,
+}
+
+/// How many packets were dropped, and how fast.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropRate {
+    /// Since the programs were loaded.
+    pub packets: u64,
+    /// A second, over the last seconds, rounded up.
+    pub per_second: u64,
+    /// The name of the reason that most of these have; null when there are none.
+    pub mostly: Option<String>,
 }
 
 /// What `status` says of neighbours.
@@ -677,6 +700,14 @@ mod tests {
                 ..Default::default()
             },
             lists: ListsAtAGlance::default(),
+            drops: DropsAtAGlance {
+                enforced: DropRate {
+                    packets: 9,
+                    per_second: 3,
+                    mostly: Some("tcp_flags".to_owned()),
+                },
+                ..Default::default()
+            },
         };
         let expected = json!({
             "version": 1, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
@@ -693,7 +724,9 @@ mod tests {
                         "sources": { "places": 65536, "steady": 0, "asked": 0, "proven": 3, "replaced": 0,
                                      "refused": 0 } },
             "lists": { "allowed": 0, "blocked": 0, "names": 0, "capacity": 0, "kernel_memory": 0, "drops": 0,
-                       "passes": 0, "building": false }
+                       "passes": 0, "building": false },
+            "drops": { "enforced": { "packets": 9, "per_second": 3, "mostly": "tcp_flags" },
+                       "observed": { "packets": 0, "per_second": 0, "mostly": null } }
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);

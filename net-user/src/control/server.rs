@@ -118,6 +118,14 @@ struct Peer {
 }
 
 impl Peer {
+    /// Who asks, for the log: `uid 0 (pid 4711)`.
+    fn who(&self) -> String {
+        match self.credentials.pid() {
+            Some(pid) => format!("uid {} (pid {pid})", self.uid),
+            None => format!("uid {}", self.uid),
+        }
+    }
+
     /// Whoever could connect may read: the file's mode decides. Writing is for root and the agent's user.
     fn may_write(&self) -> bool {
         self.uid == 0 || self.uid == self.own_uid
@@ -228,6 +236,15 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
         .with_state(Agent(requests))
 }
 
+/// Where a neighbour is said to be, as ` on eth0, VLAN 7`; what is free text is escaped.
+fn place(interface: Option<&str>, vlan: u16) -> String {
+    let mut text = interface.map_or(String::new(), |name| format!(" on {}", name.escape_debug()));
+    if vlan != 0 {
+        text += &format!(", VLAN {vlan}");
+    }
+    text
+}
+
 async fn set_mode(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
@@ -235,11 +252,7 @@ async fn set_mode(
 ) -> Result<Response, Answer> {
     peer.require_write()?;
     let SetMode { mode } = read(&body)?;
-    tracing::info!(
-        "mode {mode:?} asked for by uid {} (pid {:?})",
-        peer.uid,
-        peer.credentials.pid()
-    );
+    tracing::info!("mode {} asked for by {}", mode.name(), peer.who());
     agent.ask(|reply| Request::SetMode(mode, reply)).await
 }
 
@@ -254,11 +267,7 @@ async fn rotate_keys(
     } else {
         read(&body)?
     };
-    tracing::info!(
-        "key rotation asked for by uid {} (pid {:?})",
-        peer.uid,
-        peer.credentials.pid()
-    );
+    tracing::info!("key rotation asked for by {}", peer.who());
     agent
         .ask(|reply| Request::RotateKeys { force, reply })
         .await
@@ -271,15 +280,15 @@ async fn pin_neighbor(
 ) -> Result<Response, Answer> {
     peer.require_write()?;
     let pin: PinNeighbor = read(&body)?;
-    // Debug format escapes what is free text.
     tracing::info!(
-        "pin of neighbour {} to {:?} (interface {:?}, VLAN {}) asked for by uid {} (pid {:?})",
+        "pin of neighbour {} to {}{} asked for by {}",
         pin.address,
-        pin.macs,
-        pin.interface,
-        pin.vlan,
-        peer.uid,
-        peer.credentials.pid()
+        match pin.macs.as_slice() {
+            [] => "what was learned".to_owned(),
+            macs => macs.join(", ").escape_debug().to_string(),
+        },
+        place(pin.interface.as_deref(), pin.vlan),
+        peer.who()
     );
     agent.ask(|reply| Request::PinNeighbor(pin, reply)).await
 }
@@ -292,12 +301,10 @@ async fn unpin_neighbor(
     peer.require_write()?;
     let unpin: UnpinNeighbor = read(&body)?;
     tracing::info!(
-        "unpin of neighbour {} (interface {:?}, VLAN {}) asked for by uid {} (pid {:?})",
+        "unpin of neighbour {}{} asked for by {}",
         unpin.address,
-        unpin.interface,
-        unpin.vlan,
-        peer.uid,
-        peer.credentials.pid()
+        place(unpin.interface.as_deref(), unpin.vlan),
+        peer.who()
     );
     agent
         .ask(|reply| Request::UnpinNeighbor(unpin, reply))
@@ -309,11 +316,7 @@ async fn repair_neighbors(
     Extension(peer): Extension<Peer>,
 ) -> Result<Response, Answer> {
     peer.require_write()?;
-    tracing::info!(
-        "repair of the neighbour table asked for by uid {} (pid {:?})",
-        peer.uid,
-        peer.credentials.pid()
-    );
+    tracing::info!("repair of the neighbour table asked for by {}", peer.who());
     agent.audit(true).await
 }
 

@@ -142,8 +142,17 @@ impl Preflight {
     }
 }
 
+/// What is to be done when the host is fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Start the agent at once: another that runs is in the way.
+    Start,
+    /// Put a config in place, for the next start: the agent that runs now is stopped before that.
+    Plan,
+}
+
 /// Checks the host against `config`, in the calling thread's network namespace.
-pub async fn check(config: &Config) -> Preflight {
+pub async fn check(config: &Config, purpose: Purpose) -> Preflight {
     let mut report = Preflight::default();
     privileges(&mut report, config);
     kernel(&mut report);
@@ -154,7 +163,7 @@ pub async fn check(config: &Config) -> Preflight {
             return report;
         }
     };
-    interfaces(&mut report, config, &network.links);
+    interfaces(&mut report, config, &network.links, purpose);
     let settings = sysctls(&mut report);
     neighbors::settings(&mut report, config, &network.links);
     neighbors::named(&mut report, config, &network).await;
@@ -252,7 +261,7 @@ async fn network() -> Result<Network> {
     })
 }
 
-fn interfaces(report: &mut Preflight, config: &Config, links: &[Link]) {
+fn interfaces(report: &mut Preflight, config: &Config, links: &[Link], purpose: Purpose) {
     for name in &config.interfaces {
         let Some(link) = links.iter().find(|link| link.name == *name) else {
             let known: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
@@ -293,7 +302,7 @@ fn interfaces(report: &mut Preflight, config: &Config, links: &[Link]) {
                 &format!("`ip link set {name} up`"),
             );
         }
-        xdp(report, link);
+        xdp(report, link, purpose);
         vlan(report, link, links);
         if report.findings.len() == before {
             report.ok(format!("{name}: up, MTU {}, no XDP program", link.mtu));
@@ -301,7 +310,7 @@ fn interfaces(report: &mut Preflight, config: &Config, links: &[Link]) {
     }
 }
 
-fn xdp(report: &mut Preflight, link: &Link) {
+fn xdp(report: &mut Preflight, link: &Link, purpose: Purpose) {
     let Some(program) = link.xdp else { return };
     let (name, id) = (&link.name, program.id);
     let keyword = match program.mode {
@@ -313,7 +322,23 @@ fn xdp(report: &mut Preflight, link: &Link) {
     let loaded = aya::programs::loaded_programs()
         .flatten()
         .find(|info| info.id() == id);
-    match loaded.as_ref().and_then(|info| info.name_as_str()) {
+    let program = loaded.as_ref().and_then(|info| info.name_as_str());
+    foreign_xdp(report, name, id, keyword, program, purpose);
+}
+
+/// The XDP program that an interface has already.
+fn foreign_xdp(
+    report: &mut Preflight,
+    name: &str,
+    id: u32,
+    keyword: &str,
+    program: Option<&str>,
+    purpose: Purpose,
+) {
+    match program {
+        Some(XDP_PROGRAM) if purpose == Purpose::Plan => report.ok(format!(
+            "note: netmoat runs on {name} now (XDP program {id}); it takes a config when it is started anew"
+        )),
         Some(XDP_PROGRAM) => report.error(
             format!(
                 "{name}: a netmoat agent is already running on it (XDP program {id}, {XDP_PROGRAM})"

@@ -1,12 +1,14 @@
 //! Dropped packets of which the data path told, and what there is to say of a frame.
 
 pub mod pcapng;
+pub mod rate;
 pub mod seen;
 
 use std::{collections::VecDeque, time::Duration};
 
 use net_common::{
     abi::DropEvent,
+    sources::Share,
     verdict::{Action, Reason},
 };
 
@@ -16,6 +18,7 @@ use crate::{
         protocol::{Event, EventLevel},
     },
     neighbor::Now,
+    reasons::share_name,
 };
 use seen::Seen;
 
@@ -70,11 +73,19 @@ impl Sample {
         Reason::from_number(self.event.reason).map_or("unknown", Reason::name)
     }
 
+    fn share(&self) -> Option<&'static str> {
+        share_name(Share::from_number(self.event.share.into()))
+    }
+
     /// What `netmoat events` tells of it.
     pub fn event(&self) -> Event {
         let seen = Seen::of(self.octets(), self.event.len as usize);
         let (name, code, observed) = (self.name(), self.event.reason, self.event.observed != 0);
         let done = if observed { "would drop" } else { "dropped" };
+        // Short: it stands in every line of a flood.
+        let share = self
+            .share()
+            .map_or(String::new(), |share| format!(" by {share}"));
         Event {
             sequence: self.sequence,
             at_ms: self.wall.as_millis() as u64,
@@ -88,11 +99,12 @@ impl Sample {
                 .filter(|mac| !mac.is_empty())
                 .cloned()
                 .collect(),
-            text: format!("{done}, {name} ({code}): {}", seen.line),
+            text: format!("{done}, {name} ({code}){share}: {}", seen.line),
             drop: Some(DropDetails {
                 code,
                 reason: name.to_owned(),
                 observed,
+                share: self.share().map(str::to_owned),
                 length: self.event.len,
                 seen,
             }),
@@ -110,6 +122,7 @@ impl Sample {
             code: self.event.reason,
             reason: self.name().to_owned(),
             observed: self.event.observed != 0,
+            share: self.share().map(str::to_owned),
             length: self.event.len,
             frame: hex(self.octets()),
         }
@@ -233,6 +246,18 @@ pub(crate) mod tests {
             "{}",
             told.text
         );
+        assert_eq!(told.drop.unwrap().share, None);
+        let mut sample = sample(9);
+        sample.event.share = Share::Pool as u8;
+        let told = sample.event();
+        assert!(
+            told.text
+                .starts_with("would drop, tcp_flags (16) by pool: "),
+            "{}",
+            told.text
+        );
+        assert_eq!(told.drop.unwrap().share.as_deref(), Some("pool"));
+        assert_eq!(sample.frame().share.as_deref(), Some("pool"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use pcap_file::{
 
 use crate::{
     control::drops::{DroppedFrame, unhex},
-    reasons::rules,
+    reasons::{rules, share_words},
 };
 
 /// Nanoseconds, as a power of ten (pcapng, `if_tsresol`). pcap-file writes times in this unit only.
@@ -110,6 +110,9 @@ pub fn comment(dropped: &DroppedFrame) -> String {
     let mut text = format!("netmoat: drop {} ({})", dropped.reason, dropped.code);
     for rule in known.into_iter().flat_map(rules) {
         text = format!("{text}, {rule}");
+    }
+    if let Some(words) = dropped.share.as_deref().and_then(share_words) {
+        text = format!("{text}, refused by {words}");
     }
     if dropped.observed {
         text += ", observed";

@@ -35,6 +35,15 @@ pub struct Seen {
     /// Port of TCP or UDP.
     #[serde(default)]
     pub destination_port: Option<u16>,
+    /// Type of ICMP.
+    #[serde(default)]
+    pub icmp_type: Option<u8>,
+    /// Code of ICMP.
+    #[serde(default)]
+    pub icmp_code: Option<u8>,
+    /// Flags of TCP, as `SYN,ACK`; empty for a segment that has none.
+    #[serde(default)]
+    pub tcp_flags: Option<String>,
     /// All of it in one line.
     pub line: String,
 }
@@ -158,6 +167,7 @@ impl Seen {
                 self.destination_port = Some(head.be16::<2>());
             } else if !name.is_empty() {
                 let (kind, code) = (head.octet::<0>(), head.octet::<1>());
+                (self.icmp_type, self.icmp_code) = (Some(kind), Some(code));
                 let _ = write!(more, " type {kind} code {code}");
             }
         }
@@ -165,7 +175,13 @@ impl Seen {
             .header::<14>(packet.l4)
             .filter(|_| packet.protocol == IpProto::TCP && packet.l4_len >= 14);
         if let Some(tcp) = tcp {
-            let _ = write!(more, " {}", flags(tcp.octet::<13>()));
+            let flags = flags(tcp.octet::<13>());
+            let words = match flags.as_str() {
+                "" => "without flags",
+                flags => flags,
+            };
+            let _ = write!(more, " {words}");
+            self.tcp_flags = Some(flags);
         }
         if packet.first_fragment {
             more += ", first fragment";
@@ -233,11 +249,7 @@ fn flags(octet: u8) -> String {
         .filter(|(bit, _)| octet & bit != 0)
         .map(|(_, name)| *name)
         .collect();
-    if set.is_empty() {
-        "without flags".to_owned()
-    } else {
-        set.join(",")
-    }
+    set.join(",")
 }
 
 #[cfg(test)]
@@ -317,6 +329,19 @@ mod tests {
         ] {
             assert_eq!(Seen::of(frame, frame.len()).line, line);
         }
+        let seen = Seen::of(&tcp, tcp.len());
+        assert_eq!(
+            (seen.tcp_flags.as_deref(), seen.icmp_type),
+            (Some("FIN,SYN"), None)
+        );
+        let mut null = tcp.clone();
+        null[47] = 0;
+        let seen = Seen::of(&null, null.len());
+        assert_eq!(seen.tcp_flags.as_deref(), Some(""));
+        assert!(seen.line.contains(":80 without flags, "), "{}", seen.line);
+        let seen = Seen::of(&echo, echo.len());
+        assert_eq!((seen.icmp_type, seen.icmp_code), (Some(8), Some(0)));
+        assert_eq!(seen.tcp_flags, None);
         // A sample holds the first octets only.
         let cut = Seen::of(&tagged[..256], tagged.len());
         assert_eq!(cut, Seen::of(&tagged, tagged.len()));

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::anyhow;
 use net_common::verdict::Reason;
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::Error as _};
 
 use super::input::{self, Packet};
 use crate::cli::output::{Output, Tone, age, plural, table, tone};
@@ -16,7 +16,7 @@ use crate::config::Mode;
 use crate::control::client::Client;
 use crate::control::drops::{ExplainFrame, FrameExplained, MAX_FRAME, MIN_FRAME, hex};
 use crate::control::protocol::VERSION;
-use crate::reasons::{rules, stage_of};
+use crate::reasons::{rules, share_words, stage_of};
 
 /// How often it is said how far it is.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -41,12 +41,24 @@ struct FrameJson {
 
 #[derive(Serialize)]
 struct Told {
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "without_version")]
     explained: FrameExplained,
     stage: &'static str,
     rules: Vec<&'static str>,
     meaning: &'static str,
     remedy: &'static str,
+}
+
+/// The version stands once, outside.
+fn without_version<S: Serializer>(
+    explained: &FrameExplained,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut value = serde_json::to_value(explained).map_err(S::Error::custom)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("version");
+    }
+    value.serialize(serializer)
 }
 
 pub(in crate::cli) fn explain(
@@ -166,6 +178,14 @@ fn one(told: &Told, cut: usize) -> String {
         ("Verdict", verdict(told)),
         ("Reason", format!("{} ({})", e.reason, e.code)),
         ("Meaning", told.meaning.to_owned()),
+        (
+            "Refused by",
+            e.share
+                .as_deref()
+                .and_then(share_words)
+                .unwrap_or_default()
+                .to_owned(),
+        ),
         ("Stage", told.stage.to_owned()),
         ("Rules", told.rules.join(", ")),
         ("Mode", mode.to_owned()),
@@ -182,7 +202,8 @@ fn one(told: &Told, cut: usize) -> String {
             .map_or_else(|| "for good".to_owned(), |s| format!("{} left", age(s)));
         let why = match entry.reason.as_str() {
             "" => String::new(),
-            why => format!(": {}", why.escape_debug()),
+            // Control characters only: quotes are what someone wrote, as `netmoat block list` shows them.
+            why => format!(": {}", printable(why)),
         };
         rows.push((
             "Listed",
@@ -206,6 +227,14 @@ fn one(told: &Told, cut: usize) -> String {
         .filter(|(_, text)| !text.is_empty())
         .map(|(name, text)| format!("{name:<11}{text}\n"))
         .collect()
+}
+
+fn printable(text: &str) -> String {
+    let escape = |c: char| match c {
+        c if c.is_control() => c.escape_debug().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(escape).collect()
 }
 
 fn many(frames: &[FrameJson]) -> String {

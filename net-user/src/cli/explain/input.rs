@@ -372,6 +372,7 @@ mod tests {
             code: 16,
             reason: "tcp_flags".to_owned(),
             observed: false,
+            share: None,
             length: 300,
             frame: "02".repeat(256),
         };

@@ -1,6 +1,11 @@
 //! `[ip]`, `[icmp]`, `[udp]` and `[tcp]` as written.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, value::MapAccessDeserializer},
+};
 use toml::Spanned;
 
 use super::Text;
@@ -14,8 +19,7 @@ pub struct RawIp {
     /// `off`, `loose` or `strict`.
     pub reverse_path: Option<Spanned<Text>>,
     /// Fragments.
-    #[serde(default)]
-    pub fragments: RawShares,
+    pub fragments: Option<Spanned<RawClass>>,
 }
 
 /// Table `[icmp]`.
@@ -25,29 +29,21 @@ pub struct RawIcmp {
     /// `off`, `observe` or `enforce`.
     pub mode: Option<Spanned<Text>>,
     /// Echo requests.
-    #[serde(default)]
-    pub echo_request: RawShares,
+    pub echo_request: Option<Spanned<RawClass>>,
     /// Echo replies.
-    #[serde(default)]
-    pub echo_reply: RawShares,
+    pub echo_reply: Option<Spanned<RawClass>>,
     /// "Fragmentation needed" and "packet too big".
-    #[serde(default)]
-    pub path_mtu: RawShares,
+    pub path_mtu: Option<Spanned<RawClass>>,
     /// Time exceeded.
-    #[serde(default)]
-    pub time_exceeded: RawShares,
+    pub time_exceeded: Option<Spanned<RawClass>>,
     /// Destination unreachable, parameter problem.
-    #[serde(default)]
-    pub unreachable: RawShares,
+    pub unreachable: Option<Spanned<RawClass>>,
     /// IPv4 redirects.
-    #[serde(default)]
-    pub redirect: RawShares,
+    pub redirect: Option<Spanned<RawClass>>,
     /// Timestamps and node information.
-    #[serde(default)]
-    pub informational: RawShares,
+    pub informational: Option<Spanned<RawClass>>,
     /// Every other type.
-    #[serde(default)]
-    pub other: RawShares,
+    pub other: Option<Spanned<RawClass>>,
 }
 
 /// Table `[udp]`.
@@ -57,8 +53,7 @@ pub struct RawUdp {
     /// `off`, `observe` or `enforce`.
     pub mode: Option<Spanned<Text>>,
     /// From the port of a service that amplifies, to a socket.
-    #[serde(default)]
-    pub reflection: RawShares,
+    pub reflection: Option<Spanned<RawClass>>,
     /// Resolvers and time servers without limit.
     #[serde(default)]
     pub servers: Vec<Spanned<Text>>,
@@ -73,11 +68,9 @@ pub struct RawTcp {
     /// `off`, `observe` or `enforce`.
     pub mode: Option<Spanned<Text>>,
     /// Segments without a socket, while they are an attack.
-    #[serde(default)]
-    pub stray: RawShares,
+    pub stray: Option<Spanned<RawClass>>,
     /// SYN-ACKs that nobody asked for.
-    #[serde(default)]
-    pub stray_syn_ack: RawShares,
+    pub stray_syn_ack: Option<Spanned<RawClass>>,
     /// New connections of one source.
     pub new_connections: Option<Spanned<Text>>,
     /// Open connections of one source.
@@ -100,4 +93,42 @@ pub struct RawShares {
     pub steady: Option<Spanned<Text>>,
     /// All sources that have proved themselves.
     pub proven: Option<Spanned<Text>>,
+}
+
+/// The shares of a class, or a word in place of all of them.
+#[derive(Debug)]
+pub enum RawClass {
+    /// Each on its own.
+    Shares(Box<RawShares>),
+    /// `off`; any other is an error that tells how shares are written.
+    Word(Text),
+}
+
+impl<'de> Deserialize<'de> for RawClass {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = RawClass;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of shares, or \"off\"")
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<RawClass, E> {
+                Ok(RawClass::Word(Text(value.to_owned())))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<RawClass, E> {
+                Ok(RawClass::Word(Text(value.to_string())))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<RawClass, A::Error> {
+                RawShares::deserialize(MapAccessDeserializer::new(map))
+                    .map(|shares| RawClass::Shares(Box::new(shares)))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
 }

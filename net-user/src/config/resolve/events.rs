@@ -12,7 +12,9 @@ impl Reader<'_> {
         let default = EventsPolicy::default().limit;
         let limit = RateLimit {
             rate: self.unit(raw.rate.as_ref()).unwrap_or(default.rate),
-            burst: self.burst(raw.burst.as_ref()).unwrap_or(default.burst),
+            burst: self
+                .burst_up_to(MAX_BURST, raw.burst.as_ref())
+                .unwrap_or(default.burst),
         };
         let most = Rate::per_second(MAX_PER_SECOND).map_or(0, Rate::interval_ns);
         if limit.rate.interval_ns() < most {
@@ -22,13 +24,6 @@ impl Reader<'_> {
                 format!(
                     "write at most \"{MAX_PER_SECOND}/s\", which is for each reason; the counters tell of every packet"
                 ),
-            );
-        }
-        if limit.burst > MAX_BURST {
-            self.problem(
-                raw.burst.as_ref().map(Spanned::span),
-                format!("a burst of {} events is out of range", limit.burst),
-                format!("write a number from 1 to {MAX_BURST}"),
             );
         }
         EventsPolicy { limit }

@@ -7,7 +7,7 @@ use toml::Spanned;
 use super::super::guards::{
     GuardPolicy, IcmpPolicy, IpPolicy, ReversePath, Share, Shares, TcpPolicy, UdpPolicy,
 };
-use super::super::raw::guards::{RawIcmp, RawIp, RawShares, RawTcp, RawUdp};
+use super::super::raw::guards::{RawClass, RawIcmp, RawIp, RawTcp, RawUdp};
 use super::super::raw::{RawConfig, Text};
 use super::super::{GuardMode, RateLimit};
 use super::{GUARD_MODES, Reader};
@@ -41,7 +41,7 @@ impl Reader<'_> {
                     &REVERSE_PATHS,
                 )
                 .unwrap_or(default.reverse_path),
-            fragments: self.shares(&raw.fragments, default.fragments),
+            fragments: self.shares(raw.fragments.as_ref(), default.fragments),
         }
     }
 
@@ -49,14 +49,14 @@ impl Reader<'_> {
         let default = IcmpPolicy::default();
         IcmpPolicy {
             mode: self.guard_mode(raw.mode.as_ref(), default.mode),
-            echo_request: self.shares(&raw.echo_request, default.echo_request),
-            echo_reply: self.shares(&raw.echo_reply, default.echo_reply),
-            path_mtu: self.shares(&raw.path_mtu, default.path_mtu),
-            time_exceeded: self.shares(&raw.time_exceeded, default.time_exceeded),
-            unreachable: self.shares(&raw.unreachable, default.unreachable),
-            redirect: self.shares(&raw.redirect, default.redirect),
-            informational: self.shares(&raw.informational, default.informational),
-            other: self.shares(&raw.other, default.other),
+            echo_request: self.shares(raw.echo_request.as_ref(), default.echo_request),
+            echo_reply: self.shares(raw.echo_reply.as_ref(), default.echo_reply),
+            path_mtu: self.shares(raw.path_mtu.as_ref(), default.path_mtu),
+            time_exceeded: self.shares(raw.time_exceeded.as_ref(), default.time_exceeded),
+            unreachable: self.shares(raw.unreachable.as_ref(), default.unreachable),
+            redirect: self.shares(raw.redirect.as_ref(), default.redirect),
+            informational: self.shares(raw.informational.as_ref(), default.informational),
+            other: self.shares(raw.other.as_ref(), default.other),
         }
     }
 
@@ -64,7 +64,7 @@ impl Reader<'_> {
         let default = UdpPolicy::default();
         UdpPolicy {
             mode: self.guard_mode(raw.mode.as_ref(), default.mode),
-            reflection: self.shares(&raw.reflection, default.reflection),
+            reflection: self.shares(raw.reflection.as_ref(), default.reflection),
             servers: self.servers(&raw.servers),
             resolv_conf: raw
                 .resolv_conf
@@ -77,8 +77,8 @@ impl Reader<'_> {
         let default = TcpPolicy::default();
         TcpPolicy {
             mode: self.guard_mode(raw.mode.as_ref(), default.mode),
-            stray: self.shares(&raw.stray, default.stray),
-            stray_syn_ack: self.shares(&raw.stray_syn_ack, default.stray_syn_ack),
+            stray: self.shares(raw.stray.as_ref(), default.stray),
+            stray_syn_ack: self.shares(raw.stray_syn_ack.as_ref(), default.stray_syn_ack),
             new_connections: self.share(raw.new_connections.as_ref(), default.new_connections),
             open_connections: self
                 .open_connections(raw.open_connections.as_ref())
@@ -90,7 +90,25 @@ impl Reader<'_> {
         self.word(raw, "mode", &GUARD_MODES).unwrap_or(default)
     }
 
-    fn shares(&mut self, raw: &RawShares, default: Shares) -> Shares {
+    fn shares(&mut self, raw: Option<&Spanned<RawClass>>, default: Shares) -> Shares {
+        let Some(class) = raw else { return default };
+        let raw = match class.get_ref() {
+            RawClass::Shares(raw) => raw,
+            RawClass::Word(Text(word)) if word == "off" => return Shares::OFF,
+            RawClass::Word(Text(word)) => {
+                self.problem(
+                    Some(class.span()),
+                    format!(
+                        "`{}` stands in place of several shares",
+                        word.escape_debug()
+                    ),
+                    "write { host = \"100/s\", pool = \"1k/s\" }, each share with a rate of its own, or \"off\" for no \
+                     limit at all"
+                        .to_owned(),
+                );
+                return default;
+            }
+        };
         Shares {
             host: self.share(raw.host.as_ref(), default.host),
             prefix: self.share(raw.prefix.as_ref(), default.prefix),

@@ -148,6 +148,10 @@ fn cut(why: &str) -> Answer {
     )
 }
 
+fn forced(force: bool) -> &'static str {
+    if force { ", forced," } else { "" }
+}
+
 async fn add(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
@@ -155,15 +159,17 @@ async fn add(
 ) -> Result<Response, Answer> {
     let add: AddEntries = body(&peer, content).await?;
     tracing::info!(
-        "{} {:?} (for {:?}, reason {:?}, force {}) on list {:?} asked for by uid {} (pid {:?})",
+        "{} {:?}{}{}{} on list {:?} asked for by {}",
         add.list.word(),
         Few(&add.prefixes),
-        add.ttl,
-        add.reason,
-        add.force,
+        add.ttl.map_or(String::new(), |ttl| format!(" for {ttl}")),
+        match add.reason.as_str() {
+            "" => String::new(),
+            reason => format!(", reason {reason:?}"),
+        },
+        forced(add.force),
         add.name,
-        peer.uid,
-        peer.credentials.pid()
+        peer.who()
     );
     agent
         .ask_within(CHANGE_TIME, |reply| {
@@ -179,13 +185,12 @@ async fn delete(
 ) -> Result<Response, Answer> {
     let delete: DeleteEntries = body(&peer, content).await?;
     tracing::info!(
-        "deletion of {:?} from {} list {:?} (force {}) asked for by uid {} (pid {:?})",
+        "deletion of {:?} from {} list {:?}{} asked for by {}",
         Few(&delete.prefixes),
         delete.list.word(),
         delete.name,
-        delete.force,
-        peer.uid,
-        peer.credentials.pid()
+        forced(delete.force),
+        peer.who()
     );
     agent
         .ask_within(CHANGE_TIME, |reply| {
@@ -250,10 +255,10 @@ async fn receive<'a>(
         refused("another import is under way; try again when it has ended".to_owned())
     })?;
     tracing::info!(
-        "import into {} list {name:?} (force {force}) asked for by uid {} (pid {:?})",
+        "import into {} list {name:?}{} asked for by {}",
         list.word(),
-        peer.uid,
-        peer.credentials.pid()
+        forced(force),
+        peer.who()
     );
     let mut reader = Reader::default();
     let mut octets = 0;

@@ -1,17 +1,19 @@
 //! What bears on the guards of IP, ICMP, UDP and TCP.
 
 use super::{Network, Preflight, arriving_by};
-use crate::config::guards::ReversePath;
+use crate::config::guards::{GuardPolicy, ReversePath, key_of};
 use crate::config::{Config, GuardMode};
 use crate::guards::resolvers;
 use crate::host::guard_sysctl::{Ipv4Settings, forwards_ipv6};
 use crate::host::links::Link;
 use crate::host::nat;
 use anyhow::Result;
+use net_common::abi::Class;
 
 pub(super) async fn guards(report: &mut Preflight, config: &Config, network: &Network) {
     let links = &network.links;
     let policy = &config.guards;
+    shares(report, policy);
     if policy.ip.mode != GuardMode::Off {
         if policy.ip.reverse_path != ReversePath::Off {
             reverse_path(report, config, links);
@@ -23,6 +25,34 @@ pub(super) async fn guards(report: &mut Preflight, config: &Config, network: &Ne
     }
     if policy.tcp.mode != GuardMode::Off {
         strays(report, config, links).await;
+    }
+}
+
+/// Of shares that are part of one another, the narrower one must be the smaller one to have a meaning.
+fn shares(report: &mut Preflight, policy: &GuardPolicy) {
+    for class in Class::ALL {
+        let (table, key) = key_of(class);
+        let mode = match table {
+            "ip" => policy.ip.mode,
+            "icmp" => policy.icmp.mode,
+            "udp" => policy.udp.mode,
+            _ => policy.tcp.mode,
+        };
+        if mode == GuardMode::Off {
+            continue;
+        }
+        for ((wide, wide_rate), (narrow, narrow_rate)) in policy.shares(class).upside_down() {
+            report.warning(
+                format!(
+                    "`{key}` of [{table}]: the share `{wide}` of {wide_rate} is below `{narrow}` of {narrow_rate}, which \
+                     can never be used up"
+                ),
+                &format!(
+                    "write a `{wide}` of at least {narrow_rate}, or a `{narrow}` of at most {wide_rate}; a share that \
+                     is left out keeps its default"
+                ),
+            );
+        }
     }
 }
 

@@ -14,7 +14,7 @@ fn config(text: &str) -> Config {
 }
 
 fn preflight(text: &str) -> Preflight {
-    block_on(check(&config(text)))
+    block_on(check(&config(text), Purpose::Start))
 }
 
 fn rules(text: &str) {
@@ -233,7 +233,8 @@ fn a_foreign_xdp_program_is_named() {
         }),
     };
     let mut report = Preflight::default();
-    interfaces(&mut report, &config("interfaces = ['lab0']"), &[link]);
+    let config = config("interfaces = ['lab0']");
+    interfaces(&mut report, &config, &[link], Purpose::Plan);
     assert_eq!(report.findings.len(), 1);
     assert!(
         report.findings[0]
@@ -241,6 +242,28 @@ fn a_foreign_xdp_program_is_named() {
             .contains("another XDP program: id 4294967295"),
         "{report}"
     );
+}
+
+#[test]
+fn netmoats_own_program_is_an_error_at_the_start_and_a_note_before() {
+    for (purpose, severity, words) in [
+        (Purpose::Start, Severity::Error, "already running on it"),
+        (
+            Purpose::Plan,
+            Severity::Ok,
+            "note: netmoat runs on lab0 now",
+        ),
+    ] {
+        let mut report = Preflight::default();
+        foreign_xdp(&mut report, "lab0", 7, "xdpdrv", Some(XDP_PROGRAM), purpose);
+        assert_eq!(found(&report, words).severity, severity);
+        // Somebody else's stays in the way of the next start too.
+        foreign_xdp(&mut report, "lab0", 8, "xdpdrv", Some("other"), purpose);
+        assert_eq!(
+            found(&report, "another XDP program").severity,
+            Severity::Error
+        );
+    }
 }
 
 /// A neighbour in the config that is elsewhere as the kernel knows it would be lost to the host.
