@@ -109,7 +109,7 @@ fn allow_wins_over_block_whatever_the_lengths() {
         }
         // No rule drops what is allowed; a cookie, which refuses nobody, still answers its SYN.
         let syn = Envelope::V4.tcp(&prog_run::linux_syn(4000, 5), &[]);
-        let null = Envelope::V4.tcp(&prog_run::segment(1, 2, 3, ""), &[]);
+        let null = Envelope::V4.tcp(&net_tests::frames::segment(1, 2, 3, ""), &[]);
         lab.expect("a stranger", &syn, Reason::CookieSent);
         lab.expect("a stranger", &null, Reason::TcpFlags);
         add(lab, List::Allow, &CLIENT_V4.to_string());
