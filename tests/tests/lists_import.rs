@@ -113,7 +113,22 @@ fn an_import_replaces_the_list_of_its_name_as_a_whole_and_a_bad_line_changes_not
         ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
     );
     // Nothing is a list too; and the kernel's memory is given back with the last entry.
-    import(&agent, &["--list", "feed"], "# nothing\n");
+    let said = refused(&agent, "block import /dev/null --list feed --force");
+    assert!(
+        said.contains("keeps its 2") && said.contains("--allow-empty"),
+        "{said}"
+    );
+    let torn = ["block", "import", "-", "--list", "feed"];
+    let output = agent
+        .netmoat_with(&torn, "192.0.2.7\n192.0.2.", &[])
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("line 2"),
+        "{said}"
+    );
+    assert_eq!(prefixes(&agent, "block").len(), 3);
+    import(&agent, &["--list", "feed", "--allow-empty"], "# nothing\n");
     assert_eq!(names(&agent, "block").lists.len(), 1);
     done(&agent, "block del 192.0.2.1");
     let lists = agent.status().unwrap().lists;

@@ -33,6 +33,8 @@ pub struct Import {
     pub name: String,
     /// Even if it locks someone out.
     pub force: bool,
+    /// Even if it empties the list.
+    pub allow_empty: bool,
     /// From where the operator is connected by SSH.
     pub ssh_peer: Option<IpAddr>,
     /// The entries, one a line.
@@ -83,10 +85,11 @@ impl Client {
         sent: Arc<AtomicUsize>,
     ) -> Result<ListImported, ClientError> {
         let mut path = format!(
-            "/v1/lists/import?list={}&name={}&force={}",
+            "/v1/lists/import?list={}&name={}&force={}&allow_empty={}",
             import.list.word(),
             import.name,
-            u8::from(import.force)
+            u8::from(import.force),
+            u8::from(import.allow_empty)
         );
         if let Some(peer) = import.ssh_peer {
             path += &format!("&ssh_peer={peer}");

@@ -241,8 +241,9 @@ async fn receive<'a>(
     pieces: &mut BodyDataStream,
 ) -> Result<(ImportEntries, SemaphorePermit<'a>), Answer> {
     peer.require_write()?;
-    let query = Query::read(uri, &["list", "name", "force", "ssh_peer"])?;
+    let query = Query::read(uri, &["list", "name", "force", "allow_empty", "ssh_peer"])?;
     let (list, force) = (query.list()?, query.get("force") == Some("1"));
+    let allow_empty = query.get("allow_empty") == Some("1");
     let name = query.owned("name").ok_or_else(|| misfit(&["name"]))?;
     let ssh_peer = query.parse("ssh_peer")?;
     let refused = |why: String| Answer(StatusCode::CONFLICT, why);
@@ -269,8 +270,10 @@ async fn receive<'a>(
             .map_err(|bad| refused(bad.to_string()))?;
         // With repeats, which are one entry each in the end, a list may be a bit longer.
         if reader.len() > 2 * MAX_LIST_ENTRIES as usize {
+            let word = list.word();
             return Err(refused(format!(
-                "a list holds {MAX_LIST_ENTRIES} entries at most"
+                "all {word} lists together hold {MAX_LIST_ENTRIES} entries at most, this import alone has more than twice \
+                 as many, and nothing was changed; `netmoat {word} list --names` shows the lists"
             )));
         }
     }
@@ -279,6 +282,7 @@ async fn receive<'a>(
         list,
         name,
         force,
+        allow_empty,
         ssh_peer,
         entries,
     };
