@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     time::Duration,
 };
 
@@ -499,4 +500,20 @@ fn the_config_has_lists_of_its_own_and_is_refused_where_they_would_lock_out() {
     }
     let allowed = format!("[lists]\nallow = [\"{own}\"]\nblock = [\"198.18.0.0/30\"]");
     Agent::start(&pair.server, &allowed).unwrap();
+}
+
+#[test]
+fn a_change_that_cannot_be_saved_is_made_and_is_an_error() {
+    let pair = Pair::new().unwrap();
+    let state = tempfile::tempdir().unwrap();
+    fs::set_permissions(state.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let agent = Agent::start_in(state.path(), &pair.server, "").unwrap();
+    let output = agent.netmoat(&["block", "add", "192.0.2.1"]).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("added to") && said.contains("another as `state_dir`"),
+        "{said}"
+    );
+    assert_eq!(prefixes(&agent, "block"), ["192.0.2.1"]);
 }

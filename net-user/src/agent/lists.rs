@@ -213,7 +213,9 @@ impl Agent {
             shared.watched = watched;
             shared.locked_out.clone()
         };
-        locked.dedup_by(|a, b| a.0.address == b.0.address);
+        // A link-local address may be there on several interfaces.
+        let mut seen = HashSet::new();
+        locked.retain(|(victim, _)| seen.insert(victim.address));
         let now = Now::read();
         for (victim, by) in &locked {
             if let Ok(now) = &now

@@ -1,9 +1,7 @@
 //! `netmoat block` and `netmoat allow`
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,17 +10,17 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use hyper::body::Bytes;
-use procfs::process::Process;
 use serde::Serialize;
 
 use super::output::{Output, Tone, age, plural, size, table, tone};
 use super::{Code, Failure, block_on};
 use crate::config::HumanDuration;
-use crate::control::client::{Client, Import};
+use crate::control::client::{Client, ClientError, Import};
 use crate::control::lists::{
-    AddEntries, DEFAULT_NAME, DeleteEntries, FindQuery, ListChanged, ListEntry, ListFound,
-    ListImported, ListNames, ListPage, ListQuery, ListVerdict, MAX_PAGE,
+    AddEntries, DEFAULT_NAME, DeleteEntries, FindQuery, IMPORT_WAIT_S, ListChanged, ListEntry,
+    ListFound, ListImported, ListNames, ListPage, ListQuery, ListVerdict, MAX_PAGE,
 };
+use crate::host::ssh;
 use crate::lists::text::{Reader, check_reason, parse_prefix, parse_ttl, show};
 use crate::lists::{List, Outcome, check_name};
 
@@ -174,34 +172,6 @@ fn name(text: &str) -> Result<String, String> {
     check_name(text).map(|()| text.to_owned())
 }
 
-/// What sshd tells the shells that it starts.
-const SSH_CONNECTION: &str = "SSH_CONNECTION";
-/// Shells, sudo and scripts between us and sshd.
-const MAX_ANCESTORS: usize = 32;
-
-/// From where we are connected. sudo drops what tells it, and the shell before it still has it.
-fn ssh_peer() -> Option<IpAddr> {
-    if let Ok(connection) = std::env::var(SSH_CONNECTION) {
-        return peer_of(&connection);
-    }
-    let mut process = Process::myself().ok()?;
-    for _ in 0..MAX_ANCESTORS {
-        process = Process::new(process.stat().ok()?.ppid).ok()?;
-        if let Ok(environment) = process.environ()
-            && let Some(connection) = environment.get(OsStr::new(SSH_CONNECTION))
-        {
-            return peer_of(connection.to_str()?);
-        }
-    }
-    None
-}
-
-/// The client's address is the first word; a link-local one may name its interface.
-fn peer_of(connection: &str) -> Option<IpAddr> {
-    let address = connection.split_whitespace().next()?;
-    address.split('%').next()?.parse().ok()
-}
-
 pub(super) fn run(
     client: &Client,
     out: &Output,
@@ -222,7 +192,7 @@ pub(super) fn run(
                 ttl,
                 reason,
                 force: change.force,
-                ssh_peer: ssh_peer(),
+                ssh_peer: ssh::own_peer(),
             };
             let answer = block_on(client.add_entries(&add))?;
             out.print(&answer, changed)?;
@@ -241,7 +211,7 @@ pub(super) fn run(
                 all,
                 ignore_missing,
                 force: change.force,
-                ssh_peer: ssh_peer(),
+                ssh_peer: ssh::own_peer(),
             };
             let answer = block_on(client.delete_entries(&delete))?;
             out.print(&answer, changed)?;
@@ -273,7 +243,7 @@ pub(super) fn run(
                 name,
                 force,
                 allow_empty,
-                ssh_peer: ssh_peer(),
+                ssh_peer: ssh::own_peer(),
                 text: Bytes::new(),
             };
             let imported = import(client, replaced, &file, progress)?;
@@ -352,8 +322,8 @@ fn import(
     progress: bool,
 ) -> Result<Imported, Failure> {
     let begun = Instant::now();
-    let is_stream = file == Path::new("-");
-    let shown = if is_stream {
+    let is_stdin = file == Path::new("-");
+    let shown = if is_stdin {
         "standard input".to_owned()
     } else {
         file.display().to_string()
@@ -368,7 +338,8 @@ fn import(
     // Here too, so that the line is told with the file's name, and before the agent is troubled.
     let mut reader = Reader::default();
     let checked = reader.push(&text).and_then(|()| {
-        if is_stream {
+        // A pipe by another name may be cut as well.
+        if is_stdin || !file.is_file() {
             reader.finish_stream().map(|(entries, _)| entries)
         } else {
             reader.finish()
@@ -380,18 +351,36 @@ fn import(
     let sent = Arc::new(AtomicUsize::new(0));
     let whole = text.len();
     import.text = text.into();
+    let named = format!("`netmoat {} list --names`", import.list.word());
+    let place = format!("{} list {}", import.list.word(), import.name);
     let exchange = async {
+        if client.import_state().await?.under_way {
+            say(&format!(
+                "another import is under way: waiting up to {IMPORT_WAIT_S} s for its end"
+            ));
+        }
         let exchange = client.import_list(import, Arc::clone(&sent));
         let mut exchange = std::pin::pin!(exchange);
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         let tells = progress || io::stderr().is_terminal();
         let mut ticker = tokio::time::interval(PROGRESS_EVERY);
         loop {
             tokio::select! {
-                answer = &mut exchange => return answer,
+                answer = &mut exchange => return answer.map_err(|error| match error {
+                    ClientError::Ended { .. } => Failure::new(
+                        Code::Error,
+                        anyhow!("{error}; {place} is the old one unless {named} says otherwise"),
+                    ),
+                    error => error.into(),
+                }),
+                Ok(()) = &mut interrupt => {
+                    let is_sent = sent.load(Ordering::Relaxed) >= whole;
+                    let error = anyhow!("interrupted: {}", after_interrupt(is_sent, &place, &named));
+                    return Err(Failure::new(Code::Error, error));
+                }
                 _ = ticker.tick(), if tells && begun.elapsed() > PROGRESS_AFTER => {
                     let sent = sent.load(Ordering::Relaxed);
-                    // Nobody is left to tell if standard error is closed.
-                    let _ = writeln!(anstream::stderr(), "{}", how_far(count, sent, whole, begun.elapsed()));
+                    say(&how_far(count, sent, whole, begun.elapsed()));
                 }
             }
         }
@@ -400,6 +389,22 @@ fn import(
         answer: block_on(exchange)?,
         total_ms: begun.elapsed().as_millis() as u64,
     })
+}
+
+/// What becomes of an import that nobody waits for any more.
+fn after_interrupt(is_sent: bool, place: &str, named: &str) -> String {
+    if is_sent {
+        format!(
+            "the agent has all entries, and the import goes on if it builds already; {named} tells what {place} has"
+        )
+    } else {
+        format!("the agent had not all entries, and {place} is as it was")
+    }
+}
+
+fn say(text: &str) {
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(anstream::stderr(), "{text}");
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {
@@ -591,22 +596,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ssh_peer_is_read_from_the_environment() {
-        for (text, peer) in [
-            ("192.0.2.7 50000 198.51.100.1 22", Some("192.0.2.7")),
-            ("fe80::1%eth0 50000 fe80::2%eth0 22", Some("fe80::1")),
-            ("", None),
-            ("nobody 1", None),
-        ] {
-            assert_eq!(peer_of(text), peer.map(|peer| peer.parse().unwrap()));
-        }
-    }
-
-    #[test]
     fn an_import_says_how_far_it_is() {
         let at = |sent| how_far(10, sent, 200, Duration::from_secs(3));
         assert_eq!(at(50), "10 entries, 3 s: 25 % sent to the agent");
         assert_eq!(at(200), "10 entries, 3 s: the agent builds its tables");
+        assert!(after_interrupt(true, "block list feed", "x").contains("goes on"));
+        assert!(after_interrupt(false, "block list feed", "x").contains("as it was"));
     }
 
     fn entry(prefix: &str, list: List, left_s: Option<u64>) -> ListEntry {

@@ -104,6 +104,18 @@ pub struct ImportEntries {
     pub entries: Vec<Entry>,
 }
 
+/// How long an import waits for another one, seconds.
+pub const IMPORT_WAIT_S: u64 = 120;
+
+/// Answer to `GET /v1/lists/import`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportState {
+    /// [`super::protocol::VERSION`].
+    pub version: u32,
+    /// Whether an import is under way, so that another would wait.
+    pub under_way: bool,
+}
+
 /// Answer to a change of single entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListChanged {
