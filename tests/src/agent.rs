@@ -168,6 +168,19 @@ impl Agent {
         netmoat(&self.files.binary, &self.socket(), args)
     }
 
+    /// `netmoat --socket … ARGS`, not started yet, with pipes.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.files.binary);
+        command
+            .arg("--socket")
+            .arg(self.socket())
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
     /// `netmoat --socket … ARGS` with something on its standard input and in its environment.
     ///
     /// # Errors
@@ -178,14 +191,9 @@ impl Agent {
         input: &str,
         environment: &[(&str, &str)],
     ) -> Result<Output> {
-        let mut child = Command::new(&self.files.binary)
-            .arg("--socket")
-            .arg(self.socket())
-            .args(args)
+        let mut child = self
+            .command(args)
             .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
             .spawn()?;
         child
             .stdin

@@ -352,6 +352,7 @@ fn what_the_program_drops_is_what_a_naive_model_of_the_lists_would() {
                         prefix: whole.first(len),
                         ttl,
                         reason: String::new(),
+                        line: 0,
                     });
                 }
                 // Half by half: in place, and as a whole.
@@ -363,6 +364,7 @@ fn what_the_program_drops_is_what_a_naive_model_of_the_lists_would() {
                     prefix: entry.prefix.first(entry.prefix.len - round % 2),
                     ttl: Some(Duration::from_secs(1)),
                     reason: String::new(),
+                    line: 0,
                 });
                 let (over, then) = (over.collect::<Vec<_>>(), now - 2 * SECOND_NS);
                 lab.lists.replace(list, "over", &[], then).expect("room");
@@ -412,6 +414,7 @@ fn lists_grow_beyond_what_their_tables_were_built_for() {
             ),
             ttl: None,
             reason: String::new(),
+            line: 0,
         };
         let before = lab.lists.kernel_memory();
         for some in 0..30 {

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     time::Duration,
 };
 
@@ -109,7 +110,55 @@ fn a_client_is_blocked_and_let_in_again(family: u8) {
     assert_eq!(told.verdict, ListVerdict::Allowed);
     let shown: Vec<_> = told.entries.iter().map(|e| e.prefix.as_str()).collect();
     assert_eq!(shown, [client.to_string().as_str(), wide]);
+    // The server's own address lies in there too.
+    await_locked_out(&agent, &[&scene.server.ip(family).to_string()]);
+    done(&agent, &format!("block del {wide}"));
+    await_locked_out(&agent, &[]);
     assert_sound(&agent);
+}
+
+/// Waits until `status` tells of exactly one problem with all these words; of none if there are no words.
+fn await_locked_out(agent: &Agent, parts: &[&str]) {
+    wait::until("who is locked out to be told", PATIENCE, || {
+        agent
+            .status()
+            .is_ok_and(|status| match status.problems.as_slice() {
+                [] => parts.is_empty(),
+                [problem] => !parts.is_empty() && parts.iter().all(|part| problem.contains(part)),
+                _ => false,
+            })
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_gateway_that_moves_into_a_blocked_range_is_told_until_it_is_over() {
+    let scene = Scene::new();
+    let (server, gateway) = (&scene.server, scene.attacker.v4);
+    let agent = scene.protect("");
+    done(&agent, &format!("block add {gateway}"));
+    await_locked_out(&agent, &[]);
+    server
+        .ns
+        .ip(&format!("route add default via {gateway} dev eth0"))
+        .unwrap();
+    let parts = [
+        &gateway.to_string(),
+        "the default gateway",
+        "list manual",
+        "allow add",
+    ];
+    await_locked_out(&agent, &parts);
+    let status = agent.netmoat(&["status"]).unwrap();
+    assert_eq!(status.status.code(), Some(3));
+    let events = done(&agent, "events");
+    assert_eq!(events.matches("locked_out").count(), 1, "{events}");
+    done(&agent, &format!("allow add {gateway}"));
+    await_locked_out(&agent, &[]);
+    done(&agent, &format!("allow del {gateway} --force"));
+    await_locked_out(&agent, &["the default gateway"]);
+    server.ns.ip("route del default").unwrap();
+    await_locked_out(&agent, &[]);
 }
 
 #[test]
@@ -287,7 +336,65 @@ fn c_51_what_would_lock_the_operator_out_is_refused_unless_forced() {
         })
         .unwrap();
     }
+    let own = own.to_string();
+    await_locked_out(&agent, &["the default gateway", &own, "more"]);
+    done(&agent, "block del 198.18.0.0/24 2001:2::/64");
+    await_locked_out(&agent, &[]);
     assert_sound(&agent);
+}
+
+#[test]
+fn in_observe_mode_it_is_said_that_blocked_packets_pass() {
+    let pair = Pair::new().unwrap();
+    let agent = Agent::start(&pair.server, "").unwrap();
+    done(&agent, "mode observe");
+    let said = done(&agent, "block add 192.0.2.1 --for 1h");
+    assert!(said.contains("(observe mode: they pass)"), "{said}");
+    let said = done(&agent, "block list 192.0.2.1");
+    assert!(said.contains("blocked (observe mode: they pass)"), "{said}");
+    assert!(found(&agent, "192.0.2.1").observe);
+    done(&agent, "mode enforce");
+    let said = done(&agent, "block add 192.0.2.1");
+    assert!(
+        said.contains("now for good") && !said.contains("observe"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_list_is_deleted_as_a_whole_and_one_that_is_not_there_is_told() {
+    let pair = Pair::new().unwrap();
+    let agent = Agent::start(&pair.server, "").unwrap();
+    let own = pair.server.v4;
+    done(&agent, "block add 192.0.2.1 192.0.2.2 --list feed");
+    done(&agent, "block add 192.0.2.1");
+    for command in [
+        "block list --list fed",
+        "block list 192.0.2.1 --list fed",
+        "block del --all --list fed",
+    ] {
+        let said = refused(&agent, command);
+        assert!(
+            said.contains("no block list `fed`; there are feed, manual"),
+            "{said}"
+        );
+    }
+    let said = done(&agent, "block del --all --list feed");
+    assert!(
+        said.contains("block list feed is deleted, with 2 entries"),
+        "{said}"
+    );
+    assert_eq!(prefixes(&agent, "block"), ["192.0.2.1"]);
+    done(&agent, "block del --all --list feed --ignore-missing");
+    let usage = agent.netmoat(&["block", "del", "--all"]).unwrap();
+    assert_eq!(usage.status.code(), Some(2), "the name is to be said");
+    // Nobody loses the allow entry that he needs.
+    done(&agent, &format!("allow add {own} --list office"));
+    done(&agent, &format!("block add {own}"));
+    let said = refused(&agent, "allow del --all --list office");
+    assert!(said.contains("would be locked out"), "{said}");
+    done(&agent, "allow del --all --list office --force");
+    assert_eq!(prefixes(&agent, "allow"), Vec::<String>::new());
 }
 
 #[test]
@@ -341,7 +448,14 @@ fn lists_survive_a_restart_with_their_ends_and_what_is_damaged_is_told() {
             .join("lists/block/manual.list.damaged")
             .exists()
     );
-    assert_eq!(prefixes(&agent, "block"), [own.to_string()]);
+    // The lines that are in order are listed, and outlive this agent.
+    let kept = ["192.0.2.2", &own.to_string(), "2001:db8::/32"].map(str::to_owned);
+    assert_eq!(prefixes(&agent, "block"), kept);
+    let saved = fs::read_to_string(&file).unwrap();
+    assert!(
+        saved.contains("192.0.2.2 @") && !saved.contains("192.0.2.x"),
+        "{saved}"
+    );
 }
 
 #[test]
@@ -386,4 +500,20 @@ fn the_config_has_lists_of_its_own_and_is_refused_where_they_would_lock_out() {
     }
     let allowed = format!("[lists]\nallow = [\"{own}\"]\nblock = [\"198.18.0.0/30\"]");
     Agent::start(&pair.server, &allowed).unwrap();
+}
+
+#[test]
+fn a_change_that_cannot_be_saved_is_made_and_is_an_error() {
+    let pair = Pair::new().unwrap();
+    let state = tempfile::tempdir().unwrap();
+    fs::set_permissions(state.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let agent = Agent::start_in(state.path(), &pair.server, "").unwrap();
+    let output = agent.netmoat(&["block", "add", "192.0.2.1"]).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("added to") && said.contains("another as `state_dir`"),
+        "{said}"
+    );
+    assert_eq!(prefixes(&agent, "block"), ["192.0.2.1"]);
 }

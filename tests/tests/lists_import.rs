@@ -3,8 +3,9 @@
 use std::{
     collections::HashSet,
     fmt::Write as _,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, Shutdown, UdpSocket},
+    os::unix::net::UnixStream,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -113,7 +114,22 @@ fn an_import_replaces_the_list_of_its_name_as_a_whole_and_a_bad_line_changes_not
         ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
     );
     // Nothing is a list too; and the kernel's memory is given back with the last entry.
-    import(&agent, &["--list", "feed"], "# nothing\n");
+    let said = refused(&agent, "block import /dev/null --list feed --force");
+    assert!(
+        said.contains("keeps its 2") && said.contains("--allow-empty"),
+        "{said}"
+    );
+    let torn = ["block", "import", "-", "--list", "feed"];
+    let output = agent
+        .netmoat_with(&torn, "192.0.2.7\n192.0.2.", &[])
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("line 2"),
+        "{said}"
+    );
+    assert_eq!(prefixes(&agent, "block").len(), 3);
+    import(&agent, &["--list", "feed", "--allow-empty"], "# nothing\n");
     assert_eq!(names(&agent, "block").lists.len(), 1);
     done(&agent, "block del 192.0.2.1");
     let lists = agent.status().unwrap().lists;
@@ -293,4 +309,39 @@ fn a_million_prefixes_are_imported_while_every_packet_arrives() {
     })
     .unwrap();
     assert_sound(&agent);
+}
+
+#[test]
+fn an_import_waits_for_the_one_before_it_and_says_so() {
+    let pair = Pair::new().unwrap();
+    let agent = Agent::start(&pair.server, "").unwrap();
+    // One that has begun and is not whole yet.
+    let mut first = UnixStream::connect(agent.socket()).unwrap();
+    let head = "POST /v1/lists/import?list=block&name=first HTTP/1.1\r\nhost: netmoat\r\nconnection: close\r\n\
+                transfer-encoding: chunked\r\n\r\na\r\n192.0.2.1\n\r\n";
+    first.write_all(head.as_bytes()).unwrap();
+    wait::until("the first import to be under way", PATIENCE, || {
+        let mut asked = UnixStream::connect(agent.socket()).unwrap();
+        let request = "GET /v1/lists/import HTTP/1.1\r\nhost: netmoat\r\nconnection: close\r\n\r\n";
+        asked.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        asked.read_to_string(&mut answer).unwrap();
+        answer.contains("\"under_way\":true")
+    })
+    .unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "192.0.2.2\n").unwrap();
+    let args = ["block", "import", file.path().to_str().unwrap()];
+    let mut second = agent.command(&args).spawn().unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(second.stderr.take().unwrap());
+    lines.read_line(&mut said).unwrap();
+    assert!(said.contains("another import is under way"), "{said}");
+    assert_eq!(prefixes(&agent, "block"), Vec::<String>::new());
+    first.write_all(b"0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    first.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("200 OK"), "{answer}");
+    assert!(second.wait().unwrap().success());
+    assert_eq!(prefixes(&agent, "block"), ["192.0.2.1", "192.0.2.2"]);
 }

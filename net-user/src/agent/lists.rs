@@ -2,6 +2,7 @@
 //! longer, and the agent's side of it.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -21,7 +22,7 @@ use tracing::{info, warn};
 
 use super::Agent;
 use crate::{
-    config::{Config, ListPolicy},
+    config::{Config, ListPolicy, Mode},
     control::{
         lists::{
             AddEntries, DeleteEntries, EntryChanged, FindQuery, ImportEntries, ListChanged,
@@ -33,11 +34,13 @@ use crate::{
     host::ssh,
     lists::{
         CONFIG, List, Listed, Lists, MAX_NAMES, Outcome, check_name,
-        guard::{Change, Gone, Victim},
+        guard::{self, Change, Gone, Victim},
         now_ns,
         store::Store,
+        tables::TableError,
         text::{self, Entry, parse_prefix, show},
     },
+    neighbor::Now,
 };
 
 /// How often hits are counted and what is over is taken out.
@@ -56,6 +59,8 @@ const GONE: &str = "netmoat's lists cannot be changed or read any more; restart 
 struct Job {
     request: ListRequest,
     victims: Vec<Victim>,
+    /// Whether blocked packets pass.
+    observe: bool,
 }
 
 /// What the agent and the thread have in common.
@@ -65,6 +70,9 @@ struct Shared {
     /// What is wrong at the moment, and what was when the lists were read at the start.
     now: Option<String>,
     start: Vec<String>,
+    /// Who must get through, and who of them is locked out, by which entry.
+    watched: Vec<Victim>,
+    locked_out: Vec<(Victim, Listed)>,
 }
 
 /// The agent's side.
@@ -73,6 +81,8 @@ pub(super) struct ListWorker {
     jobs: Option<Sender<Job>>,
     shared: Arc<Mutex<Shared>>,
     thread: Option<JoinHandle<()>>,
+    /// Who was locked out at the last look.
+    told: Vec<Victim>,
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
@@ -85,11 +95,14 @@ impl ListWorker {
         let mut lists = Lists::new(ebpf)?;
         configure(&mut lists, &config.lists)?;
         let (store, saved, mut problems) = Store::open(&config.state_dir);
+        let mut rescued = Vec::new();
         for saved in saved {
             let restored = lists.replace(saved.list, &saved.name, &saved.entries, now_ns()?);
             if let Err(error) = restored {
                 let (list, name) = (saved.list.word(), &saved.name);
                 problems.push(format!("{list} list {name} is not in force: {error}"));
+            } else if saved.rescued && store.is_usable() {
+                rescued.push((saved.list, saved.name));
             }
         }
         let shared = Arc::new(Mutex::new(Shared {
@@ -100,11 +113,14 @@ impl ListWorker {
         let mut worker = Worker {
             lists,
             store,
-            unsaved: Vec::new(),
+            unsaved: rescued,
             saved: Instant::now(),
             swept: Instant::now(),
             shared: Arc::clone(&shared),
         };
+        // Of what a damaged file had left, there is no other copy in order.
+        let saved = worker.save_all();
+        worker.note(saved);
         worker.publish();
         let thread = std::thread::Builder::new()
             .name("lists".to_owned())
@@ -114,11 +130,11 @@ impl ListWorker {
             jobs: Some(jobs),
             shared,
             thread: Some(thread),
+            told: Vec::new(),
         })
     }
 
-    fn send(&self, request: ListRequest, victims: Vec<Victim>) {
-        let job = Job { request, victims };
+    fn send(&self, job: Job) {
         let Some(jobs) = &self.jobs else {
             return refuse(job.request);
         };
@@ -165,6 +181,15 @@ fn refuse(request: ListRequest) {
 impl Agent {
     /// Hands a request to the thread, which answers it.
     pub(super) fn answer_of_lists(&self, request: ListRequest) {
+        self.lists.send(Job {
+            request,
+            victims: self.victims(),
+            observe: self.config.mode == Mode::Observe,
+        });
+    }
+
+    /// Who must get through, as far as the agent knows by itself.
+    fn victims(&self) -> Vec<Victim> {
         let gateways = self.gateways.addresses().map(|address| Victim {
             address,
             what: "the default gateway",
@@ -174,10 +199,54 @@ impl Agent {
             what: "an address of this host",
         });
         // What claims to be from a loopback address is dropped by the kernel anyway.
-        let victims = gateways
+        gateways
             .chain(own)
-            .filter(|victim| !victim.address.is_loopback());
-        self.lists.send(request, victims.collect());
+            .filter(|victim| !victim.address.is_loopback())
+            .collect()
+    }
+
+    /// Looks for who is locked out by now: addresses and routes change after a list was made, and lists were forced.
+    fn note_locked_out(&mut self) {
+        let watched = self.victims();
+        let mut locked = {
+            let mut shared = lock(&self.lists.shared);
+            shared.watched = watched;
+            shared.locked_out.clone()
+        };
+        // A link-local address may be there on several interfaces.
+        let mut seen = HashSet::new();
+        locked.retain(|(victim, _)| seen.insert(victim.address));
+        let now = Now::read();
+        for (victim, by) in &locked {
+            if let Ok(now) = &now
+                && !self.lists.told.contains(victim)
+            {
+                let text = format!(
+                    "{} ({}) is blocked by {} on list {}",
+                    victim.address,
+                    victim.what,
+                    show(by.prefix),
+                    by.origin
+                );
+                self.neighbors.locked_out(victim.address, text, *now);
+            }
+        }
+        let problem = locked.first().map(|(victim, by)| {
+            let observed = match self.config.mode {
+                Mode::Observe => " (observe mode: they pass)",
+                _ => "",
+            };
+            anyhow!(
+                "packets from {} are blocked{observed}, the first by {} on list {}; `netmoat allow add {}` lets it in, \
+                 or take that entry off with `netmoat block del`",
+                guard::names(locked.iter().map(|(victim, _)| victim)),
+                show(by.prefix),
+                by.origin,
+                victim.address
+            )
+        });
+        self.lists.told = locked.into_iter().map(|(victim, _)| victim).collect();
+        self.note("locked out", problem.map_or(Ok(()), Err));
     }
 
     /// What `status` says of lists.
@@ -217,6 +286,7 @@ impl Agent {
             Err(anyhow!(start))
         };
         self.note("saved lists", start);
+        self.note_locked_out();
         self.note("lists", now.map_or(Ok(()), |text| Err(anyhow!(text))));
     }
 
@@ -309,6 +379,12 @@ impl Worker {
             .iter()
             .map(|&list| self.lists.names(list).count())
             .sum();
+        let watched = lock(&self.shared).watched.clone();
+        // Without a clock, which there always is, all is as it was.
+        if let Ok(now) = now_ns() {
+            let locked_out = self.lists.locked_out(&watched, now);
+            lock(&self.shared).locked_out = locked_out;
+        }
         lock(&self.shared).glance = ListsAtAGlance {
             allowed: count(List::Allow),
             blocked: count(List::Block),
@@ -320,14 +396,24 @@ impl Worker {
     }
 
     fn answer(&mut self, job: Job) {
-        let Job { request, victims } = job;
+        let Job {
+            request,
+            victims,
+            observe,
+        } = job;
         // Nobody waits any longer: then nobody is told.
         match request {
             ListRequest::Add(add, reply) => {
-                let _ = reply.send(self.add(&add, victims));
+                let added = self.add(&add, victims);
+                let _ = reply.send(added.map(|changed| ListChanged { observe, ..changed }));
             }
             ListRequest::Delete(delete, reply) => {
-                let _ = reply.send(self.delete(&delete, victims));
+                let deleted = if delete.all {
+                    self.delete_all(&delete, victims)
+                } else {
+                    self.delete(&delete, victims)
+                };
+                let _ = reply.send(deleted.map(|changed| ListChanged { observe, ..changed }));
             }
             ListRequest::Import(import, reply) => {
                 lock(&self.shared).glance.building = true;
@@ -339,7 +425,8 @@ impl Worker {
                 let _ = reply.send(self.page(&query));
             }
             ListRequest::Find(query, reply) => {
-                let _ = reply.send(self.find(&query));
+                let found = self.find(&query);
+                let _ = reply.send(found.map(|found| ListFound { observe, ..found }));
             }
             ListRequest::Names(reply) => {
                 let _ = reply.send(Ok(self.names()));
@@ -409,6 +496,7 @@ impl Worker {
             prefix,
             ttl: add.ttl.map(|ttl| ttl.get()),
             reason: add.reason.clone(),
+            line: 0,
         });
         let wanted: Vec<_> = wanted.collect();
         let change = Change {
@@ -423,9 +511,12 @@ impl Worker {
             .map(|entry| EntryChanged {
                 prefix: show(entry.prefix),
                 outcome: self.lists.outcome(list, name, entry, now),
+                now_for_good: entry.ttl.is_none()
+                    && self.lists.is_temporary(list, name, entry.prefix),
             })
             .collect();
-        self.lists.add(list, name, &wanted, now).map_err(failed)?;
+        let added = self.lists.add(list, name, &wanted, now);
+        added.map_err(|error| self.no_room(list, name, &wanted, 0, error))?;
         Ok(self.changed(list, name, entries))
     }
 
@@ -461,6 +552,7 @@ impl Worker {
                 } else {
                     Outcome::Missing
                 },
+                now_for_good: false,
             });
         }
         let change = Change {
@@ -476,6 +568,73 @@ impl Worker {
         Ok(self.changed(list, name, entries))
     }
 
+    fn delete_all(
+        &mut self,
+        delete: &DeleteEntries,
+        victims: Vec<Victim>,
+    ) -> Result<ListChanged, RequestError> {
+        let now = now_ns().map_err(failed)?;
+        let (list, name) = (delete.list, delete.name.as_str());
+        self.check_name(list, name)?;
+        if !delete.prefixes.is_empty() {
+            return refused("either the whole list is to be deleted, or single entries of it");
+        }
+        let had = self.lists.count(list, name);
+        if had == 0 && !delete.ignore_missing {
+            self.check_there(list, name)?;
+        }
+        if list == List::Allow {
+            let change = Change {
+                list,
+                name,
+                wanted: &[],
+                gone: Gone::All,
+            };
+            self.guard(&change, victims, delete.ssh_peer, delete.force, now)?;
+        }
+        self.lists.replace(list, name, &[], now).map_err(failed)?;
+        info!(
+            "{} list {name:?} is deleted with its {had} entries",
+            list.word()
+        );
+        let changed = self.changed(list, name, Vec::new());
+        Ok(ListChanged {
+            deleted: had as u64,
+            ..changed
+        })
+    }
+
+    /// Says of too many entries how many there are; `replaced` ones make room.
+    fn no_room(
+        &self,
+        list: List,
+        name: &str,
+        wanted: &[Entry],
+        replaced: usize,
+        error: TableError,
+    ) -> RequestError {
+        if !matches!(error, TableError::TooMany) {
+            return failed(error);
+        }
+        let now = now_ns().unwrap_or_default();
+        let fresh: HashSet<Prefix> = wanted
+            .iter()
+            .filter(|entry| {
+                replaced > 0 || self.lists.outcome(list, name, entry, now) == Outcome::Added
+            })
+            .map(|entry| entry.prefix)
+            .collect();
+        let (word, have) = (list.word(), self.lists.len(list));
+        let room = (MAX_LIST_ENTRIES as usize).saturating_sub(have - replaced);
+        RequestError::Refused(format!(
+            "all {word} lists together hold {MAX_LIST_ENTRIES} entries at most, and have {have}: {} of these {} do not \
+             fit, and nothing was changed; `netmoat {word} list --names` shows the lists, and `netmoat {word} del --all \
+             --list NAME` deletes one",
+            fresh.len().saturating_sub(room),
+            fresh.len()
+        ))
+    }
+
     fn changed(&mut self, list: List, name: &str, entries: Vec<EntryChanged>) -> ListChanged {
         let saved = if self.lists.count(list, name) <= SAVED_AT_ONCE {
             self.save(list, name)
@@ -488,6 +647,8 @@ impl Worker {
             list,
             name: name.to_owned(),
             entries,
+            deleted: 0,
+            observe: false,
             warnings: self.warnings(list, name, saved),
         }
     }
@@ -500,6 +661,14 @@ impl Worker {
         let now = now_ns().map_err(failed)?;
         let (list, name) = (import.list, import.name.as_str());
         self.check_name(list, name)?;
+        let had = self.lists.count(list, name);
+        if import.entries.is_empty() && had > 0 && !import.allow_empty {
+            return refused(format!(
+                "there is no entry to import, and nothing was changed: {} list `{name}` keeps its {had}. Is the feed \
+                 dead? --allow-empty empties the list",
+                list.word()
+            ));
+        }
         let change = Change {
             list,
             name,
@@ -511,7 +680,7 @@ impl Worker {
         let changed = self
             .lists
             .replace(list, name, &import.entries, now)
-            .map_err(failed)?;
+            .map_err(|error| self.no_room(list, name, &import.entries, had, error))?;
         let build_ms = begun.elapsed().as_millis() as u64;
         let entries = self.lists.count(list, name) as u64;
         info!(
@@ -584,10 +753,22 @@ impl Worker {
         self.store.save(list, name, lines().count(), lines())
     }
 
+    /// Whether anything stands under a name.
+    fn check_there(&self, list: List, name: &str) -> Result<(), RequestError> {
+        if self.lists.count(list, name) > 0 {
+            return Ok(());
+        }
+        let names = self.lists.names(list).map(|(name, _)| name).collect();
+        refused(no_such_list(list, name, names))
+    }
+
     fn page(&self, query: &ListQuery) -> Result<ListPage, RequestError> {
         let now = now_ns().map_err(failed)?;
         let after = query.after.as_deref().map(cursor).transpose()?;
         let name = query.name.as_deref();
+        if let Some(name) = name {
+            self.check_there(query.list, name)?;
+        }
         let limit = query.limit.clamp(1, MAX_PAGE);
         let mut entries = self.lists.page(query.list, name, after, now);
         let page: Vec<_> = entries.by_ref().take(limit).collect();
@@ -612,6 +793,13 @@ impl Worker {
     fn find(&self, query: &FindQuery) -> Result<ListFound, RequestError> {
         let now = now_ns().map_err(failed)?;
         let prefix = parse_prefix(&query.prefix).or_else(refused)?;
+        if let Some(name) = &query.name
+            && List::ALL
+                .iter()
+                .all(|&list| self.lists.count(list, name) == 0)
+        {
+            self.check_there(List::Block, name)?;
+        }
         let of = |list| self.lists.find(list, prefix, now);
         let (allow, block) = (of(List::Allow), of(List::Block));
         let verdict = match (allow.is_empty(), block.is_empty()) {
@@ -632,6 +820,7 @@ impl Worker {
             version: VERSION,
             prefix: show(prefix),
             verdict,
+            observe: false,
             entries,
         })
     }
@@ -655,6 +844,19 @@ impl Worker {
             lists: List::ALL.map(of).concat(),
             capacity: MAX_LIST_ENTRIES.into(),
         }
+    }
+}
+
+/// Of a name that nothing stands under.
+fn no_such_list(list: List, name: &str, mut names: Vec<&str>) -> String {
+    names.sort_unstable();
+    let word = list.word();
+    match names.as_slice() {
+        [] => format!("there is no {word} list `{name}`, nor any other"),
+        names => format!(
+            "there is no {word} list `{name}`; there are {}",
+            names.join(", ")
+        ),
     }
 }
 

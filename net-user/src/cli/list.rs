@@ -1,9 +1,7 @@
 //! `netmoat block` and `netmoat allow`
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,17 +9,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use procfs::process::Process;
+use hyper::body::Bytes;
 use serde::Serialize;
 
 use super::output::{Output, Tone, age, plural, size, table, tone};
 use super::{Code, Failure, block_on};
 use crate::config::HumanDuration;
-use crate::control::client::{Client, Import};
+use crate::control::client::{Client, ClientError, Import};
 use crate::control::lists::{
-    AddEntries, DEFAULT_NAME, DeleteEntries, FindQuery, ListChanged, ListEntry, ListFound,
-    ListImported, ListNames, ListPage, ListQuery, ListVerdict, MAX_PAGE,
+    AddEntries, DEFAULT_NAME, DeleteEntries, FindQuery, IMPORT_WAIT_S, ListChanged, ListEntry,
+    ListFound, ListImported, ListNames, ListPage, ListQuery, ListVerdict, MAX_PAGE,
 };
+use crate::host::ssh;
 use crate::lists::text::{Reader, check_reason, parse_prefix, parse_ttl, show};
 use crate::lists::{List, Outcome, check_name};
 
@@ -40,6 +39,7 @@ Examples:
   netmoat block del 192.0.2.7
   netmoat block del 192.0.2.0/24 --list feed
   netmoat allow del 198.51.100.7 --ignore-missing
+  netmoat block del --all --list feed
 
 All of them are deleted, or none: exit code 1 when one is not on the list, unless --ignore-missing is
 given. An entry is named as it was listed: a part of a prefix cannot be deleted, but allowed.";
@@ -56,13 +56,16 @@ HITS are packets since the agent's start; under a flood they are estimated from 
 const IMPORT_EXAMPLES: &str = "\
 Examples:
   netmoat block import feed.txt --list feed
-  curl -fsS https://feed.example/list.txt | netmoat block import - --list feed
+  curl -fsS -o feed.txt https://feed.example/list.txt && netmoat block import feed.txt --list feed
   netmoat allow import office.txt --list office
 
-The file has one entry a line, `address[/len] [ttl] [reason]`; # begins a comment. It replaces the whole
+The file has one entry a line, `address[/len] [ttl] [reason]`; # or ; begins a comment. It replaces the whole
 list of that name at once: packets meet the old one or the new one. With a single bad line nothing is
 changed. A prefix with bits behind its length is a bad line; one that stands twice is not, and the last
-one counts.";
+one counts. A file without any entry is refused when the list has some, unless --allow-empty is given.
+
+What comes through a pipe may have been cut, which netmoat cannot always see: have the file first. On
+standard input a last line without newline is an error.";
 
 /// The list that an import replaces when none is named: never the one that single entries are added to.
 const IMPORTED: &str = "imported";
@@ -94,8 +97,11 @@ pub(super) enum Command {
     #[command(after_help = DEL_EXAMPLES)]
     Del {
         /// Addresses and prefixes, as they were listed
-        #[arg(value_name = "ADDRESS[/LEN]", required = true, value_parser = prefix)]
+        #[arg(value_name = "ADDRESS[/LEN]", required_unless_present = "all", value_parser = prefix)]
         prefixes: Vec<String>,
+        /// The whole list that --list names instead
+        #[arg(long, conflicts_with = "prefixes", requires = "name")]
+        all: bool,
         /// What is not on the list is no error
         #[arg(long)]
         ignore_missing: bool,
@@ -129,6 +135,9 @@ pub(super) enum Command {
         /// Even if that locks someone out
         #[arg(long)]
         force: bool,
+        /// Even if that empties the list
+        #[arg(long)]
+        allow_empty: bool,
         /// Say how far it is, also when standard error is no terminal
         #[arg(long)]
         progress: bool,
@@ -163,34 +172,6 @@ fn name(text: &str) -> Result<String, String> {
     check_name(text).map(|()| text.to_owned())
 }
 
-/// What sshd tells the shells that it starts.
-const SSH_CONNECTION: &str = "SSH_CONNECTION";
-/// Shells, sudo and scripts between us and sshd.
-const MAX_ANCESTORS: usize = 32;
-
-/// From where we are connected. sudo drops what tells it, and the shell before it still has it.
-fn ssh_peer() -> Option<IpAddr> {
-    if let Ok(connection) = std::env::var(SSH_CONNECTION) {
-        return peer_of(&connection);
-    }
-    let mut process = Process::myself().ok()?;
-    for _ in 0..MAX_ANCESTORS {
-        process = Process::new(process.stat().ok()?.ppid).ok()?;
-        if let Ok(environment) = process.environ()
-            && let Some(connection) = environment.get(OsStr::new(SSH_CONNECTION))
-        {
-            return peer_of(connection.to_str()?);
-        }
-    }
-    None
-}
-
-/// The client's address is the first word; a link-local one may name its interface.
-fn peer_of(connection: &str) -> Option<IpAddr> {
-    let address = connection.split_whitespace().next()?;
-    address.split('%').next()?.parse().ok()
-}
-
 pub(super) fn run(
     client: &Client,
     out: &Output,
@@ -211,12 +192,15 @@ pub(super) fn run(
                 ttl,
                 reason,
                 force: change.force,
-                ssh_peer: ssh_peer(),
+                ssh_peer: ssh::own_peer(),
             };
-            out.print(&block_on(client.add_entries(&add))?, changed)?;
+            let answer = block_on(client.add_entries(&add))?;
+            out.print(&answer, changed)?;
+            return Ok(code(&answer.warnings));
         }
         Command::Del {
             prefixes,
+            all,
             ignore_missing,
             change,
         } => {
@@ -224,11 +208,14 @@ pub(super) fn run(
                 list,
                 name: change.name,
                 prefixes,
+                all,
                 ignore_missing,
                 force: change.force,
-                ssh_peer: ssh_peer(),
+                ssh_peer: ssh::own_peer(),
             };
-            out.print(&block_on(client.delete_entries(&delete))?, changed)?;
+            let answer = block_on(client.delete_entries(&delete))?;
+            out.print(&answer, changed)?;
+            return Ok(code(&answer.warnings));
         }
         Command::List { names: true, .. } => {
             let mut names = block_on(client.list_names())?;
@@ -248,14 +235,36 @@ pub(super) fn run(
             file,
             name,
             force,
+            allow_empty,
             progress,
         } => {
-            let imported = import(client, list, &file, name, force, progress)?;
+            let replaced = Import {
+                list,
+                name,
+                force,
+                allow_empty,
+                ssh_peer: ssh::own_peer(),
+                text: Bytes::new(),
+            };
+            let imported = import(client, replaced, &file, progress)?;
             out.print(&imported, told_import)?;
+            return Ok(code(&imported.answer.warnings));
         }
     }
     Ok(Code::Ok)
 }
+
+/// What was done but not saved is an error, as with `netmoat neighbor pin`.
+fn code(warnings: &[String]) -> Code {
+    if warnings.is_empty() {
+        Code::Ok
+    } else {
+        Code::Error
+    }
+}
+
+/// What is said of blocked packets where nothing is dropped.
+const OBSERVED: &str = " (observe mode: they pass)";
 
 /// Asks for one page after the other.
 fn list_all(
@@ -308,14 +317,13 @@ pub(super) struct Imported {
 
 fn import(
     client: &Client,
-    list: List,
+    mut import: Import,
     file: &Path,
-    name: String,
-    force: bool,
     progress: bool,
 ) -> Result<Imported, Failure> {
     let begun = Instant::now();
-    let shown = if file == Path::new("-") {
+    let is_stdin = file == Path::new("-");
+    let shown = if is_stdin {
         "standard input".to_owned()
     } else {
         file.display().to_string()
@@ -329,31 +337,50 @@ fn import(
     }
     // Here too, so that the line is told with the file's name, and before the agent is troubled.
     let mut reader = Reader::default();
-    let checked = reader.push(&text).and_then(|()| reader.finish());
+    let checked = reader.push(&text).and_then(|()| {
+        // A pipe by another name may be cut as well.
+        if is_stdin || !file.is_file() {
+            reader.finish_stream().map(|(entries, _)| entries)
+        } else {
+            reader.finish()
+        }
+    });
     let count = checked
         .map_err(|bad| Failure::new(Code::Error, anyhow!("{shown}: {bad}\nnothing was changed")))?
         .len();
     let sent = Arc::new(AtomicUsize::new(0));
     let whole = text.len();
-    let import = Import {
-        list,
-        name,
-        force,
-        ssh_peer: ssh_peer(),
-        text: text.into(),
-    };
+    import.text = text.into();
+    let named = format!("`netmoat {} list --names`", import.list.word());
+    let place = format!("{} list {}", import.list.word(), import.name);
     let exchange = async {
+        if client.import_state().await?.under_way {
+            say(&format!(
+                "another import is under way: waiting up to {IMPORT_WAIT_S} s for its end"
+            ));
+        }
         let exchange = client.import_list(import, Arc::clone(&sent));
         let mut exchange = std::pin::pin!(exchange);
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         let tells = progress || io::stderr().is_terminal();
         let mut ticker = tokio::time::interval(PROGRESS_EVERY);
         loop {
             tokio::select! {
-                answer = &mut exchange => return answer,
+                answer = &mut exchange => return answer.map_err(|error| match error {
+                    ClientError::Ended { .. } => Failure::new(
+                        Code::Error,
+                        anyhow!("{error}; {place} is the old one unless {named} says otherwise"),
+                    ),
+                    error => error.into(),
+                }),
+                Ok(()) = &mut interrupt => {
+                    let is_sent = sent.load(Ordering::Relaxed) >= whole;
+                    let error = anyhow!("interrupted: {}", after_interrupt(is_sent, &place, &named));
+                    return Err(Failure::new(Code::Error, error));
+                }
                 _ = ticker.tick(), if tells && begun.elapsed() > PROGRESS_AFTER => {
                     let sent = sent.load(Ordering::Relaxed);
-                    // Nobody is left to tell if standard error is closed.
-                    let _ = writeln!(anstream::stderr(), "{}", how_far(count, sent, whole, begun.elapsed()));
+                    say(&how_far(count, sent, whole, begun.elapsed()));
                 }
             }
         }
@@ -362,6 +389,22 @@ fn import(
         answer: block_on(exchange)?,
         total_ms: begun.elapsed().as_millis() as u64,
     })
+}
+
+/// What becomes of an import that nobody waits for any more.
+fn after_interrupt(is_sent: bool, place: &str, named: &str) -> String {
+    if is_sent {
+        format!(
+            "the agent has all entries, and the import goes on if it builds already; {named} tells what {place} has"
+        )
+    } else {
+        format!("the agent had not all entries, and {place} is as it was")
+    }
+}
+
+fn say(text: &str) {
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(anstream::stderr(), "{text}");
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {
@@ -399,7 +442,21 @@ pub(super) fn changed(changed: &ListChanged) -> String {
             Outcome::Removed => "deleted from",
             Outcome::Missing => "not there, on",
         };
-        text += &format!("{}: {what} {place}\n", entry.prefix);
+        let good = if entry.now_for_good {
+            ", now for good"
+        } else {
+            ""
+        };
+        let is_listed = !matches!(entry.outcome, Outcome::Removed | Outcome::Missing);
+        let observed = if changed.observe && changed.list == List::Block && is_listed {
+            OBSERVED
+        } else {
+            ""
+        };
+        text += &format!("{}: {what} {place}{good}{observed}\n", entry.prefix);
+    }
+    if changed.entries.is_empty() {
+        text += &format!("{place} is deleted, with {}\n", entries(changed.deleted));
     }
     text + &warned(&changed.warnings)
 }
@@ -463,7 +520,11 @@ pub(super) fn found(found: &ListFound) -> String {
             Tone::Good,
         ),
         ListVerdict::Blocked => tone(
-            &format!("{prefix} is blocked: its packets are dropped."),
+            &if found.observe {
+                format!("{prefix} is blocked{OBSERVED}.")
+            } else {
+                format!("{prefix} is blocked: its packets are dropped.")
+            },
             Tone::Bad,
         ),
         ListVerdict::Unlisted => format!("{prefix} is on no list."),
@@ -535,22 +596,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ssh_peer_is_read_from_the_environment() {
-        for (text, peer) in [
-            ("192.0.2.7 50000 198.51.100.1 22", Some("192.0.2.7")),
-            ("fe80::1%eth0 50000 fe80::2%eth0 22", Some("fe80::1")),
-            ("", None),
-            ("nobody 1", None),
-        ] {
-            assert_eq!(peer_of(text), peer.map(|peer| peer.parse().unwrap()));
-        }
-    }
-
-    #[test]
     fn an_import_says_how_far_it_is() {
         let at = |sent| how_far(10, sent, 200, Duration::from_secs(3));
         assert_eq!(at(50), "10 entries, 3 s: 25 % sent to the agent");
         assert_eq!(at(200), "10 entries, 3 s: the agent builds its tables");
+        assert!(after_interrupt(true, "block list feed", "x").contains("goes on"));
+        assert!(after_interrupt(false, "block list feed", "x").contains("as it was"));
     }
 
     fn entry(prefix: &str, list: List, left_s: Option<u64>) -> ListEntry {
@@ -570,6 +621,7 @@ mod tests {
             version: 1,
             prefix: "192.0.2.1".to_owned(),
             verdict: ListVerdict::Allowed,
+            observe: false,
             entries: vec![
                 entry("192.0.0.0/16", List::Allow, None),
                 entry("192.0.2.1", List::Block, Some(90)),
@@ -603,23 +655,37 @@ mod tests {
 
     #[test]
     fn changes_are_told_by_entry() {
-        let told = changed(&ListChanged {
+        let mut all = ListChanged {
             version: 1,
             list: List::Block,
             name: "feed".to_owned(),
-            entries: [Outcome::Added, Outcome::Unchanged, Outcome::Missing]
+            entries: [Outcome::Updated, Outcome::Unchanged, Outcome::Missing]
                 .map(|outcome| crate::control::lists::EntryChanged {
                     prefix: "192.0.2.1".to_owned(),
                     outcome,
+                    now_for_good: outcome == Outcome::Updated,
                 })
                 .into(),
+            deleted: 0,
+            observe: false,
             warnings: vec!["lost".to_owned()],
-        });
+        };
+        let told = |all: &ListChanged| anstream::adapter::strip_str(&changed(all)).to_string();
         assert_eq!(
-            anstream::adapter::strip_str(&told).to_string(),
-            "192.0.2.1: added to block list feed\n192.0.2.1: already there, on block list feed\n\
+            told(&all),
+            "192.0.2.1: updated on block list feed, now for good\n\
+             192.0.2.1: already there, on block list feed\n\
              192.0.2.1: not there, on block list feed\nwarning: lost\n"
         );
+        all.observe = true;
+        let text = told(&all);
+        assert!(
+            text.contains("now for good (observe mode: they pass)\n"),
+            "{text}"
+        );
+        assert!(text.contains("not there, on block list feed\n"), "{text}");
+        (all.entries, all.deleted) = (vec![], 2);
+        assert!(told(&all).starts_with("block list feed is deleted, with 2 entries\n"));
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<Entry>, (String, String)> {
             bad.what,
             bad.text.escape_debug()
         );
-        let remedy = "write one `address[/len] [ttl] [reason]` a line; # begins a comment";
+        let remedy = "write one `address[/len] [ttl] [reason]` a line; # or ; begins a comment";
         (what, remedy.to_owned())
     })
 }

@@ -69,6 +69,12 @@ pub enum ClientError {
         /// What was wrong with it.
         what: String,
     },
+    /// It went away.
+    #[error("the agent on {} ended before it answered; its log may say why", socket.display())]
+    Ended {
+        /// The socket.
+        socket: PathBuf,
+    },
     /// Nothing came.
     #[error("the agent on {} did not answer within {patience:?}; its log may say why", socket.display())]
     Silent {
@@ -248,7 +254,7 @@ impl Client {
                 })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|e| self.unexpected(e.to_string()))?;
+            .map_err(|e| self.ended_or_odd(&e))?;
         let connection = tokio::spawn(connection);
         let request = hyper::Request::builder()
             .method(method)
@@ -260,15 +266,38 @@ impl Client {
         let response = sender
             .send_request(request)
             .await
-            .map_err(|e| self.unexpected(e.to_string()))?;
+            .map_err(|e| self.ended_or_odd(&e))?;
         let status = response.status();
         let bytes = Limited::new(response.into_body(), MAX_ANSWER)
             .collect()
             .await
-            .map_err(|e| self.unexpected(e.to_string()))?
+            .map_err(|e| match e.downcast_ref::<hyper::Error>() {
+                Some(e) => self.ended_or_odd(e),
+                None => self.unexpected(e.to_string()),
+            })?
             .to_bytes();
         connection.abort();
         Ok((status, bytes))
+    }
+
+    /// An agent that is killed closes the connection, whole answer or not.
+    fn ended_or_odd(&self, error: &hyper::Error) -> ClientError {
+        let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
+        let is_cut = cause.is_some_and(|e| {
+            matches!(
+                e.kind(),
+                io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::NotConnected
+                    | io::ErrorKind::UnexpectedEof
+            )
+        });
+        if is_cut || error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+            return ClientError::Ended {
+                socket: self.socket.clone(),
+            };
+        }
+        self.unexpected(error.to_string())
     }
 
     fn unexpected(&self, what: String) -> ClientError {
@@ -284,4 +313,37 @@ fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_that_ends_meanwhile_is_not_taken_for_another_version() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let client = Client::new(&socket);
+        let cut = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{";
+        for (answer, ended) in [("", true), (cut, true), ("nonsense\r\n\r\n", false)] {
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 4096]).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            };
+            let (said, ()) = tokio::join!(client.status(), serve);
+            let error = said.unwrap_err();
+            assert_eq!(
+                matches!(error, ClientError::Ended { .. }),
+                ended,
+                "{answer:?}: {error}"
+            );
+        }
+    }
 }

@@ -22,7 +22,7 @@ pub enum ListRequest {
     Add(AddEntries, Reply<ListChanged>),
     /// `POST /v1/lists/del`
     Delete(DeleteEntries, Reply<ListChanged>),
-    /// `POST /v1/lists/import?list=LIST&name=NAME`, with the entries as text
+    /// `POST /v1/lists/import?list=LIST&name=NAME`, with the entries as text; `&allow_empty=1` takes none for an answer
     Import(ImportEntries, Reply<ListImported>),
     /// `GET /v1/lists?list=LIST`
     Page(ListQuery, Reply<ListPage>),
@@ -67,7 +67,11 @@ pub struct DeleteEntries {
     #[serde(default = "default_name")]
     pub name: String,
     /// Addresses and prefixes, as they were listed.
+    #[serde(default)]
     pub prefixes: Vec<String>,
+    /// The whole list of that name instead.
+    #[serde(default)]
+    pub all: bool,
     /// What is not on the list is no error.
     #[serde(default)]
     pub ignore_missing: bool,
@@ -92,10 +96,24 @@ pub struct ImportEntries {
     pub name: String,
     /// Even if it locks someone out.
     pub force: bool,
+    /// Even if it empties the list.
+    pub allow_empty: bool,
     /// From where the operator is connected by SSH.
     pub ssh_peer: Option<IpAddr>,
     /// The entries.
     pub entries: Vec<Entry>,
+}
+
+/// How long an import waits for another one, seconds.
+pub const IMPORT_WAIT_S: u64 = 120;
+
+/// Answer to `GET /v1/lists/import`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportState {
+    /// [`super::protocol::VERSION`].
+    pub version: u32,
+    /// Whether an import is under way, so that another would wait.
+    pub under_way: bool,
 }
 
 /// Answer to a change of single entries.
@@ -107,8 +125,14 @@ pub struct ListChanged {
     pub list: List,
     /// The list's name.
     pub name: String,
-    /// What became of each entry, in the order of the request.
+    /// What became of each entry, in the order of the request; none when the whole list was deleted.
     pub entries: Vec<EntryChanged>,
+    /// How many entries the list that was deleted as a whole had.
+    #[serde(default)]
+    pub deleted: u64,
+    /// Whether blocked packets pass, as the mode is "observe".
+    #[serde(default)]
+    pub observe: bool,
     /// What the operator should know, in plain words.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -121,6 +145,9 @@ pub struct EntryChanged {
     pub prefix: String,
     /// What became of it.
     pub outcome: Outcome,
+    /// Whether it had an end before and has none now.
+    #[serde(default)]
+    pub now_for_good: bool,
 }
 
 /// Answer to an import.
@@ -224,6 +251,9 @@ pub struct ListFound {
     pub prefix: String,
     /// What becomes of packets from there.
     pub verdict: ListVerdict,
+    /// Whether blocked packets pass, as the mode is "observe".
+    #[serde(default)]
+    pub observe: bool,
     /// Allow entries first, as they win, each with the longest first; the first of all decides. Of a name if one was
     /// asked for; the verdict is by all.
     pub entries: Vec<ListEntry>,
@@ -293,8 +323,8 @@ mod tests {
         .unwrap();
         assert_eq!(
             json!(delete),
-            json!({ "list": "allow", "name": "manual", "prefixes": [], "ignore_missing": true, "force": false,
-                    "ssh_peer": null })
+            json!({ "list": "allow", "name": "manual", "prefixes": [], "all": false, "ignore_missing": true,
+                    "force": false, "ssh_peer": null })
         );
         for wrong in [
             json!({ "list": "deny", "prefixes": [] }),
@@ -318,15 +348,20 @@ mod tests {
             .map(|outcome| EntryChanged {
                 prefix: "192.0.2.1".to_owned(),
                 outcome,
+                now_for_good: false,
             })
             .into(),
+            deleted: 0,
+            observe: true,
             warnings: vec![],
         };
-        let entries = ["added", "updated", "unchanged", "removed", "missing"]
-            .map(|outcome| json!({ "prefix": "192.0.2.1", "outcome": outcome }));
+        let entries = ["added", "updated", "unchanged", "removed", "missing"].map(
+            |outcome| json!({ "prefix": "192.0.2.1", "outcome": outcome, "now_for_good": false }),
+        );
         assert_eq!(
             json!(changed),
-            json!({ "version": 1, "list": "block", "name": "manual", "entries": entries, "warnings": [] })
+            json!({ "version": 1, "list": "block", "name": "manual", "entries": entries, "deleted": 0,
+                    "observe": true, "warnings": [] })
         );
     }
 
@@ -356,11 +391,13 @@ mod tests {
             version: 1,
             prefix: "192.0.2.1".to_owned(),
             verdict: ListVerdict::Allowed,
+            observe: false,
             entries: vec![entry],
         };
         assert_eq!(
             json!(found),
-            json!({ "version": 1, "prefix": "192.0.2.1", "verdict": "allowed", "entries": [shown] })
+            json!({ "version": 1, "prefix": "192.0.2.1", "verdict": "allowed", "observe": false,
+                    "entries": [shown] })
         );
         assert_eq!(
             json!([ListVerdict::Blocked, ListVerdict::Unlisted]),

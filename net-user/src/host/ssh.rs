@@ -94,9 +94,49 @@ fn port(line: &str) -> Option<u16> {
         .map(|address| address.port())
 }
 
+/// What sshd tells the shells that it starts.
+const SSH_CONNECTION: &str = "SSH_CONNECTION";
+/// Shells, sudo and scripts between us and sshd.
+const MAX_ANCESTORS: usize = 32;
+
+/// From where this process was started by SSH. sudo drops what tells it, and the shell before it still has it.
+pub fn own_peer() -> Option<IpAddr> {
+    if let Ok(connection) = std::env::var(SSH_CONNECTION) {
+        return peer_of(&connection);
+    }
+    let mut process = Process::myself().ok()?;
+    for _ in 0..MAX_ANCESTORS {
+        process = Process::new(process.stat().ok()?.ppid).ok()?;
+        if let Ok(environment) = process.environ()
+            && let Some(connection) = environment.get(std::ffi::OsStr::new(SSH_CONNECTION))
+        {
+            return peer_of(connection.to_str()?);
+        }
+    }
+    None
+}
+
+/// The client's address is the first word; a link-local one may name its interface.
+fn peer_of(connection: &str) -> Option<IpAddr> {
+    let address = connection.split_whitespace().next()?;
+    address.split('%').next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::port;
+    use super::{peer_of, port};
+
+    #[test]
+    fn the_ssh_peer_is_read_from_the_environment() {
+        for (text, peer) in [
+            ("192.0.2.7 50000 198.51.100.1 22", Some("192.0.2.7")),
+            ("fe80::1%eth0 50000 fe80::2%eth0 22", Some("fe80::1")),
+            ("", None),
+            ("nobody 1", None),
+        ] {
+            assert_eq!(peer_of(text), peer.map(|peer| peer.parse().unwrap()));
+        }
+    }
 
     #[test]
     fn ports_are_read_from_sshds_configuration() {

@@ -70,6 +70,8 @@ pub enum Gone<'a> {
 struct Cover {
     prefix: Prefix,
     end: Expiry,
+    /// The line of the change that it stands on; 0 for none.
+    line: usize,
 }
 
 /// Whether `a` is later than `b`; never is the latest.
@@ -163,6 +165,7 @@ impl<'a> Guard<'a> {
                 let cover = Cover {
                     prefix: entry.prefix,
                     end: expiry(entry.ttl, self.now_ns),
+                    line: entry.line,
                 };
                 if let Some(best) = self.covers.get_mut(number) {
                     *best = latest(best.iter().copied().chain([cover]));
@@ -177,7 +180,7 @@ impl<'a> Guard<'a> {
         {
             return Some(wide);
         }
-        let (mut first, mut others) = (None, 0);
+        let mut out: Vec<(&Victim, Cover)> = Vec::new();
         for (number, victim) in self.victims.iter().enumerate() {
             let address = whole(victim.address);
             let Some(after) = self.locked(address, Some(number)) else {
@@ -187,29 +190,44 @@ impl<'a> Guard<'a> {
             if before.is_some_and(|before| !is_later(after.end, before.end)) {
                 continue;
             }
-            match first {
-                None => first = Some((victim, after)),
-                Some((named, _)) if named.address == victim.address => {}
-                Some(_) => others += 1,
+            if out.iter().all(|(named, _)| named.address != victim.address) {
+                out.push((victim, after));
             }
         }
-        let (victim, by) = first?;
-        let (address, what, entry) = (victim.address, victim.what, show(by.prefix));
-        let others = match others {
-            0 => String::new(),
-            n => format!(" and {n} more"),
-        };
+        let &(victim, by) = out.first()?;
+        let entry = show(by.prefix);
+        let who = names(out.iter().map(|(victim, _)| *victim));
         Some(match self.change.list {
             List::Block => Refusal {
-                what: format!("blocking {entry} would lock out {address}{others}, {what}"),
-                remedy: format!("allow it first (`netmoat allow add {address}`), or use --force"),
+                what: format!(
+                    "blocking {entry}{} would lock out {who}{}",
+                    on_line(by.line),
+                    self.short_lived(victim)
+                ),
+                remedy: format!(
+                    "allow it first (`netmoat allow add {}`), or use --force",
+                    victim.address
+                ),
             },
             List::Allow => Refusal {
                 what: format!(
-                    "without its allow entry {address}{others}, {what}, would be locked out by the block entry {entry}"
+                    "without its allow entry {who} would be locked out by the block entry {entry}{}",
+                    self.short_lived(victim)
                 ),
                 remedy: "delete that first, or use --force".to_owned(),
             },
+        })
+    }
+
+    /// Of an allow entry that does not save, as it ends too early.
+    fn short_lived(&self, victim: &Victim) -> String {
+        let number = self.victims.iter().position(|other| other == victim);
+        let allow = self.cover(List::Allow, whole(victim.address), number);
+        allow.map_or(String::new(), |allow| {
+            format!(
+                " (its allow entry {} does not count, as it ends before)",
+                show(allow.prefix)
+            )
         })
     }
 
@@ -234,8 +252,9 @@ impl<'a> Guard<'a> {
         };
         Some(Refusal {
             what: format!(
-                "blocking {} would lock out much of {family}: it is shorter than /{shortest}",
-                show(wide.prefix)
+                "blocking {}{} would lock out much of {family}: it is shorter than /{shortest}",
+                show(wide.prefix),
+                on_line(wide.line)
             ),
             remedy: "write longer prefixes, or use --force".to_owned(),
         })
@@ -263,11 +282,35 @@ impl<'a> Guard<'a> {
             .map(|(prefix, _, record)| Cover {
                 prefix,
                 end: record.expiry,
+                line: 0,
             });
         let wanted = victim
             .filter(|_| changes)
             .and_then(|number| self.covers.get(number).copied().flatten());
         latest(there.chain(wanted))
+    }
+}
+
+/// Victims that are named in one sentence.
+const NAMED: usize = 3;
+
+/// Some of them in words, and how many more.
+pub fn names<'a>(victims: impl ExactSizeIterator<Item = &'a Victim>) -> String {
+    let more = victims.len().saturating_sub(NAMED);
+    let named: Vec<_> = victims
+        .take(NAMED)
+        .map(|victim| format!("{} ({})", victim.address, victim.what))
+        .collect();
+    match more {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+fn on_line(line: usize) -> String {
+    match line {
+        0 => String::new(),
+        line => format!(" (line {line})"),
     }
 }
 
@@ -381,6 +424,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_refusal_names_the_line_and_who_is_meant() {
+        let import = |allow, wanted| ask(allow, "", List::Block, wanted, Gone::All).unwrap();
+        let said = import("", "10.1.2.3,192.0.2.0/24");
+        assert!(
+            said.contains("192.0.2.0/24 (line 2) would lock out 192.0.2.1 (someone), and"),
+            "{said}"
+        );
+        assert!(import("", "10.1.2.3,10.1.2.4,0.0.0.0/0").contains("(line 3)"));
+        let said = import(
+            "",
+            "0.0.0.0/8,192.0.0.0/8,198.0.0.0/8,2000::/16,2001::/16,fe80::/16",
+        );
+        assert!(
+            said.contains(
+                "192.0.2.1 (someone), 198.51.100.7 (someone), 2001:db8::1 (someone) and 1 more"
+            ),
+            "{said}"
+        );
+        let said = import("192.0.2.1 1h", "192.0.2.0/24");
+        assert!(
+            said.contains("its allow entry 192.0.2.1 does not count, as it ends before"),
+            "{said}"
+        );
     }
 
     #[test]

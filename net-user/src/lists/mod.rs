@@ -515,6 +515,34 @@ impl Lists {
         }
     }
 
+    /// Who is locked out now, and by which block entry and name.
+    pub fn locked_out(
+        &self,
+        victims: &[guard::Victim],
+        now_ns: u64,
+    ) -> Vec<(guard::Victim, Listed)> {
+        if self.len(List::Block) == 0 {
+            return Vec::new();
+        }
+        let locked = |victim: &guard::Victim| {
+            let address = whole(victim.address);
+            let by = self.find(List::Block, address, now_ns).into_iter().next()?;
+            let is_allowed = !self.find(List::Allow, address, now_ns).is_empty();
+            (!is_allowed).then(|| (victim.clone(), by))
+        };
+        victims.iter().filter_map(locked).collect()
+    }
+
+    /// Whether an entry of a name is there, and ends.
+    pub fn is_temporary(&self, list: List, name: &str, prefix: Prefix) -> bool {
+        let entries = &self.entries[list.number() as usize];
+        let record = self
+            .origins
+            .known(name)
+            .and_then(|origin| entries.get(prefix, origin));
+        record.is_some_and(|record| record.expiry.is_some())
+    }
+
     /// The names under which a prefix is listed.
     pub fn names_of(&self, list: List, prefix: Prefix) -> Vec<&str> {
         self.entries[list.number() as usize]

@@ -1,5 +1,5 @@
 //! What of the lists outlives the agent: `lists/allow/NAME.list` and `lists/block/NAME.list` in the state directory, as
-//! text that `netmoat block import` reads too.
+//! text, much as `netmoat block import` reads it.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -16,7 +16,7 @@ use nix::{
 
 use super::{
     CONFIG, List, check_name,
-    text::{Entry, Reader},
+    text::{BadLine, Entry, Reader},
 };
 use crate::neighbor::state::{is_ours, put_aside};
 
@@ -25,6 +25,8 @@ const HEADER: &str = "# netmoat list 1, entries:";
 const EXTENSION: &str = "list";
 /// The most entries there may be, with long reasons.
 const MAX_BYTES: u64 = 1 << 30;
+/// Octets in which a first line has its end, if it is one.
+const MAX_HEAD: u64 = 128;
 
 /// The files of one agent.
 #[derive(Debug)]
@@ -43,6 +45,43 @@ pub struct Saved {
     pub name: String,
     /// Its entries, without those that are over by now.
     pub entries: Vec<Entry>,
+    /// Whether it is to be saved anew: its file was damaged, and is put aside.
+    pub rescued: bool,
+}
+
+/// A file as it was read.
+struct Read {
+    entries: Vec<Entry>,
+    /// How many there should be; None if the first line does not say so.
+    promised: Option<usize>,
+    /// How many there are, with those that are over.
+    found: usize,
+    spoilt: Option<BadLine>,
+}
+
+impl Read {
+    /// What is wrong with it, and how much of it is lost.
+    fn fault(&self) -> Option<String> {
+        let lost = match self.promised {
+            Some(promised) if promised > self.found => {
+                format!("{} of {promised} entries are lost", promised - self.found)
+            }
+            Some(promised) if promised < self.found => {
+                format!("it has {} entries, and should have {promised}", self.found)
+            }
+            Some(_) => "no entry is lost".to_owned(),
+            None => format!(
+                "its first line is not `{HEADER} NUMBER`, so that nobody knows how much is lost"
+            ),
+        };
+        match &self.spoilt {
+            Some(bad) => Some(format!(
+                "the first bad line is {}, {}; {lost}",
+                bad.line, bad.what
+            )),
+            None => (self.promised != Some(self.found)).then_some(lost),
+        }
+    }
 }
 
 impl Store {
@@ -64,8 +103,21 @@ impl Store {
         let mut saved = Vec::new();
         for list in List::ALL {
             for path in store.files(list) {
-                match read(&path, list) {
-                    Ok(read) => saved.push(read),
+                match name(&path).and_then(|name| Ok((name, read(&path)?))) {
+                    Ok((name, read)) => {
+                        let mut rescued = false;
+                        if let Some(fault) = read.fault() {
+                            let (is_aside, kept) = store.keep(&path);
+                            rescued = is_aside;
+                            problems.push(spoilt(&path, &fault, read.found, &kept));
+                        }
+                        saved.push(Saved {
+                            list,
+                            name,
+                            rescued,
+                            entries: read.entries,
+                        });
+                    }
                     Err(error) => problems.push(store.damaged(&path, &error)),
                 }
             }
@@ -113,12 +165,16 @@ impl Store {
         files
     }
 
+    /// Puts a file aside; whether that was done, and in words.
+    fn keep(&self, path: &Path) -> (bool, String) {
+        match self.lock.as_ref().map(|_| put_aside(path)) {
+            Some(Ok(aside)) => (true, format!("it is kept as {}", aside.display())),
+            _ => (false, "it is left there".to_owned()),
+        }
+    }
+
     fn damaged(&self, path: &Path, error: &anyhow::Error) -> String {
-        let shown = path.display();
-        let kept = match self.lock.as_ref().map(|_| put_aside(path)) {
-            Some(Ok(aside)) => format!("it is kept as {}", aside.display()),
-            _ => "it is left there".to_owned(),
-        };
+        let (shown, (_, kept)) = (path.display(), self.keep(path));
         format!(
             "{shown} is damaged, and what it listed is listed no more ({error:#}); {kept}. Import it again with `netmoat \
              block import` or `netmoat allow import`"
@@ -144,7 +200,8 @@ impl Store {
     ) -> Result<()> {
         ensure!(
             self.is_usable(),
-            "{} is not this agent's to write to",
+            "{} cannot be used; make it a directory that the agent alone can write to, or name another as `state_dir` in \
+             the config, and restart netmoat",
             self.directory.display()
         );
         let directory = self.directory.join(list.word());
@@ -175,6 +232,15 @@ impl Store {
     }
 }
 
+/// Of a damaged file whose good lines are listed.
+fn spoilt(path: &Path, fault: &str, found: usize, kept: &str) -> String {
+    format!(
+        "{} is damaged: {fault}. The other {found} are listed; {kept}. Look there for what is missing, and add it with \
+         `netmoat block add` or `netmoat allow add`",
+        path.display()
+    )
+}
+
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -196,13 +262,19 @@ fn check(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn read(path: &Path, list: List) -> Result<Saved> {
+/// The name of the list that a file holds.
+fn name(path: &Path) -> Result<String> {
     let name = path
         .file_stem()
         .and_then(|name| name.to_str())
         .context("its name is no text")?;
     check_name(name).map_err(|what| anyhow!(what))?;
     ensure!(name != CONFIG, "its name is that of the config's own list");
+    Ok(name.to_owned())
+}
+
+/// Reads a file; lines that are no entries are left out.
+fn read(path: &Path) -> Result<Read> {
     let file = File::options()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -221,14 +293,13 @@ fn read(path: &Path, list: List) -> Result<Saved> {
         metadata.len()
     );
     let mut file = BufReader::new(file.take(MAX_BYTES));
-    let mut head = String::new();
-    io::BufRead::read_line(&mut file, &mut head)?;
-    let count: usize = head
-        .strip_prefix(HEADER)
-        .and_then(|count| count.trim().parse().ok())
-        .with_context(|| format!("its first line is not `{HEADER} NUMBER`"))?;
-    let mut reader = Reader::default();
-    reader.push(head.as_bytes())?;
+    let mut head = Vec::new();
+    io::BufRead::read_until(&mut (&mut file).take(MAX_HEAD), b'\n', &mut head)?;
+    let promised = std::str::from_utf8(&head)
+        .ok()
+        .and_then(|head| head.strip_prefix(HEADER)?.trim().parse().ok());
+    let mut reader = Reader::of_own_files();
+    reader.push(&head)?;
     let mut piece = vec![0; 1 << 16];
     loop {
         match file.read(&mut piece)? {
@@ -237,16 +308,12 @@ fn read(path: &Path, list: List) -> Result<Saved> {
         }
     }
     let ended = reader.ended;
-    let entries = reader.finish()?;
-    ensure!(
-        entries.len() + ended == count,
-        "it has {} entries, and should have {count}",
-        entries.len() + ended
-    );
-    Ok(Saved {
-        list,
-        name: name.to_owned(),
+    let (entries, spoilt) = reader.finish_stream()?;
+    Ok(Read {
+        promised,
+        found: entries.len() + ended,
         entries,
+        spoilt,
     })
 }
 
@@ -288,7 +355,9 @@ mod tests {
         let of = |list, name: &str, text| Saved {
             list,
             name: name.to_owned(),
-            entries: parse(text).unwrap(),
+            // The first line is the file's head.
+            entries: parse(&format!("\n{text}")).unwrap(),
+            rescued: false,
         };
         assert_eq!(
             saved,
@@ -308,17 +377,47 @@ mod tests {
         save(&store, List::Block, "good", "192.0.2.1");
         drop(store);
         let block = directory.path().join("lists/block");
-        for (name, contents) in [
-            ("cut", format!("{HEADER} 2\n192.0.2.1\n")),
-            ("wrong", format!("{HEADER} 1\nexample.org\n")),
-            ("empty", String::new()),
-            ("plain", "192.0.2.1\n".to_owned()),
-            ("config", format!("{HEADER} 0\n")),
+        for (name, contents, kept, parts) in [
+            (
+                "cut",
+                format!("{HEADER} 2\n192.0.2.1\n"),
+                Some(1),
+                &["1 of 2 entries are lost"][..],
+            ),
+            (
+                "torn",
+                format!("{HEADER} 2\n192.0.2.1\n192.0.2.2"),
+                Some(1),
+                &["line is 3", "1 of 2"],
+            ),
+            (
+                "wrong",
+                format!("{HEADER} 3\n192.0.2.1\nexample.org\n192.0.2.2 @4000000000 a;b\n"),
+                Some(2),
+                &[
+                    "line is 3",
+                    "no IP address",
+                    "1 of 3 entries are lost",
+                    "other 2 are listed",
+                ],
+            ),
+            (
+                "octets",
+                format!("{HEADER} 1\n192.0.2.1\n\0\u{ff}\n"),
+                Some(1),
+                &["line is 3", "no entry is lost"],
+            ),
+            ("empty", String::new(), Some(0), &["first line"]),
+            ("plain", "192.0.2.1\n".to_owned(), Some(1), &["first line"]),
+            ("config", format!("{HEADER} 0\n"), None, &["listed no more"]),
         ] {
             let path = block.join(format!("{name}.list"));
             fs::write(&path, contents).unwrap();
             let (_, saved, problems) = Store::open(directory.path());
-            assert_eq!(saved.len(), 1, "{name}");
+            let of = saved.iter().find(|saved| saved.name == name);
+            assert_eq!(of.map(|saved| saved.entries.len()), kept, "{name}");
+            assert!(of.is_none_or(|saved| saved.rescued), "{name}");
+            assert_eq!(saved.len(), 1 + usize::from(kept.is_some()), "{name}");
             let [problem] = problems.as_slice() else {
                 panic!("{name}: {problems:?}")
             };
@@ -326,6 +425,9 @@ mod tests {
                 problem.contains("damaged") && problem.contains(name),
                 "{problem}"
             );
+            for part in parts {
+                assert!(problem.contains(part), "no {part} in {problem}");
+            }
             assert!(!path.exists());
             assert!(block.join(format!("{name}.list.damaged")).exists());
             assert_eq!(Store::open(directory.path()).2, Vec::<String>::new());

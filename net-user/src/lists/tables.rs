@@ -27,7 +27,7 @@ pub enum TableError {
     #[error("the tables are full")]
     Full,
     /// More entries than a list may have.
-    #[error("a list holds {MAX_LIST_ENTRIES} entries at most")]
+    #[error("all lists of a kind hold {MAX_LIST_ENTRIES} entries together at most")]
     TooMany,
     /// The kernel refuses a map.
     #[error("the kernel refuses memory for a list: {0}")]

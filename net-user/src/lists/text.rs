@@ -1,5 +1,6 @@
-//! Entries as text, one a line: `address[/len] [ttl] [reason]`, `#` begins a comment. A time to live is a duration, or
-//! `@` and the end as seconds since 1970, or `-` for none before a reason that would look like one.
+//! Entries as text, one a line: `address[/len] [ttl] [reason]`, `#` or `;` begins a comment. A time to live is a
+//! duration, or `-` for none before a reason that would look like one. The agent's own files have `@` and the end as
+//! seconds since 1970 in its place, and no comments after an entry.
 
 use std::{
     fmt::Write as _,
@@ -23,6 +24,8 @@ pub struct Entry {
     pub ttl: Option<Duration>,
     /// Why; may be empty.
     pub reason: String,
+    /// The line that it was read from, from 1 on; 0 if from none.
+    pub line: usize,
 }
 
 /// The first line that is no entry.
@@ -62,34 +65,32 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, BadLine> {
 }
 
 /// Reads entries as they come, in pieces of any size.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reader {
     entries: Vec<Entry>,
     /// Lines read.
     line: usize,
     /// The begin of the next one.
     rest: Vec<u8>,
-    /// The time, since 1970.
-    now: Duration,
+    /// In the agent's own files, the time, since 1970.
+    own: Option<Duration>,
     /// Entries that were over already.
     pub ended: usize,
-}
-
-impl Default for Reader {
-    fn default() -> Self {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Self {
-            entries: Vec::new(),
-            line: 0,
-            rest: Vec::new(),
-            // Before 1970 nothing is over.
-            now: now.unwrap_or_default(),
-            ended: 0,
-        }
-    }
+    /// The first bad line that was left out; the agent's own files alone have such.
+    spoilt: Option<BadLine>,
 }
 
 impl Reader {
+    /// Reads what the agent has written itself, and leaves bad lines out.
+    pub fn of_own_files() -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            // Before 1970 nothing is over.
+            own: Some(now.unwrap_or_default()),
+            ..Self::default()
+        }
+    }
+
     /// Reads the next piece.
     ///
     /// # Errors
@@ -136,36 +137,78 @@ impl Reader {
         Ok(self.entries)
     }
 
-    fn take(&mut self, line: &[u8]) -> Result<(), BadLine> {
-        self.line += 1;
+    /// The entries of a stream, which may have been cut: a line without its end may be a part of another.
+    ///
+    /// # Errors
+    /// The last line has no end. Of the agent's own files it is left out; then, or if another line was, the first of
+    /// them is told beside the entries.
+    pub fn finish_stream(mut self) -> Result<(Vec<Entry>, Option<BadLine>), BadLine> {
+        let line = std::mem::take(&mut self.rest);
+        if !line.is_empty() {
+            self.line += 1;
+            let what = "the last line has no newline: was the stream cut? End it with one";
+            self.spoil(self.bad(&line, what.to_owned()))?;
+        }
+        Ok((self.entries, self.spoilt))
+    }
+
+    fn bad(&self, line: &[u8], what: String) -> BadLine {
         let text = String::from_utf8_lossy(line);
-        let bad = |what| BadLine {
+        BadLine {
             line: self.line,
             what,
             text: text.trim().chars().take(MAX_SHOWN).collect(),
-        };
-        if line.len() > MAX_LINE {
-            return Err(bad(format!("longer than {MAX_LINE} octets")));
         }
-        let line = text.split('#').next().unwrap_or_default().trim();
-        if line.is_empty() {
+    }
+
+    /// A bad line ends the reading, but that of the agent's own files.
+    fn spoil(&mut self, bad: BadLine) -> Result<(), BadLine> {
+        if self.own.is_none() {
+            return Err(bad);
+        }
+        self.spoilt.get_or_insert(bad);
+        Ok(())
+    }
+
+    fn take(&mut self, line: &[u8]) -> Result<(), BadLine> {
+        self.line += 1;
+        if line.len() > MAX_LINE {
+            return self.spoil(self.bad(line, format!("longer than {MAX_LINE} octets")));
+        }
+        let text = String::from_utf8_lossy(line);
+        let text = match self.line {
+            // What some editors write first.
+            1 => text.trim_start_matches('\u{feff}'),
+            _ => &text,
+        };
+        // A reason may have a semicolon.
+        let is_comment = |c| c == '#' || c == ';' && self.own.is_none();
+        let text = text.split(is_comment).next().unwrap_or_default().trim();
+        if text.is_empty() {
             return Ok(());
         }
-        match entry(line, self.now).map_err(bad)? {
-            Some(entry) => self.entries.push(entry),
-            None => self.ended += 1,
+        match entry(text, self.own) {
+            Ok(Some(entry)) => self.entries.push(Entry {
+                line: self.line,
+                ..entry
+            }),
+            Ok(None) => self.ended += 1,
+            Err(what) => self.spoil(self.bad(line, what))?,
         }
         Ok(())
     }
 }
 
-/// None if it is over already.
-pub(crate) fn entry(line: &str, now: Duration) -> Result<Option<Entry>, String> {
+/// None if it is over already. `own` is the time, since 1970, for what the agent has written itself.
+pub(crate) fn entry(line: &str, own: Option<Duration>) -> Result<Option<Entry>, String> {
     let (prefix, rest) = cut(line);
     let prefix = parse_prefix(prefix)?;
     let (word, after) = cut(rest);
     // What begins like a number is meant as a time; reasons begin with a letter.
     let (ttl, reason) = if let Some(end) = word.strip_prefix('@') {
+        let now = own.ok_or_else(|| {
+            format!("{word:?} is no time to live: write it as in 1h30m, or - before a reason that begins with @")
+        })?;
         let end = end
             .parse()
             .map_err(|_| format!("{word:?} is no end: write @ and seconds since 1970"))?;
@@ -187,6 +230,7 @@ pub(crate) fn entry(line: &str, now: Duration) -> Result<Option<Entry>, String> 
         prefix,
         ttl,
         reason,
+        line: 0,
     }))
 }
 
@@ -359,7 +403,7 @@ mod tests {
     #[test]
     fn an_end_is_a_time_of_day() {
         let now = Duration::from_secs(1000);
-        let read = |line| entry(line, now).unwrap();
+        let read = |line| entry(line, Some(now)).unwrap();
         let left = read("192.0.2.1 @1060 scan").unwrap();
         assert_eq!(
             (left.ttl, left.reason.as_str()),
@@ -367,9 +411,54 @@ mod tests {
         );
         assert_eq!(read("192.0.2.1 @1000 scan"), None, "over already");
         assert_eq!(read("192.0.2.1 - 3 strikes").unwrap().reason, "3 strikes");
-        let mut reader = Reader::default();
+        let mut reader = Reader::of_own_files();
         reader.push(b"192.0.2.1 @1 x\n192.0.2.2\n").unwrap();
         assert_eq!((reader.ended, reader.len()), (1, 1));
+        // An operator writes how long.
+        let bad = parse("192.0.2.1 @4000000000").unwrap_err();
+        assert!(bad.what.contains("1h30m"), "{bad}");
+    }
+
+    #[test]
+    fn what_others_write_is_read() {
+        let entries = parse("\u{feff}; feed\r\n192.0.2.0/24 ; SBL1\n192.0.2.1 x ;y#z\n").unwrap();
+        let told: Vec<_> = entries
+            .iter()
+            .map(|entry| (show(entry.prefix), entry.reason.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("192.0.2.0/24".to_owned(), ""),
+                ("192.0.2.1".to_owned(), "x")
+            ]
+        );
+        parse("192.0.2.1\n\u{feff}192.0.2.2\n").unwrap_err();
+    }
+
+    #[test]
+    fn a_stream_that_was_cut_is_no_list() {
+        let stream = |text: &str| {
+            let mut reader = Reader::default();
+            reader.push(text.as_bytes()).unwrap();
+            reader.finish_stream().map(|(entries, _)| entries)
+        };
+        assert_eq!(stream("192.0.2.1\n192.0.2.2\n").unwrap().len(), 2);
+        let bad = stream("192.0.2.1\n\n192.0.2.1").unwrap_err();
+        assert_eq!((bad.line, bad.text.as_str()), (3, "192.0.2.1"));
+        assert_eq!(parse("192.0.2.1\n192.0.2.2").unwrap().len(), 2, "a file");
+    }
+
+    #[test]
+    fn bad_lines_of_own_files_are_left_out() {
+        let mut reader = Reader::of_own_files();
+        reader
+            .push(b"192.0.2.1 a;b\n192.0.2.x\n?\n192.0.2.3\n192.0.2.4")
+            .unwrap();
+        let (entries, spoilt) = reader.finish_stream().unwrap();
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[0].reason, "a;b");
+        assert_eq!(spoilt.unwrap().line, 2);
     }
 
     proptest! {
@@ -386,7 +475,7 @@ mod tests {
                 text += &line(prefix, end, reason.trim());
                 written.push((prefix, end.is_some(), reason.trim().to_owned()));
             }
-            let mut reader = Reader::default();
+            let mut reader = Reader::of_own_files();
             for piece in text.as_bytes().chunks(size) {
                 reader.push(piece).unwrap();
             }
@@ -416,7 +505,7 @@ mod tests {
             ("192.0.2.1 0s", 1, "0"),
             ("192.0.2", 1, "no IP address"),
             ("/24", 1, "no IP address"),
-            ("192.0.2.1 @soon", 1, "seconds since 1970"),
+            ("192.0.2.1 @soon", 1, "no time to live"),
             ("::ffff:192.0.2.1", 1, "write 192.0.2.1"),
             ("192.0.2.1 a\u{1b}[2Jb", 1, "control characters"),
             (&format!("192.0.2.1 {}", "x".repeat(201)), 1, "at most 200"),

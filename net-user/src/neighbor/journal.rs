@@ -68,6 +68,8 @@ pub enum Kind {
     RogueRouter,
     /// The kernel could not tell of everything.
     EventsLost,
+    /// A default gateway or an address of this host is blocked, by a list that was there before.
+    LockedOut,
 }
 
 impl Kind {
@@ -89,6 +91,7 @@ impl Kind {
             Self::DadDenial => "dad_denial",
             Self::RogueRouter => "rogue_router",
             Self::EventsLost => "events_lost",
+            Self::LockedOut => "locked_out",
         }
     }
 
@@ -504,6 +507,7 @@ mod tests {
             DadDenial,
             RogueRouter,
             EventsLost,
+            LockedOut,
         ] {
             assert_eq!(kind.level(), EventLevel::Alert, "{kind:?}");
         }

@@ -105,6 +105,16 @@ impl NeighborWatch {
         self.journal.drops_after(after, totals)
     }
 
+    /// Notes that a block list covers an address that must get through.
+    pub fn locked_out(&mut self, address: std::net::IpAddr, text: String, now: Now) {
+        let place = Place {
+            address: address.to_string(),
+            ..Place::default()
+        };
+        self.journal
+            .note(Kind::LockedOut, place, Vec::new(), text, now);
+    }
+
     /// Notes a dropped packet.
     pub fn sample(&mut self, event: DropEvent, interface: String, now: Now) {
         self.journal.sample(event, interface, now);

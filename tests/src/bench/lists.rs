@@ -157,6 +157,7 @@ impl Kind {
                 prefix,
                 ttl: (self == Self::Temporary).then_some(hour),
                 reason: String::new(),
+                line: 0,
             })
             .collect()
     }

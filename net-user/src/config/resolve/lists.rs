@@ -1,7 +1,6 @@
 //! `[lists]`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use toml::Spanned;
 
@@ -37,8 +36,7 @@ impl Reader<'_> {
         let mut entries = Vec::new();
         for raw in raw {
             let text = raw.get_ref().0.trim();
-            // Without a time to live nothing depends on the time of day.
-            let fault = match text::entry(text, Duration::ZERO) {
+            let fault = match text::entry(text, None) {
                 Ok(Some(entry)) if entry.ttl.is_none() => {
                     entries.push(entry);
                     continue;

@@ -13,14 +13,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::super::lists::{
-    AddEntries, DeleteEntries, FindQuery, ListChanged, ListFound, ListImported, ListNames,
-    ListPage, ListQuery,
+    AddEntries, DeleteEntries, FindQuery, ImportState, ListChanged, ListFound, ListImported,
+    ListNames, ListPage, ListQuery,
 };
 use super::{Client, ClientError};
 use crate::lists::List;
 
 /// Longer than the agent gives itself, as with other requests.
 const PATIENCE: Duration = Duration::from_secs(150);
+/// The same for an import, which may wait for another one; the agent gives a connection no more than 300 s.
+const IMPORT_PATIENCE: Duration = Duration::from_secs(290);
 /// What is sent at once of an import.
 const PIECE: usize = 1 << 16;
 
@@ -33,6 +35,8 @@ pub struct Import {
     pub name: String,
     /// Even if it locks someone out.
     pub force: bool,
+    /// Even if it empties the list.
+    pub allow_empty: bool,
     /// From where the operator is connected by SSH.
     pub ssh_peer: Option<IpAddr>,
     /// The entries, one a line.
@@ -83,10 +87,11 @@ impl Client {
         sent: Arc<AtomicUsize>,
     ) -> Result<ListImported, ClientError> {
         let mut path = format!(
-            "/v1/lists/import?list={}&name={}&force={}",
+            "/v1/lists/import?list={}&name={}&force={}&allow_empty={}",
             import.list.word(),
             import.name,
-            u8::from(import.force)
+            u8::from(import.force),
+            u8::from(import.allow_empty)
         );
         if let Some(peer) = import.ssh_peer {
             path += &format!("&ssh_peer={peer}");
@@ -100,7 +105,12 @@ impl Client {
             Some((Ok(Frame::data(piece)), (text, sent)))
         });
         let body = BodyExt::boxed(StreamBody::new(Box::pin(pieces)));
-        self.send(Method::POST, &path, body, PATIENCE).await
+        self.send(Method::POST, &path, body, IMPORT_PATIENCE).await
+    }
+
+    /// `GET /v1/lists/import`
+    pub async fn import_state(&self) -> Result<ImportState, ClientError> {
+        self.get("/v1/lists/import").await
     }
 
     /// Waits for the changes before it.

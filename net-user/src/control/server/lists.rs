@@ -7,7 +7,7 @@ use axum::{
     body::{Body, BodyDataStream, Bytes, to_bytes},
     extract::{Extension, State},
     http::{StatusCode, Uri},
-    response::Response,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use futures::StreamExt as _;
@@ -22,9 +22,10 @@ use super::{ANSWER_TIME, Agent, Answer, Peer, read};
 use crate::{
     control::{
         lists::{
-            AddEntries, DeleteEntries, FindQuery, ImportEntries, ListQuery, ListRequest, MAX_PAGE,
+            AddEntries, DeleteEntries, FindQuery, IMPORT_WAIT_S, ImportEntries, ImportState,
+            ListQuery, ListRequest, MAX_PAGE,
         },
-        protocol::Request,
+        protocol::{Request, VERSION},
     },
     lists::{List, text::Reader},
 };
@@ -56,7 +57,7 @@ pub(super) fn router() -> Router<Agent> {
         )
         .route("/v1/lists/add", post(add))
         .route("/v1/lists/del", post(delete))
-        .route("/v1/lists/import", post(import))
+        .route("/v1/lists/import", get(import_state).post(import))
         .layer(Extension(Arc::new(Semaphore::new(IMPORTS))))
 }
 
@@ -213,6 +214,14 @@ impl std::fmt::Debug for Few<'_> {
     }
 }
 
+async fn import_state(Extension(imports): Extension<Arc<Semaphore>>) -> Response {
+    let state = ImportState {
+        version: VERSION,
+        under_way: imports.available_permits() == 0,
+    };
+    axum::Json(state).into_response()
+}
+
 /// Nothing is done before the last entry is there: who goes away in between changes nothing.
 async fn import(
     State(agent): State<Agent>,
@@ -246,14 +255,19 @@ async fn receive<'a>(
     pieces: &mut BodyDataStream,
 ) -> Result<(ImportEntries, SemaphorePermit<'a>), Answer> {
     peer.require_write()?;
-    let query = Query::read(uri, &["list", "name", "force", "ssh_peer"])?;
+    let query = Query::read(uri, &["list", "name", "force", "allow_empty", "ssh_peer"])?;
     let (list, force) = (query.list()?, query.get("force") == Some("1"));
+    let allow_empty = query.get("allow_empty") == Some("1");
     let name = query.owned("name").ok_or_else(|| misfit(&["name"]))?;
     let ssh_peer = query.parse("ssh_peer")?;
     let refused = |why: String| Answer(StatusCode::CONFLICT, why);
-    let one = imports.try_acquire().map_err(|_| {
-        refused("another import is under way; try again when it has ended".to_owned())
-    })?;
+    let wait = Duration::from_secs(IMPORT_WAIT_S);
+    let Ok(Ok(one)) = timeout(wait, imports.acquire()).await else {
+        return Err(refused(format!(
+            "another import is still under way after {IMPORT_WAIT_S} s, and nothing was changed; try again when it has \
+             ended"
+        )));
+    };
     tracing::info!(
         "import into {} list {name:?}{} asked for by {}",
         list.word(),
@@ -274,8 +288,10 @@ async fn receive<'a>(
             .map_err(|bad| refused(bad.to_string()))?;
         // With repeats, which are one entry each in the end, a list may be a bit longer.
         if reader.len() > 2 * MAX_LIST_ENTRIES as usize {
+            let word = list.word();
             return Err(refused(format!(
-                "a list holds {MAX_LIST_ENTRIES} entries at most"
+                "all {word} lists together hold {MAX_LIST_ENTRIES} entries at most, this import alone has more than twice \
+                 as many, and nothing was changed; `netmoat {word} list --names` shows the lists"
             )));
         }
     }
@@ -284,6 +300,7 @@ async fn receive<'a>(
         list,
         name,
         force,
+        allow_empty,
         ssh_peer,
         entries,
     };

@@ -44,6 +44,13 @@ pub(super) async fn check(report: &mut Preflight, config: &Config, network: &Net
         .addresses
         .iter()
         .for_each(|own| add(own.ip, "an address of this host"));
+    // What the shell knows counts too: a peer behind a jump host, for instance.
+    if let Some(peer) = ssh::own_peer() {
+        add(
+            peer.to_canonical(),
+            "from where this command was started by SSH",
+        );
+    }
     match ssh::peers() {
         Ok(peers) => peers
             .iter()
