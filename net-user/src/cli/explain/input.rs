@@ -40,7 +40,13 @@ pub(super) fn read(source: &str, only: Option<usize>) -> Result<Vec<Packet>> {
     } else {
         match File::open(source) {
             Ok(file) => contents(file, source)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Digits of a long frame are no possible name.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename
+                ) =>
+            {
                 let octets = from_hex(source).with_context(|| no_source(source))?;
                 let packets = vec![whole(octets)];
                 let packets = if only.unwrap_or(1) == 1 {
@@ -304,6 +310,13 @@ mod tests {
         ] {
             assert_eq!(from_hex(text).unwrap(), [2, 0, 0xab, 0xff], "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_digits_of_a_long_frame_are_taken_for_no_file() {
+        let packets = read(&"00".repeat(1514), None).unwrap();
+        assert_eq!(packets.len(), 1);
+        assert_eq!(packets[0].octets, [0; 1514]);
     }
 
     #[test]
