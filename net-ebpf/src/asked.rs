@@ -15,6 +15,8 @@ use crate::{address::is_own, limit, maps::GUARD_SETTINGS, packet::View, sources}
 /// The lowest port that Linux gives a socket which asks for none (`ip_local_port_range`). What leaves from a lower one may
 /// be a service's answer, sent to whatever port a forged question came from.
 const EPHEMERAL: u16 = 32_768;
+/// Time servers ask one another, and ntpd asks them, from their own port.
+const NTP: u16 = 123;
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REQUEST_V6: u8 = 128;
 
@@ -56,7 +58,8 @@ fn note(ctx: &TcContext) -> Option<()> {
     let asks = match protocol {
         IpProto::UDP => {
             let ports = frame.header::<4>(l4)?;
-            ports.be16::<0>() >= EPHEMERAL && udp::amplifies(ports.be16::<2>(), 0)
+            let (from, to) = (ports.be16::<0>(), ports.be16::<2>());
+            (from >= EPHEMERAL || from == NTP && to == NTP) && udp::amplifies(to, 0)
         }
         IpProto::ICMP => frame.header::<4>(l4)?.octet::<0>() == ECHO_REQUEST,
         IpProto::ICMPV6 => frame.header::<4>(l4)?.octet::<0>() == ECHO_REQUEST_V6,

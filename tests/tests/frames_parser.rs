@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use etherparse::{EtherType, IpNumber};
 use net_common::{
-    guard::tcp::{sanity, source_impossible},
+    guard::tcp::{Kind, sanity, source_impossible},
     parse::{self, Octets},
     units::IpProto,
     verdict::Reason,
@@ -322,9 +322,17 @@ fn on_the_host(frame: &[u8]) -> Option<Reason> {
         dst_port: u16::from_be_bytes([tcp[2], tcp[3]]),
     };
     let (src, dst) = parse::addresses(&frame, &packet)?;
-    sanity(&segment)
+    let insane = match sanity(&segment) {
+        Some(Reason::TcpHeader) if packet.first_fragment => Some(Reason::FragmentTiny),
+        reason => reason,
+    };
+    let fragment = match segment.kind() {
+        Kind::Syn => Reason::SynFragment,
+        _ => Reason::Fragment,
+    };
+    insane
         .or(source_impossible(packet.version, &src, &dst).then_some(Reason::TcpSource))
-        .or(packet.first_fragment.then_some(Reason::Fragment))
+        .or(packet.first_fragment.then_some(fragment))
 }
 
 fn agree(lab: &mut Lab, frame: &[u8]) -> Result<(), TestCaseError> {

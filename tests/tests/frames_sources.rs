@@ -235,7 +235,7 @@ fn only_who_proves_itself_takes_a_place_that_is_held() {
         lab.enforce_guards();
         for plain in Envelope::PLAIN {
             let src = sources(&plain)(1);
-            let question = |plain: &Envelope| plain.back().to(src).udp(5009, 53, &[7]);
+            let question = |plain: &Envelope| plain.back().to(src).udp(45_009, 53, &[7]);
             // Who would be steady, by its second packet; who is asked, by a question.
             for (crowd, steady, asked) in [
                 (Tier::Unseen, vec![SourceAdmitted], vec![SourceAdmitted]),

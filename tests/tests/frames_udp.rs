@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use net_common::{
-    abi::{AddressRole, Class},
+    abi::{AddressRole, Class, GuardSettings},
     sources::Tier,
     verdict::Reason,
 };
@@ -144,19 +144,40 @@ fn resolvers_and_whoever_was_asked_may_answer_r_udp_3() {
             lab.set_role(stranger(plain.src, 1, 3), AddressRole::SERVER);
             for port in [53, 123, 5000] {
                 lab.expect("a resolver", &of(3, port, 5000), Reason::UdpPass);
+            }
+            lab.expect("where nobody waits", &of(3, 53, 5009), Reason::Reflection);
+            lab.expect("of no server", &of(3, 11211, 5000), Reason::ReflectionLimit);
+            lab.set_tier(stranger(plain.src, 1, 4), Tier::Asked, 0);
+            lab.expect("who was asked", &of(4, 53, 5000), Reason::UdpPass);
+            lab.expect("where nobody waits", &of(4, 53, 5009), Reason::Reflection);
+
+            // This host translates: whoever waits may be behind it.
+            lab.guards.set(|s| s.flags &= !GuardSettings::STRAYS);
+            for port in [53, 123, 5000] {
                 lab.expect("to somebody behind us", &of(3, port, 5009), Reason::UdpPass);
             }
-
             // An interface's own packets are those of an own address.
             let back = plain.back();
             let asked = |host: u8| stranger(plain.src, 10 + host, 1);
             let answers = |host, port| plain.from(asked(host)).udp(port, 5009, &[]);
-            let question = |host, port| back.to(asked(host)).udp(5009, port, &[7]);
+            let question = |host, port| back.to(asked(host)).udp(45_009, port, &[7]);
             for (host, what, frame, asks) in [
                 (1, "DNS", question(1, 53), true),
                 (2, "NTP", question(2, 123), true),
                 (3, "multicast DNS to one", question(3, 5353), true),
                 (4, "HTTP/3", question(4, 443), false),
+                (
+                    11,
+                    "NTP of a daemon",
+                    back.to(asked(11)).udp(123, 123, &[7]),
+                    true,
+                ),
+                (
+                    12,
+                    "what may be a service's answer",
+                    back.to(asked(12)).udp(5000, 53, &[7]),
+                    false,
+                ),
                 (5, "for others", question(5, 53), false),
                 (
                     6,
@@ -180,24 +201,24 @@ fn resolvers_and_whoever_was_asked_may_answer_r_udp_3() {
                         ..back
                     }
                     .to(asked(8))
-                    .udp(5009, 53, &[]),
+                    .udp(45_009, 53, &[]),
                     true,
                 ),
                 (
                     9,
                     "a later fragment",
-                    back.to(asked(9)).fragment(7, false).udp(5009, 53, &[]),
+                    back.to(asked(9)).fragment(7, false).udp(45_009, 53, &[]),
                     false,
                 ),
                 (
                     10,
                     "behind options",
                     if plain.is_v6() {
-                        back.to(asked(10)).udp(5009, 53, &[])
+                        back.to(asked(10)).udp(45_009, 53, &[])
                     } else {
                         back.to(asked(10))
                             .with_options(&[0x94, 4, 0, 0])
-                            .udp(5009, 53, &[])
+                            .udp(45_009, 53, &[])
                     },
                     true,
                 ),
@@ -205,9 +226,9 @@ fn resolvers_and_whoever_was_asked_may_answer_r_udp_3() {
                 let mut frame = frame;
                 if what == "for others" {
                     let others = plain.to(asked(5)).from(stranger(plain.src, 9, 9));
-                    frame = others.udp(5009, 53, &[7]);
+                    frame = others.udp(45_009, 53, &[7]);
                 }
-                lab.expect(what, &answers(host, 53), Reason::Reflection);
+                lab.expect(what, &answers(host, 53), Reason::ReflectionLimit);
                 let notes = lab.ask(&frame);
                 if asks {
                     assert_eq!(notes, [Reason::SourceAdmitted], "{what}");
@@ -216,18 +237,19 @@ fn resolvers_and_whoever_was_asked_may_answer_r_udp_3() {
                     assert_eq!(lab.ask(&frame), [], "{what}: once is enough");
                 } else {
                     assert_eq!(notes, [], "{what}");
-                    lab.expect(what, &answers(host, 53), Reason::Reflection);
+                    lab.expect(what, &answers(host, 53), Reason::ReflectionLimit);
                 }
             }
             // A question is forgotten, however many answers come.
             lab.set_tier(asked(1), Tier::Asked, 29);
             lab.expect("after 29 s", &answers(1, 53), Reason::UdpPass);
             lab.set_tier(asked(1), Tier::Asked, 33);
-            lab.expect("after 33 s", &answers(1, 53), Reason::Reflection);
+            lab.expect("after 33 s", &answers(1, 53), Reason::ReflectionLimit);
             lab.set_tier(asked(2), Tier::Steady, 0);
-            lab.expect("who is only steady", &answers(2, 53), Reason::Reflection);
+            lab.expect("who is steady", &answers(2, 53), Reason::UdpPass);
             lab.set_tier(asked(2), Tier::Proven, 0);
             lab.expect("who has proved itself", &answers(2, 53), Reason::UdpPass);
+            lab.guards.set(|s| s.flags |= GuardSettings::STRAYS);
             drop(open);
         }
         let chain = Envelope::V6

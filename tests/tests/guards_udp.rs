@@ -118,7 +118,7 @@ fn c_46_a_resolver_that_is_configured_is_not_limited_r_udp_3() {
     let config = |servers: &str| {
         format!(
             "[udp]\nresolv_conf = false\nservers = [{servers}]\n\
-             reflection = {{ host = \"1/h burst 1\", pool = \"1/h burst 1\" }}"
+             reflection = {{ host = \"1/h burst 1\", pool = \"1/h burst 1\", proven = \"1/h burst 1\" }}"
         )
     };
     let to = scene.client.at(4, 53);
