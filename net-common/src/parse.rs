@@ -270,33 +270,39 @@ fn beyond(hop_limit: u8) -> Reason {
 /// Source and destination address of a parsed packet, in packet words.
 #[inline(always)]
 pub fn addresses<F: Frame>(frame: &F, packet: &Packet) -> Option<(AddrWords, AddrWords)> {
-    Some(match packet.version {
-        Version::V4 => {
-            let ip = frame.header::<20>(packet.l3)?;
-            ([ip.word::<12>(), 0, 0, 0], [ip.word::<16>(), 0, 0, 0])
-        }
-        Version::V6 => ipv6_addresses(frame, packet.l3)?,
-    })
+    addresses_at(frame, packet.version, packet.l3)
 }
 
-/// Source and destination address of the IPv6 header at `l3`, in packet words.
+/// Source and destination address of the IP header at `l3`, in packet words.
 #[inline(always)]
-pub fn ipv6_addresses<F: Frame>(frame: &F, l3: usize) -> Option<(AddrWords, AddrWords)> {
-    let ip = frame.header::<40>(l3)?;
-    Some((
-        [
-            ip.word::<8>(),
-            ip.word::<12>(),
-            ip.word::<16>(),
-            ip.word::<20>(),
-        ],
-        [
-            ip.word::<24>(),
-            ip.word::<28>(),
-            ip.word::<32>(),
-            ip.word::<36>(),
-        ],
-    ))
+pub fn addresses_at<F: Frame>(
+    frame: &F,
+    version: Version,
+    l3: usize,
+) -> Option<(AddrWords, AddrWords)> {
+    Some(match version {
+        Version::V4 => {
+            let ip = frame.header::<20>(l3)?;
+            ([ip.word::<12>(), 0, 0, 0], [ip.word::<16>(), 0, 0, 0])
+        }
+        Version::V6 => {
+            let ip = frame.header::<40>(l3)?;
+            (
+                [
+                    ip.word::<8>(),
+                    ip.word::<12>(),
+                    ip.word::<16>(),
+                    ip.word::<20>(),
+                ],
+                [
+                    ip.word::<24>(),
+                    ip.word::<28>(),
+                    ip.word::<32>(),
+                    ip.word::<36>(),
+                ],
+            )
+        }
+    })
 }
 
 /// A frame in ordinary memory, for tests, tools and the agent.

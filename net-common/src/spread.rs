@@ -42,7 +42,7 @@ pub fn syn_ack_cell(version: Version, addr: &AddrWords, seed: u64) -> u32 {
 pub fn filter_place(version: Version, addr: &AddrWords, seed: u64) -> (u32, u64) {
     let h = match version {
         Version::V4 => mix(u64::from(addr[0]) ^ seed),
-        Version::V6 => mix(mix(pair(addr[0], addr[1]) ^ seed) ^ pair(addr[2], addr[3])),
+        Version::V6 => addr_hash(addr, seed),
     };
     let bits = 1 << (h & 63) | 1 << (h >> 6 & 63) | 1 << (h >> 12 & 63);
     ((h >> 32) as u32 & (SOCKET_FILTER_BLOCKS - 1), bits)
@@ -145,7 +145,7 @@ pub fn interface_cell(ifindex: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::units::addr_words;
 
@@ -223,7 +223,7 @@ mod tests {
     }
 
     /// Poisson with mean 16: 60 is over ten standard deviations away.
-    fn spreads(cells: u32, cell: impl Fn(u32) -> u32) {
+    pub(crate) fn spreads(cells: u32, cell: impl Fn(u32) -> u32) {
         let mut count = vec![0u32; cells as usize];
         for n in 0..cells * 16 {
             count[cell(n) as usize] += 1;

@@ -68,29 +68,7 @@ fn note(ctx: &TcContext) -> Option<()> {
     if !asks {
         return None;
     }
-    let (src, dst) = match version {
-        Version::V4 => {
-            let ip = frame.header::<20>(l3)?;
-            ([ip.word::<12>(), 0, 0, 0], [ip.word::<16>(), 0, 0, 0])
-        }
-        Version::V6 => {
-            let ip = frame.header::<40>(l3)?;
-            (
-                [
-                    ip.word::<8>(),
-                    ip.word::<12>(),
-                    ip.word::<16>(),
-                    ip.word::<20>(),
-                ],
-                [
-                    ip.word::<24>(),
-                    ip.word::<28>(),
-                    ip.word::<32>(),
-                    ip.word::<36>(),
-                ],
-            )
-        }
-    };
+    let (src, dst) = parse::addresses_at(&frame, version, l3)?;
     if is_own(version, &src) {
         sources::reach(version, &dst, Tier::Asked, limit::now());
     }

@@ -237,7 +237,7 @@ fn deep(ctx: &XdpContext, l3: usize) -> Option<Word> {
     if settings.flags & GuardSettings::IP == 0 {
         return None;
     }
-    let (src, dst) = parse::ipv6_addresses(&View(ctx), l3)?;
+    let (src, dst) = parse::addresses_at(&View(ctx), Version::V6, l3)?;
     if !is_own(Version::V6, &dst) {
         return None;
     }

@@ -11,12 +11,13 @@ use net_common::{
         general::{MAX_PIECES, Place},
         has,
     },
-    parse::{Frame, Header, Packet, Payload},
+    parse::{self, Frame, Header, Packet, Payload},
     units::{EtherType, IpProto, Version},
     verdict::{Reason, Verdict},
 };
 
 use crate::{
+    address::{IPV6, version},
     limit,
     maps::{LIST_COMPACT, LIST_HITS, LIST_PIECES, LIST_TABLES as TABLES, LISTS},
     packet::{View, pack, unpack},
@@ -105,23 +106,8 @@ fn judge(ctx: &XdpContext, packet: &Packet) -> Option<Verdict> {
     if is_discovery(ctx, packet) {
         return None;
     }
-    let frame = View(ctx);
-    let source = match packet.version {
-        Version::V6 => {
-            let ip = frame.header::<40>(packet.l3)?;
-            let words = [
-                ip.word::<8>(),
-                ip.word::<12>(),
-                ip.word::<16>(),
-                ip.word::<20>(),
-            ];
-            Prefix::address(Version::V6, &words)
-        }
-        Version::V4 => {
-            let ip = frame.header::<20>(packet.l3)?;
-            Prefix::address(Version::V4, &[ip.word::<12>(), 0, 0, 0])
-        }
-    };
+    let (src, _) = parse::addresses(&View(ctx), packet)?;
+    let source = Prefix::address(packet.version, &src);
     // Allow wins over block, whatever the lengths.
     let active = active();
     if lists(active, ALLOW, source) {
@@ -217,19 +203,10 @@ extern "C" fn list_prefix(number: u32, kind: u32, high: u64, low: u64) -> u32 {
     has(&Memory(piece), place, prefix, limit::now).into()
 }
 
-/// Flag of the functions above: the address is IPv6.
-const IPV6: u32 = 1;
-/// Displaced entries are looked for too.
+/// Beside the family: displaced entries are looked for too.
 const DISPLACED: u32 = 1 << 1;
 
-#[inline(always)]
-fn version(kind: u32) -> Version {
-    if kind & IPV6 != 0 {
-        Version::V6
-    } else {
-        Version::V4
-    }
-}
+const _: () = assert!(DISPLACED != IPV6);
 
 /// Leaves the source for the agent, which counts its entry's hits. Nothing of the entry is touched: a flood from many
 /// would meet a cold cache once more, and CPUs each other.

@@ -5,7 +5,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use net_common::{
-    guard::tcp::{self, Kind, Segment},
+    guard::{
+        ip::is_fragment,
+        tcp::{self, Kind, Segment},
+    },
     parse::{self, Frame, Header, Packet},
     units::{EtherType, IpProto, Version, tcp_flags::RST},
     verdict::Reason,
@@ -87,16 +90,21 @@ fn judge(ctx: &XdpContext) -> Word {
 /// not keep the others from it. Of fragments the others see too little.
 #[inline(always)]
 fn guards(ctx: &XdpContext, packet: &Packet, place: u32, l4: u32, l4_len: u32, vlan: u32) -> Word {
-    let mut judged = HANDED_ON;
+    let mut observed = HANDED_ON;
     if ip::concerns(packet) {
-        judged = ip::ip_guard(ctx.ctx, place, l4, l4_len);
-        let whole = !packet.first_fragment && packet.fragment_offset == 0;
-        if judged != HANDED_ON && !(whole && verdict::is_observed(judged)) {
-            return judged;
+        observed = ip::ip_guard(ctx.ctx, place, l4, l4_len);
+        let goes_on = verdict::is_observed(observed) && !is_fragment(packet);
+        if observed != HANDED_ON && !goes_on {
+            return observed;
         }
     }
-    let observed = judged;
     let judged = transport(ctx, packet, place, l4, l4_len, vlan);
+    behind(ctx, observed, judged)
+}
+
+/// What becomes of a packet by the guards behind one that handed it on, or only observed it.
+#[inline(always)]
+fn behind(ctx: &XdpContext, observed: Word, judged: Word) -> Word {
     if observed == HANDED_ON {
         return judged;
     }
@@ -129,14 +137,7 @@ fn transport(
         if verdict::is(judged, Reason::TcpPass) && stray::concerns(verdict::is_marked(judged)) {
             judged = stray::stray_guard(ctx.ctx, place, l4, l4_len);
         }
-        if observed == HANDED_ON {
-            return judged;
-        }
-        if verdict::decides(judged) {
-            verdict::observe(ctx, observed);
-            return judged;
-        }
-        return observed;
+        return behind(ctx, observed, judged);
     }
     if packet.version == Version::V6 {
         let judged = claims(ctx, neighbor::ndp_guard(ctx.ctx, place, l4, l4_len, vlan));

@@ -3,6 +3,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
+use crate::spread::tests::spreads;
 
 /// The table as the data path keeps it: who finds none that it may take has no place.
 struct Table(Vec<[u64; SOURCE_WAYS]>);
@@ -199,16 +200,6 @@ fn hosts_of_one_ipv6_64_are_one_source_and_other_addresses_are_others() {
     assert_ne!(of("32.1.13.184"), of("2001:db8::"));
     let words = [0x0102_0304, 0, 0, 0];
     assert_ne!(key(Version::V4, &words, 1), key(Version::V4, &words, 2));
-}
-
-/// Poisson with mean 16: 60 is over ten standard deviations away.
-fn spreads(cells: u32, cell: impl Fn(u32) -> u32) {
-    let mut count = vec![0u32; cells as usize];
-    for n in 0..cells * 16 {
-        count[cell(n) as usize] += 1;
-    }
-    let fullest = count.iter().max();
-    assert!(count.iter().all(|&n| n < 60), "fullest cell: {fullest:?}");
 }
 
 #[test]
