@@ -5,7 +5,7 @@
 
 /// Version of everything in this module. The object carries it in the global `ABI`; the agent refuses
 /// to work with an object or a map of another version.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Upper bound of listeners with statistics of their own ([`Listener::slot`] is below it).
 pub const MAX_LISTENERS: u32 = 4096;
@@ -174,6 +174,8 @@ impl core::fmt::Debug for CookieKeys {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerStats {
+    /// SYNs to it, whatever became of them, in observe mode too.
+    pub syns: u64,
     /// SYNs left to the kernel inside the budget.
     pub syns_passed: u64,
     /// SYN cookies sent.
@@ -190,6 +192,72 @@ pub struct ListenerStats {
     pub accept_full: u64,
     /// SYNs not answered because their prefix had its share of SYN-ACKs.
     pub syn_ack_limited: u64,
+}
+
+/// Key of `FLOW_SLOTS`: a listener as its connections know it. A connection's own address is looked for first, then the
+/// unspecified one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Bound address, as it stands in a packet; IPv4 in the first word. Zero for a wildcard listener. A dual-stack socket's
+    /// IPv4 address is IPv4-mapped.
+    pub addr: AddrWords,
+    /// Bound port, host byte order.
+    pub port: u16,
+    /// Family of the *socket*, 4 or 6, which its connections inherit.
+    pub family: u16,
+}
+
+/// Buckets of [`FlowStats::handshake`].
+pub const HANDSHAKE_BUCKETS: usize = 24;
+
+/// Value of `FLOWS`, indexed by slot as [`ListenerStats`] is: connections of one listener, from the tracepoints, counted
+/// from the load by whatever CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowStats {
+    /// Connections that peers completed.
+    pub established: u64,
+    /// Of these, whose SYN-ACK had been sent more than once; they are not in `handshake`.
+    pub late: u64,
+    /// Connections that ended in order: both ends had sent their FIN.
+    pub closed: u64,
+    /// Connections that ended otherwise: reset by either end, or timed out.
+    pub reset: u64,
+    /// Resets received from peers of complete connections.
+    pub resets_received: u64,
+    /// SYN-ACKs that the kernel sent again.
+    pub syn_ack_retransmits: u64,
+    /// Handshakes of the kernel by the time from SYN-ACK to ACK: bucket n holds those below 2^(n+1) microseconds that are
+    /// not in the one before, the last one all that took longer.
+    pub handshake: [u64; HANDSHAKE_BUCKETS],
+}
+
+/// Words of a sketch of sources; see [`crate::sketch`].
+pub const SKETCH_CELLS: usize = 128;
+/// Sources that a [`SynLog`] keeps; a power of two.
+pub const SYN_LOG: usize = 1024;
+
+/// Value of `SYN_LOG` (per CPU): who sent the last SYNs to protected listeners. Under a flood it is a sample.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynLog {
+    /// SYNs so far; the next one's goes to this place, modulo [`SYN_LOG`].
+    pub count: u64,
+    /// Sources and the slots of their listeners.
+    pub entries: [SynLogEntry; SYN_LOG],
+}
+
+/// One of its entries.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynLogEntry {
+    /// The source as it stands in the packet; IPv4 in the first word.
+    pub addr: AddrWords,
+    /// [`Listener::slot`].
+    pub slot: u32,
+    /// IP version, 4 or 6; 0 for a place that was never written.
+    pub version: u32,
 }
 
 /// What the tracepoint program tells the agent through the ring buffer `LISTENER_EVENTS`: a socket
@@ -712,7 +780,11 @@ shared! {
     PortState = 16,
     Settings = 32,
     CookieKeys = 40,
-    ListenerStats = 64,
+    ListenerStats = 72,
+    FlowKey = 20,
+    FlowStats = 240,
+    SynLogEntry = 24,
+    SynLog = 24_584,
     ListenerEvent = 4,
     SockOffsets = 28,
     NeighborKey = 24,

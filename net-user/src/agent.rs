@@ -7,7 +7,7 @@ mod lists;
 mod neighbors;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::pending,
     time::{Duration, Instant},
 };
@@ -56,7 +56,9 @@ use crate::{
         sysctl::{Ipv6Settings, TcpSettings},
     },
     keys::{COOKIE_LIFE, Keys, random_u64},
-    listeners::{Classified, Compiled, Facts, Interface, Slots, compile, tolerance_ns},
+    listeners::{
+        Classified, Compiled, Facts, Identity, Interface, Slots, compile, identity, tolerance_ns,
+    },
     neighbor::NeighborWatch,
 };
 
@@ -387,7 +389,7 @@ impl Agent {
             .compiled
             .listeners
             .iter()
-            .filter(|l| l.slot.is_some())
+            .filter(|l| l.protected)
             .count();
         format!(
             "protecting {protected} of {} listeners on {}, mode {}",
@@ -435,7 +437,9 @@ impl Agent {
             self.cookies.remove(&slot);
         }
         let complete = self.settings.flags & Settings::FILTER_COMPLETE != 0;
-        if !compiled.fresh_slots.is_empty() && (complete || self.renewal.is_some()) {
+        let before: HashSet<_> = protected(&self.compiled).collect();
+        let newly = protected(&compiled).any(|listener| !before.contains(&listener));
+        if newly && (complete || self.renewal.is_some()) {
             // SYNs to a listener that was not protected did not enter the filter (a scan of closed ports
             // would fill it): look sockets up until a new half knows theirs.
             self.settings.flags &= !Settings::FILTER_COMPLETE;
@@ -638,7 +642,7 @@ impl Agent {
             .compiled
             .listeners
             .iter()
-            .filter(|l| l.slot.is_some())
+            .filter(|l| l.protected)
             .count();
         let last = self.maps.last_epoch()?;
         let age = cookie::epoch(now_ns()?).wrapping_add(1).wrapping_sub(last);
@@ -706,6 +710,7 @@ impl Agent {
                 Ok(Queues {
                     version: VERSION,
                     listeners,
+                    ..Queues::default()
                 })
             };
             send(reply, queues.await);
@@ -723,10 +728,9 @@ impl Agent {
             port: socket.port,
             family: socket.family,
             mode: listener.mode,
-            protected: listener.slot.is_some(),
+            protected: listener.protected,
             why_not: listener.why_not.clone(),
-            cookies_now: listener.slot.is_some()
-                && (recent > 0 || listener.mode == SynMode::Always),
+            cookies_now: listener.protected && (recent > 0 || listener.mode == SynMode::Always),
             syn_queue: 0,
             // R-Q-2: the SYN queue shares the accept queue's limit.
             syn_queue_limit: socket.accept_limit,
@@ -741,8 +745,17 @@ impl Agent {
             handshakes_refused: stats.handshakes_refused,
             accept_full_drops: stats.accept_full,
             syn_ack_limited: stats.syn_ack_limited,
+            ..ListenerQueues::default()
         }
     }
+}
+
+/// The listeners that get cookies when they need them.
+fn protected(compiled: &Compiled) -> impl Iterator<Item = Identity> {
+    let listeners = compiled.listeners.iter();
+    listeners
+        .filter(|l| l.protected)
+        .map(|l| identity(&l.socket))
 }
 
 fn observe_flag(mode: Mode) -> u32 {

@@ -14,4 +14,5 @@ pub mod keys;
 pub mod listeners;
 pub mod lists;
 pub mod neighbor;
+pub mod queues;
 pub mod reasons;

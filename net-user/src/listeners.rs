@@ -53,8 +53,10 @@ pub struct Classified {
     pub socket: ListenSocket,
     /// Its port's policy.
     pub mode: SynMode,
-    /// Index of its statistics when it is protected.
+    /// Index of its statistics; None when there is no room for another.
     pub slot: Option<u32>,
+    /// Whether it gets cookies when it needs them.
+    pub protected: bool,
     /// Why it gets no cookies.
     pub why_not: Option<String>,
 }
@@ -74,7 +76,17 @@ pub struct Compiled {
 pub const LOOPBACK: u32 = 1;
 
 /// What makes a listener the same one across two dumps: a reuseport group is one.
-type Identity = (u8, IpAddr, u16, u32);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    /// Bound address; unspecified for all.
+    pub address: IpAddr,
+    /// Bound port.
+    pub port: u16,
+    /// Family of the socket, 4 or 6.
+    pub family: u8,
+    /// SO_BINDTODEVICE; 0 for any interface.
+    pub ifindex: u32,
+}
 
 /// Statistics slots, kept by a listener as long as it lives.
 #[derive(Debug, Default)]
@@ -114,8 +126,14 @@ impl Slots {
     }
 }
 
-fn identity(socket: &ListenSocket) -> Identity {
-    (socket.family, socket.address, socket.port, socket.ifindex)
+/// Which listener a socket belongs to.
+pub fn identity(socket: &ListenSocket) -> Identity {
+    Identity {
+        address: socket.address,
+        port: socket.port,
+        family: socket.family,
+        ifindex: socket.ifindex,
+    }
 }
 
 /// Compiles the entries. A listener is fit unless its [`Classified::why_not`] says otherwise.
@@ -131,12 +149,8 @@ pub fn compile(
         .into_iter()
         .map(|socket| {
             let policy = policy.for_port(socket.port);
-            let why_not = unfit(&socket, facts, policy);
-            let slot = match why_not {
-                None => slots.assign(identity(&socket), &mut out.fresh_slots),
-                Some(_) => None,
-            };
-            let why_not = why_not.or_else(|| {
+            let slot = slots.assign(identity(&socket), &mut out.fresh_slots);
+            let why_not = unfit(&socket, facts, policy).or_else(|| {
                 slot.is_none()
                     .then(|| format!("more than {MAX_LISTENERS} listeners: no room for another"))
             });
@@ -144,6 +158,7 @@ pub fn compile(
                 socket,
                 mode: policy.mode,
                 slot,
+                protected: why_not.is_none(),
                 why_not,
             }
         })
@@ -175,8 +190,9 @@ pub fn compile(
     }
     let used: HashSet<u32> = out.entries.values().map(|entry| entry.slot).collect();
     for listener in &mut out.listeners {
-        if listener.slot.is_some_and(|slot| !used.contains(&slot)) {
-            listener.slot = None;
+        let used = listener.slot.is_some_and(|slot| used.contains(&slot));
+        if listener.protected && !used {
+            listener.protected = false;
             listener.why_not = Some(
                 "no address of an attached interface leads to it alone (see ARCHITECTURE.md, \
                  \"Which listeners are fit\")"

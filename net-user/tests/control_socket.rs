@@ -102,9 +102,10 @@ fn answer(request: Request) {
         Request::Queues(reply) => {
             let _ = reply.send(Ok(Queues {
                 version: VERSION,
-                listeners: vec![],
+                ..Queues::default()
             }));
         }
+        Request::Tuning(..) | Request::Tune(..) => {}
         Request::SetMode(mode, reply) => {
             let _ = reply.send(Ok(ModeChanged {
                 version: VERSION,

@@ -300,6 +300,7 @@ fn queues_say_in_words_how_each_listener_is() {
         handshakes_refused: 0,
         accept_full_drops: 0,
         syn_ack_limited: 0,
+        ..ListenerQueues::default()
     };
     let full = ListenerQueues {
         address: "::".to_owned(),
@@ -323,6 +324,7 @@ fn queues_say_in_words_how_each_listener_is() {
     let text = queues::human(&Queues {
         version: VERSION,
         listeners: vec![listener, full, left],
+        ..Queues::default()
     });
     let mut lines = text.lines();
     assert_eq!(
@@ -349,7 +351,7 @@ fn queues_say_in_words_how_each_listener_is() {
     assert!(
         queues::human(&Queues {
             version: VERSION,
-            listeners: vec![]
+            ..Queues::default()
         })
         .starts_with("No TCP listener")
     );

@@ -98,12 +98,13 @@ pub enum XdpMode {
 }
 
 /// When SYNs to a listener are answered with cookies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SynMode {
     /// Never; the kernel answers.
     Off,
     /// Beyond the budget of plain handshakes.
+    #[default]
     Auto,
     /// Always.
     Always,

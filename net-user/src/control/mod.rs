@@ -6,4 +6,5 @@ pub mod client;
 pub mod drops;
 pub mod lists;
 pub mod protocol;
+pub mod queues;
 pub mod server;

@@ -11,7 +11,9 @@ use std::net::IpAddr;
 
 use super::drops::{DropDetails, DropTotals, Drops, ExplainFrame, FrameExplained};
 use super::lists::{ListRequest, ListsAtAGlance};
-use crate::config::{GuardMode, Mode, SynMode, XdpMode, guards::ReversePath};
+pub use super::queues::{ListenerQueues, Queues};
+use super::queues::{Tune, Tuning};
+use crate::config::{GuardMode, Mode, XdpMode, guards::ReversePath};
 
 /// Version of the types below, in every answer.
 pub const VERSION: u32 = 1;
@@ -28,6 +30,10 @@ pub enum Request {
     Counters(Reply<Counters>),
     /// `GET /v1/queues`
     Queues(Reply<Queues>),
+    /// `GET /v1/tune?listener=SELECTOR`: what would be changed
+    Tuning(Option<String>, Reply<Tuning>),
+    /// `POST /v1/tune`
+    Tune(Tune, Reply<Tuning>),
     /// `POST /v1/mode`
     SetMode(Mode, Reply<ModeChanged>),
     /// `POST /v1/keys/rotate`
@@ -335,60 +341,6 @@ pub const fn action_name(action: Action) -> &'static str {
         Action::Reply => "reply",
         Action::Note => "note",
     }
-}
-
-/// The queues of every listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Queues {
-    /// [`VERSION`].
-    pub version: u32,
-    /// Every TCP listener of this network namespace.
-    pub listeners: Vec<ListenerQueues>,
-}
-
-/// One listener: its queues, and what the data path did for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListenerQueues {
-    /// The local address as bound; `0.0.0.0` or `::` for all.
-    pub address: String,
-    /// The local port.
-    pub port: u16,
-    /// 4 or 6.
-    pub family: u8,
-    /// The policy for this port.
-    pub mode: SynMode,
-    /// Whether it gets cookies when it needs them.
-    pub protected: bool,
-    /// Why it does not.
-    pub why_not: Option<String>,
-    /// Whether SYNs to it are answered with cookies at present.
-    pub cookies_now: bool,
-    /// Handshakes that wait for the client's ACK.
-    pub syn_queue: u32,
-    /// Their limit.
-    pub syn_queue_limit: u32,
-    /// Connections that wait for accept().
-    pub accept_queue: u32,
-    /// Their limit (the listen backlog).
-    pub accept_queue_limit: u32,
-    /// Whether the accept queue is full: the application does not keep up.
-    pub accept_full: bool,
-    /// SYNs left to the kernel inside the budget.
-    pub syns_passed: u64,
-    /// SYN cookies sent.
-    pub cookies_sent: u64,
-    /// ACKs that proved a cookie.
-    pub cookies_proven: u64,
-    /// ACKs that proved none.
-    pub cookies_failed: u64,
-    /// Proven ACKs turned into connections.
-    pub handshakes: u64,
-    /// Proven ACKs for which the kernel refused one.
-    pub handshakes_refused: u64,
-    /// SYNs not answered because the accept queue was full.
-    pub accept_full_drops: u64,
-    /// SYNs not answered because their prefix had its share of SYN-ACKs.
-    pub syn_ack_limited: u64,
 }
 
 /// Answer to `POST /v1/mode`.
@@ -730,47 +682,6 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);
-    }
-
-    #[test]
-    fn the_json_of_queues_is_stable() {
-        let queues = Queues {
-            version: VERSION,
-            listeners: vec![ListenerQueues {
-                address: "0.0.0.0".to_owned(),
-                port: 443,
-                family: 4,
-                mode: SynMode::Auto,
-                protected: true,
-                why_not: None,
-                cookies_now: true,
-                syn_queue: 1,
-                syn_queue_limit: 511,
-                accept_queue: 2,
-                accept_queue_limit: 511,
-                accept_full: false,
-                syns_passed: 3,
-                cookies_sent: 4,
-                cookies_proven: 5,
-                cookies_failed: 6,
-                handshakes: 7,
-                handshakes_refused: 8,
-                accept_full_drops: 9,
-                syn_ack_limited: 10,
-            }],
-        };
-        let expected = json!({
-            "version": 1,
-            "listeners": [{
-                "address": "0.0.0.0", "port": 443, "family": 4, "mode": "auto", "protected": true,
-                "why_not": null, "cookies_now": true, "syn_queue": 1, "syn_queue_limit": 511,
-                "accept_queue": 2, "accept_queue_limit": 511, "accept_full": false, "syns_passed": 3,
-                "cookies_sent": 4, "cookies_proven": 5, "cookies_failed": 6, "handshakes": 7,
-                "handshakes_refused": 8, "accept_full_drops": 9, "syn_ack_limited": 10
-            }]
-        });
-        assert_eq!(serde_json::to_value(&queues).unwrap(), expected);
-        assert_eq!(serde_json::from_value::<Queues>(expected).unwrap(), queues);
     }
 
     #[test]

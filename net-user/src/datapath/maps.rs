@@ -393,6 +393,7 @@ impl Maps {
             .context("LISTENER_STATS cannot be read")?
             .iter()
         {
+            sum.syns += s.syns;
             sum.syns_passed += s.syns_passed;
             sum.cookies_sent += s.cookies_sent;
             sum.cookies_proven += s.cookies_proven;

@@ -175,7 +175,7 @@ fn an_address_of_lo_is_left_to_the_kernels_routes() {
     // An LVS real server answers past the director that the SYN came from.
     let c = compiled(vec![socket("192.0.2.7", 80)], &facts());
     assert!(c.entries.is_empty());
-    assert_eq!(c.listeners[0].slot, None);
+    assert!(!c.listeners[0].protected);
     assert!(c.listeners[0].why_not.is_some(), "and status says so");
 }
 
@@ -290,7 +290,7 @@ fn every_unfit_listener_has_a_reason_in_words() {
             c.listeners[0].why_not.as_deref().unwrap().contains(word),
             "{word}"
         );
-        assert_eq!(c.listeners[0].slot, None);
+        assert!(!c.listeners[0].protected);
     }
     let off = compile(
         vec![socket("::", 80)],
