@@ -13,6 +13,7 @@ pub mod nft;
 pub mod sock_diag;
 pub mod ssh;
 pub mod sysctl;
+pub mod walk;
 
 #[cfg(test)]
 pub(crate) mod testing {
