@@ -10,6 +10,7 @@ pub mod neighbor_sysctl;
 pub mod neighbors;
 pub mod netstat;
 pub mod nft;
+pub mod owners;
 pub mod sock_diag;
 pub mod ssh;
 pub mod sysctl;
