@@ -1,6 +1,6 @@
 //! Facts read from the kernel: sockets, links, addresses, neighbours, sysctls, counters, netfilter rules.
 //!
-//! Everything here reads and nothing writes, but for [`links::Links::set_neighbor`]. What is namespaced belongs to the network namespace of
+//! Everything here reads and nothing writes, but for [`links::Links::set_neighbor`] and [`queue_sysctl::set`]. What is namespaced belongs to the network namespace of
 //! the calling thread, or of the thread that opened the handle where there is one.
 
 pub mod guard_sysctl;
@@ -11,6 +11,7 @@ pub mod neighbors;
 pub mod netstat;
 pub mod nft;
 pub mod owners;
+pub mod queue_sysctl;
 pub mod sock_diag;
 pub mod ssh;
 pub mod sysctl;
