@@ -1,6 +1,7 @@
 //! Facts read from the kernel: sockets, links, addresses, neighbours, sysctls, counters, netfilter rules.
 //!
-//! Everything here reads and nothing writes, but for [`links::Links::set_neighbor`] and [`queue_sysctl::set`]. What is namespaced belongs to the network namespace of
+//! Everything here reads and nothing writes, but for [`links::Links::set_neighbor`], [`queue_sysctl::set`] and [`tuning`], which sets what
+//! an operator asked for. What is namespaced belongs to the network namespace of
 //! the calling thread, or of the thread that opened the handle where there is one.
 
 pub mod guard_sysctl;
@@ -15,6 +16,7 @@ pub mod queue_sysctl;
 pub mod sock_diag;
 pub mod ssh;
 pub mod sysctl;
+pub mod tuning;
 pub mod walk;
 
 #[cfg(test)]

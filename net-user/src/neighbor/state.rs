@@ -173,9 +173,9 @@ struct Taken {
 )]
 struct Shared(PathBuf);
 
-/// Why the file was not read.
+/// Why a file was not read.
 #[derive(Debug)]
-enum Fault {
+pub(crate) enum Fault {
     /// It is not what an agent wrote.
     Damaged(anyhow::Error),
     /// It may be good.
@@ -468,13 +468,21 @@ pub(crate) fn put_aside(path: &Path) -> Result<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<Vec<Saved>, Fault> {
+    match read_octets(path)? {
+        Some(octets) => parse(&octets).map_err(Fault::Damaged),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// What a file of ours holds; `None` if there is none.
+pub(crate) fn read_octets(path: &Path) -> Result<Option<Vec<u8>>, Fault> {
     let opened = File::options()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path);
     let file = match opened {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Fault::opening(error)),
     };
     let metadata = file.metadata().map_err(Fault::Unreadable)?;
@@ -483,7 +491,7 @@ fn read(path: &Path) -> Result<Vec<Saved>, Fault> {
     file.take(MAX_BYTES)
         .read_to_end(&mut octets)
         .map_err(Fault::Unreadable)?;
-    parse(&octets).map_err(Fault::Damaged)
+    Ok(Some(octets))
 }
 
 fn check_file(metadata: &fs::Metadata) -> Result<()> {
@@ -524,32 +532,32 @@ fn parse(octets: &[u8]) -> Result<Vec<Saved>> {
     Ok(bindings)
 }
 
-/// Either the old file is there or the new one, whenever the power fails.
 fn write(directory: &Path, bindings: Vec<Saved>) -> Result<()> {
     check(directory)?;
-    let written = || -> Result<()> {
-        let contents = Contents {
-            version: VERSION,
-            bindings,
-        };
-        let text = serde_json::to_vec_pretty(&contents)?;
-        let temporary = directory.join(format!(".{FILE}.new"));
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, directory.join(FILE))?;
-        File::open(directory)?.sync_all()?;
-        Ok(())
+    let contents = Contents {
+        version: VERSION,
+        bindings,
     };
-    written().with_context(|| not_kept(directory))
+    let text = serde_json::to_vec_pretty(&contents)?;
+    replace(directory, FILE, &text).with_context(|| not_kept(directory))
+}
+
+/// Writes a file. Either the old one is there or the new one, whenever the power fails.
+pub(crate) fn replace(directory: &Path, name: &str, octets: &[u8]) -> io::Result<()> {
+    let temporary = directory.join(format!(".{name}.new"));
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(octets)?;
+    file.sync_all()?;
+    fs::rename(&temporary, directory.join(name))?;
+    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
