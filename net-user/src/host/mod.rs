@@ -6,6 +6,7 @@
 
 pub mod guard_sysctl;
 pub mod links;
+pub mod loss;
 pub mod nat;
 pub mod neighbor_sysctl;
 pub mod neighbors;
