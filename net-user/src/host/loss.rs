@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use netlink_bindings::rt_link::{self, Ifinfomsg, RtnlLinkStats64};
 use netlink_socket2::NetlinkSocket;
 use nix::libc;
+use tracing::debug;
 
 use crate::control::queues::{InterfaceLoss, Loss, NamedCount, SoftnetLoss};
 
@@ -22,7 +23,7 @@ const SOFTNET: &str = "/proc/thread-self/net/softnet_stat";
 /// An interface that is gone is left out.
 ///
 /// # Errors
-/// The kernel tells neither; a driver without statistics is no error.
+/// The kernel tells nothing; a driver that does not is no error.
 pub fn look(interfaces: &[String]) -> Result<Loss> {
     let text = fs::read_to_string(SOFTNET).with_context(|| format!("cannot read {SOFTNET}"))?;
     let mut loss = Loss {
@@ -31,8 +32,11 @@ pub fn look(interfaces: &[String]) -> Result<Loss> {
     };
     for name in interfaces {
         if let Some(stats) = link_stats(name)? {
-            let driver = driver::statistics(name)
-                .with_context(|| format!("cannot read the driver's statistics of {name}"))?;
+            // A card that is being reset does not answer: the rest is told all the same.
+            let driver = driver::statistics(name).unwrap_or_else(|error| {
+                debug!("cannot read the driver's statistics of {name}: {error:#}");
+                Vec::new()
+            });
             loss.interfaces.push(of_interface(name, &stats, driver));
         }
     }

@@ -107,7 +107,7 @@ pub struct Walk {
 pub struct ListenerWalk {
     /// By state; `syn_recv` counts request sockets.
     pub states: States,
-    /// Of the request sockets, whose client has answered (TCP_DEFER_ACCEPT): met again after five seconds or more, and their
+    /// Of the request sockets, whose client has answered (TCP_DEFER_ACCEPT): they have outlived their first timer, and their
     /// SYN-ACK was sent only once.
     pub acked: u32,
     /// Age of the oldest request socket that was not acknowledged.

@@ -258,6 +258,29 @@ fn requests_whose_syn_acks_are_lost_grow_old_by_the_schedule_and_are_never_acked
 }
 
 #[test]
+fn a_client_that_repeats_its_syn_makes_the_schedule_run_fast_and_earlier_walks_correct_it() {
+    in_netns(|| {
+        rules("input");
+        drop_packets("input", "tcp flags & (syn|ack) == (syn|ack)");
+        let _server = TcpListener::bind("127.0.0.1:1001").unwrap();
+        let mut lab = Lab::new();
+        lab.walk();
+        let begun = Instant::now();
+        let _client = dial("127.0.0.1:1001");
+        lab.until("answered three times more", |walk| {
+            only(walk).by_retransmits[3..] != [0; 5]
+        });
+        let met = only(&lab.walk()).oldest.unwrap();
+        let truth = begun.elapsed();
+        let off = met.abs_diff(truth);
+        assert!(off < Duration::from_millis(400), "{met:?} is not {truth:?}");
+        assert!(truth < Duration::from_secs(7), "the third is due after 7 s");
+        let schedule = only(&Lab::new().walk()).oldest.unwrap();
+        assert!(schedule > truth + Duration::from_secs(1), "{schedule:?}");
+    });
+}
+
+#[test]
 fn a_request_whose_syn_ack_cannot_be_sent_again_ends_at_its_first_timer() {
     in_netns(|| {
         rules("output");
