@@ -5,7 +5,7 @@
 
 /// Version of everything in this module. The object carries it in the global `ABI`; the agent refuses
 /// to work with an object or a map of another version.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Upper bound of listeners with statistics of their own ([`Listener::slot`] is below it).
 pub const MAX_LISTENERS: u32 = 4096;
@@ -174,7 +174,7 @@ impl core::fmt::Debug for CookieKeys {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerStats {
-    /// SYNs to it, whatever became of them, in observe mode too.
+    /// SYNs to it that the rules of lists, sources and sanity let by, whatever became of them, in observe mode too.
     pub syns: u64,
     /// SYNs left to the kernel inside the budget.
     pub syns_passed: u64,
@@ -220,7 +220,7 @@ pub struct FlowStats {
     pub established: u64,
     /// Of these, whose SYN-ACK had been sent more than once; they are not in `handshake`.
     pub late: u64,
-    /// Connections that ended in order: both ends had sent their FIN.
+    /// Connections that ended in order: both ends had sent their FIN, or the kernel waits for the peer's without a socket.
     pub closed: u64,
     /// Connections that ended otherwise: reset by either end, or timed out.
     pub reset: u64,
@@ -228,9 +228,25 @@ pub struct FlowStats {
     pub resets_received: u64,
     /// SYN-ACKs that the kernel sent again.
     pub syn_ack_retransmits: u64,
-    /// Handshakes of the kernel by the time from SYN-ACK to ACK: bucket n holds those below 2^(n+1) microseconds that are
+    /// Handshakes without a cookie by the time from SYN-ACK to ACK: bucket n holds those below 2^(n+1) microseconds that are
     /// not in the one before, the last one all that took longer.
     pub handshake: [u64; HANDSHAKE_BUCKETS],
+}
+
+impl FlowStats {
+    /// Bucket of [`FlowStats::handshake`] for a time in microseconds, below [`HANDSHAKE_BUCKETS`].
+    #[inline(always)]
+    pub fn bucket(mut us: u32) -> u32 {
+        // The binary logarithm, without an instruction that counts zeros.
+        let mut bucket = 0;
+        for half in [16, 8, 4, 2, 1] {
+            if us >> half != 0 {
+                us >>= half;
+                bucket += half;
+            }
+        }
+        bucket.min(HANDSHAKE_BUCKETS as u32 - 1)
+    }
 }
 
 /// Words of a sketch of sources; see [`crate::sketch`].
@@ -272,8 +288,8 @@ pub struct ListenerEvent {
     pub listening: u16,
 }
 
-/// Value of the global `SOCK_OFFSETS`: octets from the start of `struct sock_common` in the running
-/// kernel.
+/// Value of the global `SOCK_OFFSETS`: octets from the start of a socket in the running kernel, of `struct sock_common`
+/// where no other is named.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SockOffsets {
@@ -291,6 +307,17 @@ pub struct SockOffsets {
     pub net_inum: u32,
     /// The number of our own namespace.
     pub own_inum: u32,
+    /// `skc_state`, one octet.
+    pub state: u32,
+    /// `sk_err` of `struct sock`.
+    pub err: u32,
+    /// `inet_sport` of `struct inet_sock`, the local port in network byte order; unlike `skc_num` it outlives the socket's
+    /// hold on its port.
+    pub sport: u32,
+    /// `total_retrans` of `struct tcp_sock`.
+    pub total_retrans: u32,
+    /// `srtt_us` of `struct tcp_sock`.
+    pub srtt: u32,
 }
 
 /// Key of `BINDINGS`: a neighbour's address as seen on one attached interface.
@@ -786,7 +813,7 @@ shared! {
     SynLogEntry = 24,
     SynLog = 24_584,
     ListenerEvent = 4,
-    SockOffsets = 28,
+    SockOffsets = 48,
     NeighborKey = 24,
     Binding = 112,
     Limit = 16,
@@ -805,4 +832,31 @@ shared! {
     SourceState = 16,
     DropEvent = 280,
     Trial = 16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_holds_times_up_to_twice_the_one_before() {
+        let last = HANDSHAKE_BUCKETS as u32 - 1;
+        for (us, bucket) in [
+            (0, 0),
+            (1, 0),
+            (2, 1),
+            (3, 1),
+            (4, 2),
+            (1000, 9),
+            (u32::MAX, last),
+        ] {
+            assert_eq!(FlowStats::bucket(us), bucket, "{us} us");
+        }
+        for bucket in 1..last {
+            assert_eq!(FlowStats::bucket(1 << bucket), bucket);
+            assert_eq!(FlowStats::bucket((1 << bucket) - 1), bucket - 1);
+        }
+        assert_eq!(FlowStats::bucket(1 << last), last);
+        assert_eq!(FlowStats::bucket(u32::MAX >> 1), last);
+    }
 }

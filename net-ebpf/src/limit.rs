@@ -66,3 +66,16 @@ pub fn set_bits(word: *mut u64, bits: u64) {
         core::arch::asm!("lock *(u64 *)({p} + 0) |= {b}", p = in(reg) word, b = in(reg) bits, options(nostack));
     }
 }
+
+/// [`set_bits`] of a word of 32 bits.
+#[inline(always)]
+pub fn set_bits_32(word: *mut u32, bits: u32) {
+    // SAFETY: callers pass a live map value.
+    if unsafe { word.read_volatile() } & bits == bits {
+        return;
+    }
+    // SAFETY: as above; the instruction is atomic.
+    unsafe {
+        core::arch::asm!("lock *(u32 *)({p} + 0) |= {b}", p = in(reg) word, b = in(wreg) bits, options(nostack));
+    }
+}

@@ -14,19 +14,20 @@ use net_common::{
 
 use crate::{
     connections::{self, Change},
+    flows,
     maps::{LISTENER_EVENTS, SETTINGS},
     socket::remember,
 };
 
-const TCP_ESTABLISHED: i32 = 1;
-const TCP_SYN_SENT: i32 = 2;
-const TCP_SYN_RECV: i32 = 3;
-const TCP_CLOSE: i32 = 7;
-const TCP_LISTEN: i32 = 10;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
+pub const TCP_ESTABLISHED: i32 = 1;
+pub const TCP_SYN_SENT: i32 = 2;
+pub const TCP_SYN_RECV: i32 = 3;
+pub const TCP_CLOSE: i32 = 7;
+pub const TCP_LISTEN: i32 = 10;
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
 
-/// Where `struct sock_common` has its fields; the loader fills it in from the kernel's BTF.
+/// Where sockets have their fields; the loader fills it in from the kernel's BTF.
 #[unsafe(no_mangle)]
 static SOCK_OFFSETS: SockOffsets = SockOffsets {
     daddr: 0,
@@ -36,7 +37,27 @@ static SOCK_OFFSETS: SockOffsets = SockOffsets {
     net: 0,
     net_inum: 0,
     own_inum: 0,
+    state: 0,
+    err: 0,
+    sport: 0,
+    total_retrans: 0,
+    srtt: 0,
 };
+
+/// [`SOCK_OFFSETS`] as the loader left them.
+#[inline(always)]
+pub fn offsets() -> SockOffsets {
+    // SAFETY: the volatile read keeps the compiler from assuming the zeros above.
+    unsafe { (&raw const SOCK_OFFSETS).read_volatile() }
+}
+
+/// Whether a socket is of our own network namespace.
+#[inline(always)]
+pub fn is_ours(sk: *const u8, offsets: &SockOffsets) -> bool {
+    let net: usize = field(sk, offsets.net);
+    let inum: u32 = field(net as *const u8, offsets.net_inum);
+    inum == offsets.own_inum
+}
 
 #[inline(always)]
 pub fn on_state(ctx: &BtfTracePointContext) {
@@ -44,8 +65,7 @@ pub fn on_state(ctx: &BtfTracePointContext) {
     let sk: *const u8 = ctx.arg(0);
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
-    // SAFETY: the volatile read keeps the compiler from assuming the zeros above.
-    let offsets = unsafe { (&raw const SOCK_OFFSETS).read_volatile() };
+    let offsets = offsets();
     if new == TCP_LISTEN || old == TCP_LISTEN {
         let port: u16 = field(sk, offsets.num);
         if let Some(mut entry) = LISTENER_EVENTS.reserve::<ListenerEvent>(0) {
@@ -60,9 +80,10 @@ pub fn on_state(ctx: &BtfTracePointContext) {
     if (new == TCP_SYN_SENT || new == TCP_ESTABLISHED || ends)
         && let Some(settings) = SETTINGS.get(0)
     {
-        let net: usize = field(sk, offsets.net);
-        let inum: u32 = field(net as *const u8, offsets.net_inum);
-        let ours = inum == offsets.own_inum;
+        let ours = is_ours(sk, &offsets);
+        if ours && new != TCP_SYN_SENT {
+            flows::changed(sk, &offsets, old, new);
+        }
         let met = |version, peer: &AddrWords, own: &AddrWords| {
             if !ends {
                 remember(version, peer, settings);
@@ -105,7 +126,7 @@ pub fn on_state(ctx: &BtfTracePointContext) {
 
 /// A field of the socket; 0 if it cannot be read, which is no peer's address.
 #[inline(always)]
-fn field<T: Default>(sk: *const u8, offset: u32) -> T {
+pub fn field<T: Default>(sk: *const u8, offset: u32) -> T {
     // SAFETY: the helper checks the address itself.
     unsafe { bpf_probe_read_kernel(sk.wrapping_add(offset as usize).cast::<T>()) }
         .unwrap_or_default()

@@ -6,6 +6,7 @@
 mod address;
 mod asked;
 mod connections;
+mod flows;
 mod handshake;
 mod icmp;
 mod ip;
@@ -23,6 +24,7 @@ mod socket;
 mod sources;
 mod stray;
 mod syn_cookie;
+mod syns;
 mod trace;
 mod udp;
 mod verdict;
@@ -59,6 +61,20 @@ fn netmoat_egress(ctx: TcContext) -> i32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn netmoat_sock(ctx: BtfTracePointContext) -> i32 {
     listeners::on_state(&ctx);
+    0
+}
+
+/// Every SYN-ACK that the kernel sends again, in all network namespaces. Optional.
+#[btf_tracepoint(function = "tcp_retransmit_synack")]
+fn netmoat_retrans(ctx: BtfTracePointContext) -> i32 {
+    flows::on_retransmit(&ctx);
+    0
+}
+
+/// Every reset that a connection receives, in all network namespaces. Optional.
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn netmoat_reset(ctx: BtfTracePointContext) -> i32 {
+    flows::on_reset(&ctx);
     0
 }
 

@@ -9,12 +9,13 @@ use aya_ebpf::{
 use net_common::{
     abi::{
         ASKED_CELLS, AddrWords, AddressKey, AddressRole, Asked, Binding, CANDIDATE_CELLS, CLASSES,
-        ClassLimits, ClassState, CookieKeys, GuardSettings, HitLog, INTERFACE_CELLS,
-        InterfaceLimits, LIMIT_CELLS as LIMIT_CELL_ENTRIES, LIST_TABLES as LIST_TABLE_ENTRIES,
-        ListTable, Listener, ListenerKey, ListenerStats, MAX_ADDRESSES, MAX_BINDINGS,
-        MAX_LISTENER_KEYS, MAX_LISTENERS, NEIGHBOR_CELLS, NEWCOMER_CELLS, NeighborKey,
-        NeighborSettings, PortState, SEEN_CELLS, SOCKET_FILTER_BLOCKS, SOURCE_SETS, SOURCE_WAYS,
-        SYN_ACK_CELLS, Settings, SourceSet, SourceState,
+        ClassLimits, ClassState, CookieKeys, FlowKey, FlowStats, GuardSettings, HitLog,
+        INTERFACE_CELLS, InterfaceLimits, LIMIT_CELLS as LIMIT_CELL_ENTRIES,
+        LIST_TABLES as LIST_TABLE_ENTRIES, ListTable, Listener, ListenerKey, ListenerStats,
+        MAX_ADDRESSES, MAX_BINDINGS, MAX_LISTENER_KEYS, MAX_LISTENERS, NEIGHBOR_CELLS,
+        NEWCOMER_CELLS, NeighborKey, NeighborSettings, PortState, SEEN_CELLS, SKETCH_CELLS,
+        SOCKET_FILTER_BLOCKS, SOURCE_SETS, SOURCE_WAYS, SYN_ACK_CELLS, Settings, SourceSet,
+        SourceState, SynLog,
     },
     guard::{ip::OPTIONS_SPACE, ndp},
     lists::{compact, general},
@@ -71,6 +72,24 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_EN
 #[map]
 pub static LISTENER_STATS: PerCpuArray<ListenerStats> =
     PerCpuArray::with_max_entries(MAX_LISTENERS, 0);
+
+/// Slots of listeners by bound address, port and family. Written by the agent, which reports when it is full;
+/// preallocated, never evicts. The connections of a listener that is missing are counted for none.
+#[map]
+pub static FLOW_SLOTS: HashMap<FlowKey, u32> = HashMap::with_max_entries(MAX_LISTENERS, 0);
+
+/// Connections by listener slot, all CPUs together. Written by the tracepoints; the agent zeroes a slot before another
+/// listener has it.
+#[map]
+pub static FLOWS: Array<FlowStats> = Array::with_max_entries(MAX_LISTENERS, 0);
+
+/// Who sent SYNs, by listener slot, see `net_common::sketch`. Bits set by the data path; the agent reads and zeroes.
+#[map]
+pub static SKETCHES: Array<[u32; SKETCH_CELLS]> = Array::with_max_entries(MAX_LISTENERS, 0);
+
+/// One value: the last SYNs to listeners. Written by the data path; the oldest are overwritten.
+#[map]
+pub static SYN_LOG: PerCpuArray<SynLog> = PerCpuArray::with_max_entries(1, 0);
 
 /// Cookies proven lately, by acknowledgment number; one that is overwritten is forgotten, and what arrived in
 /// one go with its ACK is lost. Written by the data path.

@@ -23,6 +23,7 @@ use crate::{
     pipeline::Tcp,
     recent,
     socket::{self, Found},
+    syns,
     trace::trace,
     verdict::count,
 };
@@ -77,6 +78,7 @@ pub fn on_syn(ctx: &XdpContext, tcp: &Tcp) -> Verdict {
     let Some(listener) = listener(ctx, tcp) else {
         return Reason::SynUnprotected.into();
     };
+    syns::count(tcp, listener.slot);
     let (Some(settings), Some(port)) = (
         SETTINGS.get(0),
         PORTS.get_ptr_mut(tcp.segment.dst_port.into()),

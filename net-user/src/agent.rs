@@ -314,7 +314,9 @@ impl Agent {
         let keys = Keys::new()?;
         maps.set_keys(&keys.value)?;
         // From here on every new peer enters the filter.
-        attach::attach_sockets(&mut ebpf)?;
+        for (_, reason) in attach::attach_sockets(&mut ebpf)? {
+            warn!("{reason}");
+        }
 
         let all = links.links().await?;
         let wanted = config.interfaces.iter().map(|name| {

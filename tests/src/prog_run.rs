@@ -4,6 +4,7 @@
 //! Without another device in its context the kernel runs a frame as one that came in on the loopback
 //! device of the caller's namespace (Linux 6.12 `bpf_prog_test_run_xdp`); hence interface 1 in the keys.
 
+pub mod flows;
 pub mod guards;
 pub mod neighbors;
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
-    Ebpf,
+    Btf, Ebpf,
     programs::{
         BtfTracePoint, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaXdpMode,
         links::LinkOrder, tc::TcAttachOptions,
@@ -10,7 +10,10 @@ use aya::{
 };
 use tracing::warn;
 
-use super::load::{EGRESS_PROGRAM, SOCK_PROGRAM, TC_PROGRAM, XDP_PROGRAM, program};
+use super::load::{
+    EGRESS_PROGRAM, OPTIONAL_PROGRAMS, SOCK_PROGRAM, TC_PROGRAM, XDP_PROGRAM, load_optional,
+    program,
+};
 use crate::config::XdpMode;
 
 /// An interface with all programs on it.
@@ -24,14 +27,43 @@ pub struct Attached {
     pub native: bool,
 }
 
-/// Follows the kernel's sockets from now on.
+/// Names of [`OPTIONAL_PROGRAMS`] as sources of queue health, and what is not known without them.
+const OPTIONAL_SOURCES: [(&str, &str); 2] = [
+    ("retransmits", "SYN-ACKs that were sent again"),
+    ("resets", "resets that peers sent"),
+];
+
+/// Follows the kernel's sockets from now on. Returns which optional sources are missing, each with the reason and what to
+/// do about it.
 ///
 /// # Errors
 /// The kernel refuses tracing programs.
-pub fn attach_sockets(ebpf: &mut Ebpf) -> Result<()> {
+pub fn attach_sockets(ebpf: &mut Ebpf) -> Result<Vec<(&'static str, String)>> {
     program::<BtfTracePoint>(ebpf, SOCK_PROGRAM)?
         .attach()
         .context("the tracepoint inet_sock_set_state cannot be attached")?;
+    let mut missing = Vec::new();
+    for ((name, tracepoint), (source, what)) in OPTIONAL_PROGRAMS.into_iter().zip(OPTIONAL_SOURCES)
+    {
+        if let Err(error) = attach_optional(ebpf, name, tracepoint) {
+            let reason = format!(
+                "{what} are not counted: {error:#}. They are on a kernel with the tracepoint {tracepoint} whose BTF \
+                 netmoat may read, as Linux 6.9 and newer have it; restart netmoat then"
+            );
+            missing.push((source, reason));
+        }
+    }
+    Ok(missing)
+}
+
+fn attach_optional(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {
+    if program::<BtfTracePoint>(ebpf, name)?.fd().is_err() {
+        // It was refused; asking again tells why.
+        load_optional(ebpf, name, tracepoint, &Btf::from_sys_fs()?)?;
+    }
+    program::<BtfTracePoint>(ebpf, name)?
+        .attach()
+        .with_context(|| format!("the tracepoint {tracepoint} cannot be attached"))?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use aya::{
 use btf_rs::{Btf as BtfTypes, Type};
 use net_common::abi::{ABI_VERSION, SockOffsets};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+use tracing::debug;
 
 use super::kfunc;
 
@@ -21,6 +22,11 @@ pub const TC_PROGRAM: &str = "netmoat_tc";
 pub const EGRESS_PROGRAM: &str = "netmoat_egress";
 /// Name of the tracepoint program.
 pub const SOCK_PROGRAM: &str = "netmoat_sock";
+/// Tracepoint programs that the agent goes on without, and what each follows.
+pub const OPTIONAL_PROGRAMS: [(&str, &str); 2] = [
+    ("netmoat_retrans", "tcp_retransmit_synack"),
+    ("netmoat_reset", "tcp_receive_reset"),
+];
 /// The kernel's own types.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -38,7 +44,8 @@ pub struct Verified {
     pub size: u32,
 }
 
-/// Loads every program and map; nothing is attached to an interface yet.
+/// Loads every program and map; nothing is attached to an interface yet. Of [`OPTIONAL_PROGRAMS`] those that the kernel
+/// takes; [`super::attach::attach_sockets`] tells of the others.
 ///
 /// # Errors
 /// The kernel lacks BTF or the kfunc, or its verifier refuses a program (the log is in the error).
@@ -65,7 +72,30 @@ pub fn load() -> Result<Ebpf> {
     program::<BtfTracePoint>(&mut ebpf, SOCK_PROGRAM)?
         .load("inet_sock_set_state", &btf)
         .map_err(|e| refused(SOCK_PROGRAM, e))?;
+    for (name, tracepoint) in OPTIONAL_PROGRAMS {
+        if let Err(error) = load_optional(&mut ebpf, name, tracepoint, &btf) {
+            debug!("going on without {name}: {error:#}");
+        }
+    }
     Ok(ebpf)
+}
+
+/// Loads one of [`OPTIONAL_PROGRAMS`].
+///
+/// # Errors
+/// The kernel has no such tracepoint, or its verifier refuses the program.
+pub(super) fn load_optional(
+    ebpf: &mut Ebpf,
+    name: &str,
+    tracepoint: &str,
+    btf: &Btf,
+) -> Result<()> {
+    program::<BtfTracePoint>(ebpf, name)?
+        .load(tracepoint, btf)
+        .map_err(|e| match e {
+            ProgramError::Btf(_) => anyhow!("this kernel has no tracepoint {tracepoint}"),
+            other => refused(name, other),
+        })
 }
 
 /// The loaded program of a name, as its type.
@@ -84,13 +114,16 @@ where
         .map_err(|e| anyhow!("{name} is of another type: {e}"))
 }
 
-/// How much work the verifier had with each program.
+/// How much work the verifier had with each program that is loaded.
 ///
 /// # Errors
-/// A program is not loaded, or the kernel does not tell (before 5.16).
+/// A program is not loaded and not optional, or the kernel does not tell (before 5.16).
 pub fn verified(ebpf: &Ebpf) -> Result<Vec<Verified>> {
+    let loaded = |name: &&str| ebpf.program(name).is_some_and(|p| p.fd().is_ok());
+    let optional = OPTIONAL_PROGRAMS.iter().map(|&(name, _)| name);
     [XDP_PROGRAM, TC_PROGRAM, EGRESS_PROGRAM, SOCK_PROGRAM]
         .into_iter()
+        .chain(optional.filter(loaded))
         .map(|name| {
             let info = ebpf
                 .program(name)
@@ -151,7 +184,7 @@ fn check_abi(object: &[u8]) -> Result<()> {
 /// Its inode number is the number of our network namespace.
 const OWN_NETNS: &str = "/proc/thread-self/ns/net";
 
-/// Where this kernel has the fields of `struct sock_common`, and which network namespace is ours.
+/// Where this kernel's sockets have their fields, and which network namespace is ours.
 fn sock_offsets() -> Result<SockOffsets> {
     let btf = BtfTypes::from_file(VMLINUX_BTF)
         .with_context(|| format!("{VMLINUX_BTF} cannot be parsed"))?;
@@ -176,6 +209,11 @@ fn sock_offsets() -> Result<SockOffsets> {
         net_inum: find("net", "ns")? + find("ns_common", "inum")?,
         own_inum: u32::try_from(own.ino())
             .with_context(|| format!("{OWN_NETNS} has no number of 32 bits"))?,
+        state: find("sock_common", "skc_state")?,
+        err: find("sock", "sk_err")?,
+        sport: find("inet_sock", "inet_sport")?,
+        total_retrans: find("tcp_sock", "total_retrans")?,
+        srtt: find("tcp_sock", "srtt_us")?,
     })
 }
 

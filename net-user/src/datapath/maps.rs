@@ -18,6 +18,10 @@ use net_common::{
     verdict::{COUNTERS, Reason},
 };
 
+mod flows;
+
+use flows::Flows;
+
 /// Every map that the agent reads or writes.
 pub struct Maps {
     settings: Array<MapData, Settings>,
@@ -37,6 +41,7 @@ pub struct Maps {
     sources: Array<MapData, SourceSet>,
     source_state: Array<MapData, SourceState>,
     strays: Array<MapData, u64>,
+    flows: Flows,
     /// What stands in `LISTENERS`, so that only changes are written.
     written: StdHashMap<ListenerKey, Listener>,
     /// What stands in `BINDINGS`, but for the data path's times.
@@ -149,6 +154,7 @@ impl Maps {
             sources: take(ebpf, "SOURCES")?,
             source_state: take(ebpf, "SOURCE_STATE")?,
             strays: take(ebpf, "STRAYS")?,
+            flows: Flows::take(ebpf)?,
             written: StdHashMap::new(),
             written_bindings: StdHashMap::new(),
             written_addresses: StdHashMap::new(),
@@ -406,16 +412,18 @@ impl Maps {
         Ok(sum)
     }
 
-    /// Zeroes a slot before it is given to another listener.
+    /// Zeroes a slot before it is given to another listener: packets, connections and sources. No key of
+    /// [`Self::set_flow_slots`] should lead to it meanwhile.
     ///
     /// # Errors
-    /// The kernel refuses the write.
+    /// The kernel refuses a write.
     pub fn clear_listener_stats(&mut self, slot: u32) -> Result<()> {
         let cpus = aya::util::nr_cpus().map_err(|(what, e)| anyhow!("{what}: {e}"))?;
         let zeros = aya::maps::PerCpuValues::try_from(vec![ListenerStats::default(); cpus])?;
         self.stats
             .set(slot, zeros, 0)
-            .context("LISTENER_STATS cannot be written")
+            .context("LISTENER_STATS cannot be written")?;
+        self.flows.clear(slot)
     }
 
     /// Empties the half of the filter that is not read.
