@@ -13,6 +13,7 @@ pub mod kfunc;
 pub mod lists;
 pub mod parse;
 pub mod siphash;
+pub mod sketch;
 pub mod sources;
 pub mod spread;
 pub mod synack;

@@ -48,6 +48,12 @@ pub fn filter_place(version: Version, addr: &AddrWords, seed: u64) -> (u32, u64)
     ((h >> 32) as u32 & (SOCKET_FILTER_BLOCKS - 1), bits)
 }
 
+/// Hash of a source, for [`crate::sketch::place`].
+#[inline(always)]
+pub fn source_hash(addr: &AddrWords, seed: u64) -> u64 {
+    addr_hash(addr, seed)
+}
+
 #[inline(always)]
 fn addr_hash(addr: &AddrWords, seed: u64) -> u64 {
     mix(mix(pair(addr[0], addr[1]) ^ seed) ^ pair(addr[2], addr[3]))
