@@ -117,6 +117,8 @@ pub(super) struct HostLately {
     pub cookies_proven: u64,
     /// `TcpExtTCPReqQFullDrop`.
     pub queue_full_drops: u64,
+    /// `TcpPassiveOpens`: connections that came to any listener.
+    pub passive_opens: u64,
     /// `TcpExtTCPTimeWaitOverflow`.
     pub time_wait_overflows: u64,
 }

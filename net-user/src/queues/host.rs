@@ -40,6 +40,7 @@ const COOKIES_SENT: usize = 2;
 const COOKIES_PROVEN: usize = 3;
 const QUEUE_FULL_DROPS: usize = 6;
 const TIME_WAIT_OVERFLOWS: usize = 7;
+const PASSIVE_OPENS: usize = 11;
 /// Where the counters of sockets that left TIME_WAIT begin.
 const TIME_WAIT_ENDED: usize = 14;
 
@@ -103,6 +104,7 @@ impl Host {
             cookies_sent: grown(COOKIES_SENT),
             cookies_proven: grown(COOKIES_PROVEN),
             queue_full_drops: grown(QUEUE_FULL_DROPS),
+            passive_opens: grown(PASSIVE_OPENS),
             time_wait_overflows: grown(TIME_WAIT_OVERFLOWS),
         }
     }

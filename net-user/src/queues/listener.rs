@@ -1,6 +1,7 @@
 //! What is kept of one listener.
 
 use std::{
+    cmp::Ordering,
     collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
@@ -66,6 +67,8 @@ pub(super) struct Watched {
     walks: u32,
     walk: ListenerWalk,
     resent_twice_before: u32,
+    /// At the last complete walk.
+    close_wait_before: Option<u32>,
     close_wait_grew: u32,
 }
 
@@ -92,6 +95,7 @@ impl Watched {
             walks: 0,
             walk: ListenerWalk::default(),
             resent_twice_before: 0,
+            close_wait_before: None,
             close_wait_grew: 0,
         };
         watched.look(now, look);
@@ -195,12 +199,16 @@ impl Watched {
 
     /// Takes its part of a walk; a walk that ended early says nothing of trends.
     pub fn walk(&mut self, walk: ListenerWalk, complete: bool) {
-        let old = walk.states.close_wait_old;
-        if self.walks > 0 {
-            match old.cmp(&self.walk.states.close_wait_old) {
-                std::cmp::Ordering::Less if complete => self.close_wait_grew = 0,
-                std::cmp::Ordering::Greater => self.close_wait_grew += 1,
-                _ => {}
+        if complete {
+            let old = walk.states.close_wait_old;
+            match self
+                .close_wait_before
+                .replace(old)
+                .map(|before| old.cmp(&before))
+            {
+                Some(Ordering::Less) => self.close_wait_grew = 0,
+                Some(Ordering::Greater) => self.close_wait_grew += 1,
+                Some(Ordering::Equal) | None => {}
             }
         }
         self.resent_twice_before = resent(&self.walk, 2);
@@ -408,8 +416,7 @@ const STUCK_FOR: Duration = Duration::from_secs(2);
 
 /// Half full or more; a queue that holds one or two is so when one waits.
 fn half_full(socket: &ListenSocket) -> bool {
-    socket.accept_queue > 0
-        && u64::from(socket.accept_queue) * 2 >= u64::from(socket.accept_limit) + 1
+    socket.accept_queue > 0 && u64::from(socket.accept_queue) * 2 > u64::from(socket.accept_limit)
 }
 
 /// Request sockets whose SYN-ACK was sent again `times` or more.

@@ -141,6 +141,31 @@ fn a_backlog_of_four_is_too_small_for_bursts_though_the_application_keeps_up() {
 }
 
 #[test]
+fn r_q_7_clients_parked_by_overflows_of_a_short_queue_are_no_flood() {
+    let mut sim = Sim::new();
+    sim.sockets = vec![socket(1, 4)];
+    sim.states().syn_recv = 5;
+    sim.walk.by_retransmits = [1, 2, 2, 0, 0, 0, 0, 0];
+    sim.seconds(12, |sim| {
+        sim.stats().syns += 90;
+        sim.complete(20);
+        sim.overflow(10);
+    });
+    assert_eq!(sim.kinds(), [BacklogTooSmall]);
+}
+
+#[test]
+fn without_the_tracepoint_a_queue_that_may_move_between_looks_is_not_certainly_stuck() {
+    for (elsewhere, expected) in [(0, Confidence::Medium), (5, Confidence::Low)] {
+        let mut sim = Sim::new();
+        sim.flows = None;
+        sim.sockets[0].accept_queue = 129;
+        sim.seconds(8, |sim| sim.count("TcpPassiveOpens", elsewhere));
+        assert_eq!(sim.verdict(AcceptFull).confidence, expected);
+    }
+}
+
+#[test]
 fn a_backlog_that_equals_somaxconn_is_fixed_there_first() {
     let mut sim = Sim::new();
     sim.host.settings.somaxconn = 128;
@@ -418,7 +443,7 @@ fn a_close_wait_leak_grows_from_walk_to_walk_and_names_the_process() {
     assert_eq!(sim.kinds(), [CloseWaitLeak]);
     has(
         &sim.verdict(CloseWaitLeak).sentence,
-        "nginx (pid 14) forgets to close: 40 connections",
+        "nginx (pid 14) forgets to close: 40 connections that the peers have closed, more and more",
     );
     assert!(
         sim.health

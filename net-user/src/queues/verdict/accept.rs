@@ -46,11 +46,19 @@ pub(super) fn full(facts: &Facts) -> Option<Finding> {
             if *others == 1 { "works" } else { "work" }
         );
     }
-    evidence.push(match facts.lately.counted {
-        true => "nothing, or next to nothing, was accepted in that time".to_owned(),
-        false => "its length did not fall at any look; without the tracepoint, what came and went between two looks \
-                  is not seen"
-            .to_owned(),
+    // Uncounted, a queue that is filled up again between two looks seems not to move.
+    let somewhere = !facts.lately.counted && facts.host.passive_opens > 0;
+    evidence.push(match (facts.lately.counted, somewhere) {
+        (true, _) => "nothing, or next to nothing, was accepted in that time".to_owned(),
+        (false, false) => "its length did not fall at any look".to_owned(),
+        (false, true) => format!(
+            "its length did not fall at any look; but {} to listeners of this host, which this one may have accepted \
+             between two looks: without the tracepoint that is not seen",
+            match facts.host.passive_opens {
+                1 => "1 connection came".to_owned(),
+                n => format!("{} connections came", number(n)),
+            }
+        ),
     });
     dropped(facts, &mut evidence);
     if facts.queues.syn_queue_acked > 0 || facts.queues.syn_queue > 0 {
@@ -60,15 +68,14 @@ pub(super) fn full(facts: &Facts) -> Option<Finding> {
             number(facts.queues.syn_queue.into())
         ));
     }
-    let sure = facts.lately.counted && *others == 0;
     Some(Finding {
         kind: VerdictKind::AcceptFull,
         sentence,
         evidence,
-        confidence: if sure {
-            Confidence::High
-        } else {
-            Confidence::Medium
+        confidence: match (facts.lately.counted && *others == 0, somewhere) {
+            (true, _) => Confidence::High,
+            (false, false) => Confidence::Medium,
+            (false, true) => Confidence::Low,
         },
         fixes: vec![
             look_into(process.as_ref().map(|process| process.pid), &who),

@@ -36,6 +36,8 @@ fn signs(facts: &Facts) -> Option<Signs> {
     if facts.accept_queue_full() || u64::from(acked) * 2 > u64::from(facts.queues.syn_queue) {
         return None;
     }
+    // So do overflows, when a short queue is empty again at the next look.
+    let parked = facts.overflows() > 0;
     let mut signs = Vec::new();
     let mut confidence = Confidence::Low;
     let unanswered = facts.unanswered();
@@ -49,7 +51,7 @@ fn signs(facts: &Facts) -> Option<Signs> {
     });
     let queue_short =
         u64::from(facts.queues.accept_queue) * 2 < u64::from(facts.queues.accept_queue_limit) + 1;
-    if near(80) && told && queue_short {
+    if near(80) && told && queue_short && !parked {
         signs.push(format!(
             "{} half-open and unanswered of a limit of {}, {} waiting for accept() (R-Q-7)",
             number(unanswered.into()),
@@ -69,7 +71,11 @@ fn signs(facts: &Facts) -> Option<Signs> {
             confidence = Confidence::High;
         }
         let syns = per_second(data.syns, data.span);
-        let completed = facts.lately.flows.map(|flows| flows.established);
+        let completed = facts
+            .lately
+            .flows
+            .map(|flows| flows.established)
+            .filter(|_| !parked);
         if let Some(completed) =
             completed.filter(|completed| syns >= SYNS && completed * 4 < data.syns)
         {
@@ -83,7 +89,7 @@ fn signs(facts: &Facts) -> Option<Signs> {
     }
     let kernel = facts.host.cookies_sent + facts.host.queue_full_drops;
     let unproven = facts.host.cookies_proven * 2 < kernel;
-    if kernel > 0 && unproven && near(80) && told {
+    if kernel > 0 && unproven && near(80) && told && !parked {
         signs.push(format!(
             "the kernel, its SYN queue full, sent {} cookies in the last 10 s, of which {} were proven, and dropped {} SYNs \
              (R-Q-4)",
@@ -253,8 +259,7 @@ pub(super) fn connections(facts: &Facts) -> Option<Finding> {
             number(opened.into())
         ));
         evidence.push(format!(
-            "{peer} has {} open: its handshakes are complete, so the address is real",
-            held
+            "{peer} has {held} open: its handshakes are complete, so the address is real"
         ));
         fixes.push(block(&peer.to_string()));
         confidence = Confidence::High;
@@ -315,7 +320,7 @@ pub(super) fn connections(facts: &Facts) -> Option<Finding> {
         evidence.push(format!(
             "{} open from {}",
             many(opened.into(), "connection"),
-            many(walk.peers.into(), "address").replace("addresss", "addresses")
+            many(walk.peers.into(), "peer")
         ));
     }
     Some(Finding {

@@ -157,16 +157,9 @@ pub(super) fn close_wait(facts: &Facts) -> Option<Finding> {
     Some(Finding {
         kind: VerdictKind::CloseWaitLeak,
         sentence: format!(
-            "{who} forgets to close: {} whose peers have closed, and it grows",
-            many(forgotten.into(), "connection")
-        )
-        .replace(
-            ", and it grows",
-            if facts.once {
-                ""
-            } else {
-                ", and more by the minute"
-            },
+            "{who} forgets to close: {} that the peers have closed{}",
+            many(forgotten.into(), "connection"),
+            if facts.once { "" } else { ", more and more" }
         ),
         evidence,
         confidence,
