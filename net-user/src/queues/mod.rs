@@ -4,6 +4,7 @@
 //! no clock: whoever looks says when. The agent looks all the time, `netmoat queues --once` for a moment.
 
 pub mod looks;
+mod selector;
 
 use std::{net::IpAddr, time::Duration};
 
