@@ -18,6 +18,7 @@ use net_user::control::protocol::{
     NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged, PinNeighbor, Queues, Request,
     RequestError, Status, UnpinNeighbor, VERSION,
 };
+use net_user::control::queues::{Change, Tune, TuneAction, Tuning};
 use net_user::control::server::serve;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
@@ -105,7 +106,16 @@ fn answer(request: Request) {
                 ..Queues::default()
             }));
         }
-        Request::Tuning(..) | Request::Tune(..) => {}
+        Request::Tuning(listener, reply) => {
+            let _ = reply.send(tuning(listener.as_deref(), None));
+        }
+        Request::Tune(tune, reply) => {
+            let outcome = match tune.action {
+                TuneAction::Apply => "set",
+                TuneAction::Revert => "set back",
+            };
+            let _ = reply.send(tuning(tune.listener.as_deref(), Some(outcome)));
+        }
         Request::SetMode(mode, reply) => {
             let _ = reply.send(Ok(ModeChanged {
                 version: VERSION,
@@ -200,6 +210,27 @@ fn binding(address: &str, interface: &str, vlan: u16) -> NeighborBinding {
         spoofs: 0,
         history: vec![],
     }
+}
+
+/// Of an agent that proposes one change, and says for which listener.
+fn tuning(listener: Option<&str>, outcome: Option<&str>) -> Result<Tuning, RequestError> {
+    if listener == Some("9") {
+        return Err(RequestError::Refused(
+            "there is no such listener".to_owned(),
+        ));
+    }
+    Ok(Tuning {
+        version: VERSION,
+        changes: vec![Change {
+            name: "net.core.somaxconn".to_owned(),
+            from: "128".to_owned(),
+            to: "4096".to_owned(),
+            why: format!("for {}", listener.unwrap_or("all")),
+            outcome: outcome.map(str::to_owned),
+        }],
+        advice: vec![],
+        applied: vec![],
+    })
 }
 
 /// The events of a start of the agent that has had `last`, none forgotten.
@@ -474,6 +505,68 @@ async fn following_nobody_ends_at_once() {
 }
 
 #[tokio::test]
+async fn tune_changes_nothing_unless_it_is_asked_to() {
+    let rig = Rig::start(0o660);
+    for (args, outcome, words) in [
+        (&["tune"][..], None, "netmoat tune --apply` does it"),
+        (&["tune", "--apply"], Some("set"), "1 setting"),
+        (&["tune", "--revert"], Some("set back"), "1 setting"),
+    ] {
+        let out = rig.netmoat(args).await;
+        assert_eq!(out.status.code(), Some(0), "{out:?}");
+        assert!(text(&out.stdout).contains(words), "{out:?}");
+        let out = rig.netmoat(&[args, &["-o", "json"]].concat()).await;
+        let tuning: Tuning = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(tuning.changes[0].outcome.as_deref(), outcome, "{out:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_listener_to_tune_for_arrives_as_it_was_written() {
+    let rig = Rig::start(0o660);
+    for name in ["443", "[2001:db8::1]:443", "a b&listener=c%20+\u{e9}/?#"] {
+        let tuning = rig.client().tuning(Some(name)).await.unwrap();
+        assert_eq!(tuning.changes[0].why, format!("for {name}"));
+        let tune = Tune {
+            action: TuneAction::Apply,
+            listener: Some(name.to_owned()),
+        };
+        let tuning = rig.client().tune(&tune).await.unwrap();
+        assert_eq!(tuning.changes[0].why, format!("for {name}"));
+    }
+    assert_eq!(
+        rig.client().tuning(None).await.unwrap().changes[0].why,
+        "for all"
+    );
+    let out = rig.netmoat(&["tune", "9"]).await;
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    assert_eq!(text(&out.stderr), "netmoat: there is no such listener\n");
+    for (args, words) in [
+        (&["tune", "--apply", "--revert"][..], "cannot be used with"),
+        (&["tune", "443", "--revert"], "cannot be used with"),
+        (&["tune", "[::1:80"], "[::1:80"),
+    ] {
+        let out = rig.netmoat(args).await;
+        assert_eq!(out.status.code(), Some(2), "{out:?}");
+        assert!(text(&out.stderr).contains(words), "{out:?}");
+    }
+}
+
+#[tokio::test]
+async fn top_without_a_terminal_names_what_prints() {
+    let rig = Rig::start(0o660);
+    for (args, words) in [
+        (&["top"][..], "`netmoat queues --watch` prints"),
+        (&["top", "-o", "json"], "`netmoat queues --watch -o json`"),
+    ] {
+        let out = rig.netmoat(args).await;
+        assert_eq!(out.status.code(), Some(2), "{out:?}");
+        assert!(text(&out.stderr).contains(words), "{out:?}");
+        assert!(out.stdout.is_empty(), "{out:?}");
+    }
+}
+
+#[tokio::test]
 async fn history_is_sent_when_it_is_asked_for() {
     let rig = Rig::start(0o660);
     for (args, lines) in [(&["--history"][..], 1), (&[], 0)] {
@@ -516,6 +609,7 @@ async fn another_user_may_read_and_not_write() {
                     client.neighbors(false).await.map(drop),
                     client.audit_neighbors().await.map(drop),
                     client.events(0).await.map(drop),
+                    client.tuning(None).await.map(drop),
                 ],
                 [
                     client.set_mode(Mode::Observe).await.map(drop),
@@ -524,6 +618,13 @@ async fn another_user_may_read_and_not_write() {
                     client.unpin_neighbor(&unpin).await.map(drop),
                     client.repair_neighbors().await.map(drop),
                 ],
+                client
+                    .tune(&Tune {
+                        action: TuneAction::Revert,
+                        listener: None,
+                    })
+                    .await
+                    .map(drop),
                 [
                     client.drops(0).await.map(drop),
                     client
@@ -539,7 +640,7 @@ async fn another_user_may_read_and_not_write() {
     }) else {
         return;
     };
-    let (read, written, others) = thread.await.unwrap();
+    let (read, written, tuned, others) = thread.await.unwrap();
     assert!(read.iter().all(Result::is_ok), "{read:?}");
     for denied in written {
         match denied {
@@ -552,6 +653,10 @@ async fn another_user_may_read_and_not_write() {
             other => panic!("{other:?}"),
         }
     }
+    assert!(
+        matches!(&tuned, Err(ClientError::Forbidden(words)) if words.starts_with("only root may change the kernel's settings")),
+        "{tuned:?}"
+    );
     for denied in others {
         assert!(
             matches!(&denied, Err(ClientError::Forbidden(words)) if words.contains("run it with sudo")),
@@ -636,6 +741,22 @@ async fn wrong_requests_are_answered_in_plain_words() {
             ),
             "400",
             "unknown field `macs`",
+        ),
+        (get("/v1/tune?port=443"), "400", "write /v1/tune?listener="),
+        (
+            get("/v1/tune?listener=%ff"),
+            "400",
+            "write /v1/tune?listener=",
+        ),
+        (
+            post("/v1/tune", r#"{"action":"set"}"#),
+            "400",
+            "unknown variant `set`",
+        ),
+        (
+            post("/v1/tune", r#"{"action":"revert","x":1}"#),
+            "400",
+            "unknown field `x`",
         ),
         (get("/v1/events?after=x"), "400", "the query does not fit"),
         (get("/v1/events?since=1"), "400", "write /v1/events?after="),

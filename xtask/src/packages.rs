@@ -21,7 +21,7 @@ const fn tool(program: &'static str, package: &'static str, reason: &'static str
     }
 }
 
-pub const HOST_TOOLS: [HostTool; 23] = [
+pub const HOST_TOOLS: [HostTool; 24] = [
     tool("ip", "iproute2", "namespaces, veth pairs, `ss`"),
     tool(
         "nginx",
@@ -92,6 +92,11 @@ pub const HOST_TOOLS: [HostTool; 23] = [
         "tshark",
         "tshark",
         "Wireshark's reader, which netmoat's captures must satisfy",
+    ),
+    tool(
+        "tmux",
+        "tmux",
+        "a real terminal for `netmoat top`, with a screen that can be read",
     ),
     tool(
         "bpftool",

@@ -15,6 +15,8 @@ mod output;
 mod queues;
 mod run;
 mod status;
+mod top;
+mod tune;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -89,13 +91,15 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// The queues of every listener, and what the data path did for it
+    /// What happens to connections at every listener, and what to do about it
     #[command(after_help = queues::EXAMPLES)]
-    Queues {
-        /// Show them again every second until interrupted
-        #[arg(long)]
-        watch: bool,
-    },
+    Queues(queues::Args),
+    /// The same live: listeners, verdicts, funnel, drops by reason
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::Args),
+    /// Which kernel settings to change for what was found; changes them when asked to
+    #[command(after_help = tune::EXAMPLES)]
+    Tune(tune::Args),
     /// Carry verdicts out, or only count them
     #[command(after_help = mode::EXAMPLES)]
     Mode {
@@ -197,7 +201,9 @@ impl Cli {
             Command::Check { config } => check::check(&config.load(&global)?, &out),
             Command::Status => status::status(&global.client(), &out),
             Command::Counters { all } => counters::counters(&global.client(), &out, all),
-            Command::Queues { watch } => queues::queues(&global.client(), &out, watch),
+            Command::Queues(args) => queues::queues(&global.client(), &out, &args),
+            Command::Top(args) => top::top(&global.client(), &out, &args),
+            Command::Tune(args) => tune::tune(&global.client(), &out, &args),
             Command::Mode { mode } => mode::mode(&global.client(), &out, mode),
             Command::Key(KeyCommand::Rotate { force }) => {
                 key::rotate(&global.client(), &out, force)

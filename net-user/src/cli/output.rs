@@ -24,6 +24,11 @@ impl Output {
         Self { format }
     }
 
+    /// Whether this format was asked for.
+    pub(super) fn is(&self, format: Format) -> bool {
+        self.format == format
+    }
+
     /// Prints `value` as JSON, or what `human` makes of it.
     pub(super) fn print<T: Serialize>(
         &self,

@@ -1,122 +1,119 @@
 //! `netmoat queues`
 
+mod detail;
+pub(super) mod list;
+pub(super) mod words;
+
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use super::output::{Output, plural, table};
+use super::output::Output;
 use super::{Code, Failure, block_on};
-use crate::config::SynMode;
 use crate::control::client::Client;
-use crate::control::protocol::{ListenerQueues, Queues};
+use crate::control::queues::Queues;
+use crate::queues::Selector;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   netmoat queues                      every TCP listener, one line each
+  netmoat queues 443                  all there is to know of a listener
+  netmoat queues '[::]:443'           likewise; or 192.0.2.1, or 192.0.2.1:443
+  netmoat queues nginx                those of a process or systemd unit
   netmoat queues --watch              again every second, until Ctrl-C
   netmoat queues --watch -o json      one JSON document a line
 
 SYN QUEUE: handshakes that wait for the client. ACCEPT QUEUE: connections that
-wait for the application; full means that it does not keep up.";
+wait for the application; full means that it does not keep up. CONN/S, RESET/S:
+connections completed, and ended other than in order, a second. HANDSHAKE: from
+the SYN-ACK to the client's ACK, half of them and 99 of 100. WAIT: mean time to
+accept(). COOKIES: sent/proven/false. DROPS: segments dropped at its sockets.
+A dash: the source is missing, and a line below says why.";
+
+/// The name of the listeners that a command is about.
+pub(super) const LISTENER_HELP: &str =
+    "Only these: 443, 192.0.2.1, 192.0.2.1:443, [::]:443, or the name of a process or unit";
 
 const PERIOD: Duration = Duration::from_secs(1);
 
-pub(super) fn queues(client: &Client, out: &Output, watch: bool) -> Result<Code, Failure> {
-    if !watch {
-        out.print(&block_on(client.queues())?, human)?;
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[arg(value_name = "LISTENER", help = LISTENER_HELP)]
+    listener: Option<String>,
+    /// Show them again every second until interrupted
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(super) fn queues(client: &Client, out: &Output, args: &Args) -> Result<Code, Failure> {
+    let only = args.listener.as_deref().map(selector).transpose()?;
+    let shown = |queues: &Queues| human(queues, only.is_some(), width());
+    if !args.watch {
+        let queues = choose(block_on(look(client))?, only.as_ref())?;
+        out.print(&queues, shown)?;
         return Ok(Code::Ok);
     }
     block_on::<_, Failure>(async {
         let mut ticks = tokio::time::interval(PERIOD);
         loop {
             ticks.tick().await;
-            out.print_again(&client.queues().await?, human)?;
+            let queues = choose(look(client).await?, only.as_ref())?;
+            out.print_again(&queues, shown)?;
         }
     })
 }
 
-pub(super) fn human(queues: &Queues) -> String {
-    let listeners = &queues.listeners;
-    if listeners.is_empty() {
-        return "No TCP listener in this network namespace.\n".to_owned();
-    }
-    let count =
-        |test: fn(&ListenerQueues) -> bool| listeners.iter().filter(|l| test(l)).count() as u64;
-    let mut text = plural(listeners.len() as u64, "listener");
-    let (with_cookies, full) = (count(|l| l.cookies_now), count(|l| l.accept_full));
-    if with_cookies > 0 {
-        text += &format!("; SYN cookies for {with_cookies}");
-    }
-    if full > 0 {
-        text += &format!("; accept queue full at {full}: the application does not keep up");
-    }
-    if with_cookies + full == 0 {
-        text += "; queues are in order";
-    }
-    text += ".\n\n";
-    let header = [
-        "LISTENER",
-        "MODE",
-        "SYN QUEUE",
-        "ACCEPT QUEUE",
-        "PLAIN SYNS",
-        "COOKIES SENT",
-        "PROVEN",
-        "FALSE",
-        "HANDSHAKES",
-        "NOT ANSWERED",
-        "STATE",
-    ];
-    text + &table(
-        &header,
-        &[2, 3, 4, 5, 6, 7, 8, 9],
-        listeners.iter().map(row),
-    )
+async fn look(client: &Client) -> Result<Queues, Failure> {
+    let queues = client.queues().await?;
+    words::printable(&queues)
+        .map_err(|error| Failure::new(Code::Error, anyhow::anyhow!("unexpected answer: {error}")))
 }
 
-fn row(listener: &ListenerQueues) -> Vec<String> {
-    let address = if listener.family == 6 {
-        format!("[{}]", listener.address)
-    } else {
-        listener.address.clone()
+/// Reads LISTENER.
+pub(super) fn selector(text: &str) -> Result<Selector, Failure> {
+    text.parse::<Selector>()
+        .map_err(|error| Failure::new(Code::Usage, anyhow::anyhow!("{error}")))
+}
+
+/// Keeps the listeners that were asked for.
+fn choose(mut queues: Queues, only: Option<&Selector>) -> Result<Queues, Failure> {
+    let Some(only) = only else {
+        return Ok(queues);
     };
-    vec![
-        format!("{address}:{}", listener.port),
-        match listener.mode {
-            SynMode::Off => "off",
-            SynMode::Auto => "auto",
-            SynMode::Always => "always",
-        }
-        .to_owned(),
-        format!("{}/{}", listener.syn_queue, listener.syn_queue_limit),
-        format!("{}/{}", listener.accept_queue, listener.accept_queue_limit),
-        listener.syns_passed.to_string(),
-        listener.cookies_sent.to_string(),
-        listener.cookies_proven.to_string(),
-        listener.cookies_failed.to_string(),
-        listener.handshakes.to_string(),
-        (listener.accept_full_drops + listener.syn_ack_limited).to_string(),
-        state(listener),
-    ]
+    let there: Vec<_> = queues.listeners.iter().map(list::name_and_owner).collect();
+    queues.listeners.retain(|l| only.matches(l));
+    if !queues.listeners.is_empty() {
+        return Ok(queues);
+    }
+    let there = if there.is_empty() {
+        "there is none".to_owned()
+    } else {
+        format!("there are {}", there.join(", "))
+    };
+    Err(Failure::new(
+        Code::Error,
+        anyhow::anyhow!("no such TCP listener in this network namespace; {there}"),
+    ))
 }
 
-fn state(listener: &ListenerQueues) -> String {
-    let mut words = Vec::new();
-    if listener.accept_full {
-        words.push("accept queue full".to_owned());
+/// Columns of the terminal; `None` when standard output is none.
+fn width() -> Option<usize> {
+    if !std::io::stdout().is_terminal() {
+        return None;
     }
-    if listener.cookies_now {
-        words.push("SYN cookies".to_owned());
-    }
-    if listener.handshakes_refused > 0 {
-        words.push(format!(
-            "{} refused by the kernel",
-            plural(listener.handshakes_refused, "handshake")
-        ));
-    }
-    if !listener.protected {
-        let why = listener.why_not.as_deref().unwrap_or("no reason known");
-        words.push(format!("left to the kernel: {why}"));
-    } else if words.is_empty() {
-        words.push("ready".to_owned());
-    }
-    words.join(", ")
+    let (columns, _) = ratatui::crossterm::terminal::size().ok()?;
+    (columns > 0).then_some(columns.into())
 }
+
+/// `detailed`: all there is to know of each listener, in place of a line each.
+pub(super) fn human(queues: &Queues, detailed: bool, width: Option<usize>) -> String {
+    if detailed {
+        let details = queues.listeners.iter().map(detail::human);
+        return details.collect::<Vec<_>>().join("\n") + &list::missing_sources(queues);
+    }
+    list::human(queues, width)
+}
+
+#[cfg(test)]
+pub(super) mod fixtures;
+#[cfg(test)]
+mod tests;

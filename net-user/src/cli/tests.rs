@@ -2,14 +2,14 @@ use clap::CommandFactory as _;
 use net_common::verdict::{COUNTERS, Reason};
 
 use super::*;
+use crate::config::GuardMode;
 use crate::config::guards::ReversePath;
-use crate::config::{GuardMode, SynMode};
 use crate::control::drops::DropTotals;
 use crate::control::protocol::{
     AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, DropRate,
     DropsAtAGlance, Event, EventLevel, Events, GuardsAtAGlance, Health, InterfaceStatus,
-    KernelSetting, ListenerQueues, NeighborAudit, NeighborBinding, Neighbors, NeighborsAtAGlance,
-    NeighborsChanged, Queues, SourcesAtAGlance, Status, VERSION,
+    KernelSetting, NeighborAudit, NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged,
+    SourcesAtAGlance, Status, VERSION,
 };
 
 #[test]
@@ -274,86 +274,6 @@ fn counters_of_zero_are_hidden_unless_asked_for() {
     assert_eq!(
         counters::human(&none, false),
         "0 packets dropped, 0 answered.\n"
-    );
-}
-
-#[test]
-fn queues_say_in_words_how_each_listener_is() {
-    let listener = ListenerQueues {
-        address: "0.0.0.0".to_owned(),
-        port: 443,
-        family: 4,
-        mode: SynMode::Auto,
-        protected: true,
-        why_not: None,
-        cookies_now: false,
-        syn_queue: 1,
-        syn_queue_limit: 511,
-        accept_queue: 2,
-        accept_queue_limit: 511,
-        accept_full: false,
-        syns_passed: 3,
-        cookies_sent: 0,
-        cookies_proven: 0,
-        cookies_failed: 0,
-        handshakes: 0,
-        handshakes_refused: 0,
-        accept_full_drops: 0,
-        syn_ack_limited: 0,
-        ..ListenerQueues::default()
-    };
-    let full = ListenerQueues {
-        address: "::".to_owned(),
-        family: 6,
-        port: 80,
-        accept_full: true,
-        cookies_now: true,
-        accept_queue: 512,
-        cookies_sent: 900,
-        accept_full_drops: 4,
-        syn_ack_limited: 1,
-        ..listener.clone()
-    };
-    let left = ListenerQueues {
-        port: 22,
-        mode: SynMode::Off,
-        protected: false,
-        why_not: Some("the config says off".to_owned()),
-        ..listener.clone()
-    };
-    let text = queues::human(&Queues {
-        version: VERSION,
-        listeners: vec![listener, full, left],
-        ..Queues::default()
-    });
-    let mut lines = text.lines();
-    assert_eq!(
-        lines.next(),
-        Some(
-            "3 listeners; SYN cookies for 1; accept queue full at 1: the application does not keep up."
-        )
-    );
-    let columns = |line: &str| {
-        line.split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    let lines: Vec<_> = lines.skip(2).map(columns).collect();
-    assert_eq!(
-        lines,
-        [
-            "0.0.0.0:443 auto 1/511 2/511 3 0 0 0 0 0 ready",
-            "[::]:80 auto 1/511 512/511 3 900 0 0 0 5 accept queue full, SYN cookies",
-            "0.0.0.0:22 off 1/511 2/511 3 0 0 0 0 0 left to the kernel: the config says off",
-        ]
-    );
-    assert!(
-        queues::human(&Queues {
-            version: VERSION,
-            ..Queues::default()
-        })
-        .starts_with("No TCP listener")
     );
 }
 

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -24,6 +25,7 @@ use super::protocol::{
     Counters, Events, Failed, KeysRotated, ModeChanged, NeighborAudit, Neighbors, NeighborsChanged,
     PinNeighbor, Queues, RotateKeys, SetMode, Status, UnpinNeighbor, VERSION,
 };
+use super::queues::{Tune, Tuning};
 use crate::config::Mode;
 
 /// Longer than the agent gives itself, so that its own words arrive.
@@ -117,6 +119,20 @@ impl Client {
     /// `GET /v1/queues`
     pub async fn queues(&self) -> Result<Queues, ClientError> {
         self.request(Method::GET, "/v1/queues", &()).await
+    }
+
+    /// `GET /v1/tune?listener=SELECTOR`, of all listeners without one
+    pub async fn tuning(&self, listener: Option<&str>) -> Result<Tuning, ClientError> {
+        let query = listener.map_or(String::new(), |name| {
+            format!("?listener={}", utf8_percent_encode(name, NON_ALPHANUMERIC))
+        });
+        self.request(Method::GET, &format!("/v1/tune{query}"), &())
+            .await
+    }
+
+    /// `POST /v1/tune`
+    pub async fn tune(&self, tune: &Tune) -> Result<Tuning, ClientError> {
+        self.request(Method::POST, "/v1/tune", tune).await
     }
 
     /// `POST /v1/mode`

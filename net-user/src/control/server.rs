@@ -14,6 +14,7 @@ use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -27,6 +28,7 @@ use super::drops::{ExplainFrame, MAX_FRAME};
 use super::protocol::{
     Failed, PinNeighbor, Reply, Request, RequestError, RotateKeys, SetMode, UnpinNeighbor, VERSION,
 };
+use super::queues::{Tune, TuneAction};
 
 /// Connections at one time, of which [`RESERVED`] are for those who may write: readers cannot lock root
 /// out of its own agent.
@@ -46,10 +48,10 @@ const MAX_BODY: usize = 4096;
 const MAX_EXPLAIN: usize = MAX_FRAME * 2 + MAX_BODY;
 
 /// What GET reads.
-const READ: &str = "/v1/status, /v1/counters, /v1/queues, /v1/neighbors, /v1/neighbors/audit, /v1/events, /v1/lists, \
+const READ: &str = "/v1/status, /v1/counters, /v1/queues, /v1/tune, /v1/neighbors, /v1/neighbors/audit, /v1/events, /v1/lists, \
      /v1/lists/find, /v1/lists/names, /v1/drops";
 /// What POST changes.
-const WRITE: &str = "/v1/mode, /v1/keys/rotate, /v1/neighbors/pin, /v1/neighbors/unpin, /v1/neighbors/repair, /v1/lists/add, \
+const WRITE: &str = "/v1/mode, /v1/tune, /v1/keys/rotate, /v1/neighbors/pin, /v1/neighbors/unpin, /v1/neighbors/repair, /v1/lists/add, \
      /v1/lists/del, /v1/lists/import, /v1/explain";
 
 /// Serves the control socket until `shutdown` becomes true (or its sender is gone), then removes it.
@@ -203,6 +205,7 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
             "/v1/queues",
             get(async |State(agent): State<Agent>| agent.ask(Request::Queues).await),
         )
+        .route("/v1/tune", get(tuning).post(tune))
         .route("/v1/mode", post(set_mode))
         .route("/v1/keys/rotate", post(rotate_keys))
         .route("/v1/neighbors", get(neighbors))
@@ -254,6 +257,48 @@ async fn set_mode(
     let SetMode { mode } = read(&body)?;
     tracing::info!("mode {} asked for by {}", mode.name(), peer.who());
     agent.ask(|reply| Request::SetMode(mode, reply)).await
+}
+
+async fn tuning(State(agent): State<Agent>, uri: Uri) -> Result<Response, Answer> {
+    let misfit = || {
+        Answer(
+            StatusCode::BAD_REQUEST,
+            "the query does not fit; write /v1/tune?listener=NAME, percent-encoded".to_owned(),
+        )
+    };
+    let listener = match uri.query() {
+        None => None,
+        Some(query) => {
+            let name = query.strip_prefix("listener=").ok_or_else(misfit)?;
+            let name = percent_decode_str(name).decode_utf8();
+            Some(name.map_err(|_| misfit())?.into_owned())
+        }
+    };
+    agent.ask(|reply| Request::Tuning(listener, reply)).await
+}
+
+async fn tune(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<Peer>,
+    body: Bytes,
+) -> Result<Response, Answer> {
+    peer.require("change the kernel's settings")?;
+    let tune: Tune = read(&body)?;
+    tracing::info!(
+        "tune: {}{} asked for by {}",
+        match tune.action {
+            TuneAction::Apply => "apply",
+            TuneAction::Revert => "revert",
+        },
+        tune.listener
+            .as_deref()
+            .map_or(String::new(), |name| format!(
+                " for {}",
+                name.escape_debug()
+            )),
+        peer.who()
+    );
+    agent.ask(|reply| Request::Tune(tune, reply)).await
 }
 
 async fn rotate_keys(
