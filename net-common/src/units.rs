@@ -135,6 +135,17 @@ impl core::fmt::Display for Mac {
     }
 }
 
+/// The words of the maps as a host-side address, of IP version `family`; whatever is not 4 is taken for 6.
+pub fn words_addr(family: u16, words: &AddrWords) -> core::net::IpAddr {
+    let [a, b, c, d] = words.map(u32::from_be);
+    if family == 4 {
+        return core::net::Ipv4Addr::from_bits(a).into();
+    }
+    let pair = |high, low| u64::from(high) << 32 | u64::from(low);
+    let bits = u128::from(pair(a, b)) << 64 | u128::from(pair(c, d));
+    core::net::Ipv6Addr::from_bits(bits).into()
+}
+
 /// A host-side address as the words the maps use.
 pub fn addr_words(addr: core::net::IpAddr) -> AddrWords {
     match addr {

@@ -5,6 +5,7 @@ mod drops;
 mod guards;
 mod lists;
 mod neighbors;
+mod queues;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -150,6 +151,7 @@ pub async fn run(config: Config) -> Result<()> {
                     agent.refresh_host().await;
                 }
                 agent.refresh_listeners();
+                agent.look_at_accept_queues();
                 // What happened comes before what did not.
                 agent.take_neighbor_events(neighbor_events.get_mut());
                 agent.tick_neighbors();
@@ -158,10 +160,12 @@ pub async fn run(config: Config) -> Result<()> {
             _ = host.tick() => {
                 agent.refresh_host().await;
                 agent.sample_drops();
+                agent.look_at_queues();
             }
             _ = filter.tick() => agent.renew_filter_if_full(),
             dumped = next_dump(&mut agent.renewal) => agent.continue_renewal(dumped),
             read = agent.guards.read() => agent.take_guards(read),
+            Some(looked) = agent.queues.looked() => agent.take_look(looked),
             read = agent.gateways.read() => {
                 agent.take_gateways(read);
                 host_changed = true;
@@ -270,8 +274,11 @@ struct Agent {
     guards: guards::Guards,
     neighbors: NeighborWatch,
     lists: lists::ListWorker,
+    queues: queues::QueueWatch,
     slots: Slots,
     compiled: Compiled,
+    /// Whether something that the listeners' entries follow from may have changed, other than the sockets.
+    recompile: bool,
     renewal: Option<Renewal>,
     /// Cookies sent by slot at the last look, and those that were sent since the look before.
     cookies: HashMap<u32, (u64, u64)>,
@@ -314,7 +321,8 @@ impl Agent {
         let keys = Keys::new()?;
         maps.set_keys(&keys.value)?;
         // From here on every new peer enters the filter.
-        for (_, reason) in attach::attach_sockets(&mut ebpf)? {
+        let missing = attach::attach_sockets(&mut ebpf)?;
+        for (_, reason) in &missing {
             warn!("{reason}");
         }
 
@@ -338,6 +346,8 @@ impl Agent {
         let (neighbors, kept) = neighbors::start(&config, &wanted)?;
         let lists = lists::ListWorker::start(&mut ebpf, &config)?;
         let guards = guards::Guards::new(&config)?;
+        let tuner = Tuner::open(&config.state_dir);
+        let tuned = tuner.problem().map_or(Ok(()), |text| Err(anyhow!("{text}")));
         let mut agent = Self {
             config,
             started: Instant::now(),
@@ -354,8 +364,10 @@ impl Agent {
             guards,
             neighbors,
             lists,
+            queues: queues::QueueWatch::new(tuner, &missing),
             slots: Slots::default(),
             compiled: Compiled::default(),
+            recompile: true,
             renewal: None,
             cookies: HashMap::new(),
             rates: Rates::default(),
@@ -364,6 +376,7 @@ impl Agent {
         };
         agent.note("neighbor state", kept);
         agent.note_lost_pins();
+        agent.note("settings that were tuned", tuned);
         agent.note_lists();
         agent.try_refresh_listeners()?;
         agent.refresh_neighbors(&all)?;
@@ -433,10 +446,21 @@ impl Agent {
     fn try_refresh_listeners(&mut self) -> Result<()> {
         self.looked = Instant::now();
         let sockets = self.diag.listeners()?;
-        let compiled = compile(sockets, &self.facts, &self.config.syn, &mut self.slots);
+        if !self.recompile && self.compiled.is_still_so(&sockets) {
+            self.compiled.renew(sockets);
+            return Ok(());
+        }
+        let compiled = compile(
+            sockets,
+            &self.facts,
+            &self.config.syn,
+            &mut self.slots,
+            &self.queues.levels,
+        );
         for &slot in &compiled.fresh_slots {
             self.maps.clear_listener_stats(slot)?;
             self.cookies.remove(&slot);
+            self.queues.forget(slot);
         }
         let complete = self.settings.flags & Settings::FILTER_COMPLETE != 0;
         let before: HashSet<_> = protected(&self.compiled).collect();
@@ -452,15 +476,15 @@ impl Agent {
             )?);
         }
         self.maps.set_listeners(&compiled.entries)?;
+        self.set_flow_slots(&compiled)?;
         self.compiled = compiled;
+        self.recompile = false;
         Ok(())
     }
 
     async fn refresh_host(&mut self) {
         let result = self.try_refresh_host().await;
         self.note("interfaces", result);
-        let sampled = self.sample_cookies();
-        self.note("statistics", sampled);
         self.note_lists();
         self.refresh_listeners();
     }
@@ -473,6 +497,7 @@ impl Agent {
             .map(|i| (i.name.clone(), i.ifindex))
             .collect();
         self.facts = read_facts(&self.links, &all, &wanted).await?;
+        self.recompile = true;
         self.gateways.renew(&self.links);
         self.refresh_neighbors(&all)?;
         self.refresh_guards(&all);
@@ -491,20 +516,21 @@ impl Agent {
         Ok(())
     }
 
+    /// Reads how many cookies were sent.
     fn sample_cookies(&mut self) -> Result<()> {
-        let slots: Vec<u32> = self
-            .compiled
-            .listeners
-            .iter()
-            .filter_map(|l| l.slot)
-            .collect();
+        let listeners = self.compiled.listeners.iter();
+        let slots: Vec<u32> = listeners.filter_map(|l| l.slot).collect();
         for slot in slots {
             let sent = self.maps.listener_stats(slot)?.cookies_sent;
-            let (before, _) = self.cookies.get(&slot).copied().unwrap_or((sent, 0));
-            self.cookies
-                .insert(slot, (sent, sent.saturating_sub(before)));
+            self.note_cookies(slot, sent);
         }
         Ok(())
+    }
+
+    fn note_cookies(&mut self, slot: u32, sent: u64) {
+        let (before, _) = self.cookies.get(&slot).copied().unwrap_or((sent, 0));
+        self.cookies
+            .insert(slot, (sent, sent.saturating_sub(before)));
     }
 
     fn renew_filter_if_full(&mut self) {
@@ -589,7 +615,9 @@ impl Agent {
                         .map(|cells| Counters::from_cells(&cells)),
                 );
             }
-            Request::Queues(reply) => self.answer_queues(reply),
+            Request::Queues(reply) => send(reply, Ok(self.report_queues())),
+            Request::Tuning(listener, reply) => self.answer_tuning(listener.as_deref(), reply),
+            Request::Tune(tune, reply) => self.answer_tune(&tune, reply),
             Request::SetMode(mode, reply) => {
                 let before = self.config.mode;
                 self.settings.flags = self.settings.flags & !Settings::OBSERVE | observe_flag(mode);
@@ -685,70 +713,6 @@ impl Agent {
             lists: self.glance_at_lists()?,
             drops: self.rates.glance(),
         })
-    }
-
-    /// The SYN queues want a walk of the kernel's whole connection table, so that is done elsewhere.
-    fn answer_queues(&mut self, reply: Reply<Queues>) {
-        let listed: Result<Vec<_>> = self
-            .compiled
-            .listeners
-            .iter()
-            .map(|l| {
-                let stats = l
-                    .slot
-                    .map(|slot| self.maps.listener_stats(slot))
-                    .transpose()?;
-                Ok(self.queues_of(l, &stats.unwrap_or_default()))
-            })
-            .collect();
-        tokio::spawn(async move {
-            let queues = async {
-                let mut listeners = listed?;
-                let syn_recv =
-                    tokio::task::spawn_blocking(|| Diag::open()?.syn_recv_by_port()).await??;
-                for l in &mut listeners {
-                    l.syn_queue = syn_recv.get(&l.port).copied().unwrap_or_default();
-                }
-                Ok(Queues {
-                    version: VERSION,
-                    listeners,
-                    ..Queues::default()
-                })
-            };
-            send(reply, queues.await);
-        });
-    }
-
-    fn queues_of(&self, listener: &Classified, stats: &ListenerStats) -> ListenerQueues {
-        let socket = &listener.socket;
-        let recent = listener
-            .slot
-            .and_then(|slot| self.cookies.get(&slot))
-            .map_or(0, |&(_, n)| n);
-        ListenerQueues {
-            address: socket.address.to_string(),
-            port: socket.port,
-            family: socket.family,
-            mode: listener.mode,
-            protected: listener.protected,
-            why_not: listener.why_not.clone(),
-            cookies_now: listener.protected && (recent > 0 || listener.mode == SynMode::Always),
-            syn_queue: 0,
-            // R-Q-2: the SYN queue shares the accept queue's limit.
-            syn_queue_limit: socket.accept_limit,
-            accept_queue: socket.accept_queue,
-            accept_queue_limit: socket.accept_limit,
-            accept_full: socket.accept_queue_is_full(),
-            syns_passed: stats.syns_passed,
-            cookies_sent: stats.cookies_sent,
-            cookies_proven: stats.cookies_proven,
-            cookies_failed: stats.cookies_failed,
-            handshakes: stats.handshakes,
-            handshakes_refused: stats.handshakes_refused,
-            accept_full_drops: stats.accept_full,
-            syn_ack_limited: stats.syn_ack_limited,
-            ..ListenerQueues::default()
-        }
     }
 }
 

@@ -72,6 +72,31 @@ pub struct Compiled {
     pub fresh_slots: Vec<u32>,
 }
 
+impl Compiled {
+    /// Whether these sockets give the same entries: none came, went or changed but for what waits in its accept queue, and
+    /// none of these became full or ceased to be.
+    pub fn is_still_so(&self, sockets: &[ListenSocket]) -> bool {
+        let same = |(known, socket): (&Classified, &ListenSocket)| {
+            let known = &known.socket;
+            let queue = ListenSocket {
+                accept_queue: known.accept_queue,
+                drops: known.drops,
+                ..socket.clone()
+            };
+            *known == queue && known.accept_queue_is_full() == socket.accept_queue_is_full()
+        };
+        sockets.len() == self.listeners.len() && self.listeners.iter().zip(sockets).all(same)
+    }
+
+    /// Takes the sockets as they are now, which must be the same ones.
+    pub fn renew(&mut self, sockets: Vec<ListenSocket>) {
+        for (known, socket) in self.listeners.iter_mut().zip(sockets) {
+            known.socket = socket;
+        }
+        self.fresh_slots.clear();
+    }
+}
+
 /// Index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`, Linux).
 pub const LOOPBACK: u32 = 1;
 
@@ -136,12 +161,16 @@ pub fn identity(socket: &ListenSocket) -> Identity {
     }
 }
 
+/// How often the budget of a listener is halved ([`crate::queues::budget`]); one that is not named has all of it.
+pub type Levels = HashMap<Identity, u32>;
+
 /// Compiles the entries. A listener is fit unless its [`Classified::why_not`] says otherwise.
 pub fn compile(
     sockets: Vec<ListenSocket>,
     facts: &Facts,
     policy: &SynPolicy,
     slots: &mut Slots,
+    levels: &Levels,
 ) -> Compiled {
     let mut out = Compiled::default();
     slots.retain(&sockets);
@@ -175,7 +204,7 @@ pub fn compile(
         let addresses = answered(interface, &above, facts);
         for (&port, candidates) in &by_port {
             for address in &addresses {
-                let policy = policy.for_port(port);
+                let policy = (policy.for_port(port), levels);
                 if let Some(value) = entry(candidates, interface, &above, address, facts, policy) {
                     let key = ListenerKey {
                         addr: addr_words(address.ip),
@@ -290,7 +319,7 @@ fn entry(
     above: &HashSet<u32>,
     address: &Address,
     facts: &Facts,
-    policy: &ListenerPolicy,
+    (policy, levels): (&ListenerPolicy, &Levels),
 ) -> Option<Listener> {
     // XDP looks sockets up as of the attached interface: one that is bound to a device above it, or to any
     // other, would not be found, and its connections taken for false ACKs.
@@ -342,12 +371,13 @@ fn entry(
     set(facts.settings.sack, Listener::SACK);
     set(facts.settings.window_scaling, Listener::WINDOW_SCALING);
     set(facts.settings.accepts_ecn(), Listener::ECN);
-    let interval_ns = policy.budget.interval_ns();
+    let level = levels.get(&identity(&first.socket)).copied().unwrap_or(0);
+    let interval_ns = budget_interval_ns(policy, level);
     Some(Listener {
         interval_ns,
         // No more than half of the SYN queue (which has the accept queue's limit, R-Q-2), so that a
         // flood's first burst does not fill it.
-        tolerance_ns: tolerance_ns(interval_ns, policy.burst.min((limit / 2).max(1))),
+        tolerance_ns: tolerance_ns(interval_ns, (policy.burst.min(limit / 2) >> level).max(1)),
         slot: first.slot?,
         flags,
         mac_front,
@@ -358,6 +388,13 @@ fn entry(
         hop_limit,
         reserved: 0,
     })
+}
+
+/// Time between two SYNs of a budget that was halved so often, nanoseconds.
+///
+/// No overflow: an interval is at most 3.6e12 ns, and is doubled seven times at most.
+pub fn budget_interval_ns(policy: &ListenerPolicy, level: u32) -> u64 {
+    policy.budget.interval_ns() << level
 }
 
 /// Links that stand on the interface, at whatever height: VLANs and macvlans on it, the bridge, bond or

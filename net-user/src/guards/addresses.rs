@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
 };
 
 use net_common::{
     abi::{AddressKey, AddressRole, OWN_WORDS},
     spread::own_place,
-    units::addr_words,
+    units::{addr_words, words_addr},
 };
 
 use crate::host::links::{Address, Link};
@@ -23,14 +23,7 @@ pub fn key(address: IpAddr) -> AddressKey {
 
 /// The address of a key.
 pub fn ip(key: &AddressKey) -> IpAddr {
-    let [a, b, c, d] = key.addr.map(u32::from_be);
-    if key.family == 4 {
-        return Ipv4Addr::from_bits(a).into();
-    }
-    let bits = [a, b, c, d]
-        .iter()
-        .fold(0, |bits, word| bits << 32 | u128::from(*word));
-    Ipv6Addr::from_bits(bits).into()
+    words_addr(key.family as u16, &key.addr)
 }
 
 /// The unicast addresses that packets to this namespace bear: those of every interface, also of `lo` (anycast, LVS).

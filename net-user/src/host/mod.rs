@@ -20,6 +20,22 @@ pub mod sysctl;
 pub mod tuning;
 pub mod walk;
 
+use crate::queues::looks::HostLook;
+
+/// What the kernel counts for the calling thread's network namespace, and its settings that concern queues.
+///
+/// # Errors
+/// /proc is not there, or lacks them.
+pub fn look() -> anyhow::Result<HostLook> {
+    let sockets = netstat::sockstat()?;
+    Ok(HostLook {
+        counters: netstat::counters()?,
+        time_wait: sockets.time_wait,
+        orphans: sockets.orphans,
+        settings: queue_sysctl::read()?,
+    })
+}
+
 #[cfg(test)]
 pub(crate) mod testing {
     //! A private network namespace for a test.

@@ -105,6 +105,7 @@ fn compiled(sockets: Vec<ListenSocket>, facts: &Facts) -> Compiled {
         facts,
         &policy(SynMode::Auto),
         &mut Slots::default(),
+        &Levels::default(),
     )
 }
 
@@ -297,6 +298,7 @@ fn every_unfit_listener_has_a_reason_in_words() {
         &facts(),
         &policy(SynMode::Off),
         &mut Slots::default(),
+        &Levels::default(),
     );
     assert!(off.entries.is_empty());
     let mut no_cookies = facts();
@@ -361,9 +363,16 @@ fn a_slot_stays_with_its_listener_and_is_handed_on_when_it_is_gone() {
         &facts,
         &policy,
         &mut slots,
+        &Levels::default(),
     );
     assert_eq!(first.fresh_slots.len(), 2);
-    let second = compile(vec![socket("::", 81)], &facts, &policy, &mut slots);
+    let second = compile(
+        vec![socket("::", 81)],
+        &facts,
+        &policy,
+        &mut slots,
+        &Levels::default(),
+    );
     assert_eq!(slot(&second, 81), slot(&first, 81));
     assert!(second.fresh_slots.is_empty());
     let third = compile(
@@ -371,6 +380,7 @@ fn a_slot_stays_with_its_listener_and_is_handed_on_when_it_is_gone() {
         &facts,
         &policy,
         &mut slots,
+        &Levels::default(),
     );
     assert_eq!(slot(&third, 82), slot(&first, 80), "the free slot");
     assert_eq!(

@@ -52,6 +52,8 @@ pub enum Kind {
     ProbeAnswered,
     /// A contested address is clear again.
     ContestOver,
+    /// A listener, or the host, is healthy again.
+    Recovered,
     /// A claim that the recorded holder contradicts.
     Spoof,
     /// It is unclear who has an address.
@@ -70,6 +72,8 @@ pub enum Kind {
     EventsLost,
     /// A default gateway or an address of this host is blocked, by a list that was there before.
     LockedOut,
+    /// What is going on at a listener, or at the host, has changed.
+    Verdict,
 }
 
 impl Kind {
@@ -83,6 +87,7 @@ impl Kind {
             Self::Unpinned => "unpinned",
             Self::ProbeAnswered => "probe_answered",
             Self::ContestOver => "contest_over",
+            Self::Recovered => "recovered",
             Self::Spoof => "spoof",
             Self::Contested => "contested",
             Self::StationChanged => "station_changed",
@@ -92,6 +97,7 @@ impl Kind {
             Self::RogueRouter => "rogue_router",
             Self::EventsLost => "events_lost",
             Self::LockedOut => "locked_out",
+            Self::Verdict => "verdict",
         }
     }
 
@@ -189,6 +195,16 @@ impl Journal {
             return self.within_budget(kind, group.1, macs, text, now);
         }
         self.within_budget(kind, place, macs, text, now);
+    }
+
+    /// Notes a change of verdict. It is never joined to others: verdicts have a hysteresis of their own, and the next one
+    /// may be another.
+    pub fn note_turn(&mut self, kind: Kind, listener: String, text: String, now: Now) {
+        let place = Place {
+            address: listener,
+            ..Place::default()
+        };
+        self.within_budget(kind, place, Vec::new(), text, now);
     }
 
     /// Tells what was joined, when its time is over.

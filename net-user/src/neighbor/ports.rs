@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use net_common::{
     abi::{BINDING_MACS, NeighborKey},
-    units::{Mac, addr_words},
+    units::{Mac, addr_words, words_addr},
 };
 
 use crate::host::links::{Address, Link};
@@ -23,15 +23,7 @@ pub fn key(ip: IpAddr, ifindex: u32, vlan: u16) -> NeighborKey {
 
 /// The address of a key.
 pub fn address(key: &NeighborKey) -> IpAddr {
-    let [a, b, c, d] = key.addr.map(u32::to_ne_bytes);
-    if key.family == 4 {
-        return IpAddr::from(a);
-    }
-    let mut octets = [0; 16];
-    for (to, from) in octets.chunks_exact_mut(4).zip([a, b, c, d]) {
-        to.copy_from_slice(&from);
-    }
-    IpAddr::from(octets)
+    words_addr(key.family, &key.addr)
 }
 
 /// An attached interface.

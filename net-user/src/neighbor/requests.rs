@@ -115,6 +115,16 @@ impl NeighborWatch {
             .note(Kind::LockedOut, place, Vec::new(), text, now);
     }
 
+    /// Notes that what is going on at a listener, or at the host, has changed.
+    pub fn verdict_turned(&mut self, recovered: bool, listener: String, text: String, now: Now) {
+        let kind = if recovered {
+            Kind::Recovered
+        } else {
+            Kind::Verdict
+        };
+        self.journal.note_turn(kind, listener, text, now);
+    }
+
     /// Notes a dropped packet.
     pub fn sample(&mut self, event: DropEvent, interface: String, now: Now) {
         self.journal.sample(event, interface, now);

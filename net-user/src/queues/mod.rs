@@ -4,6 +4,7 @@
 //! no clock: whoever looks says when. The agent looks all the time, `netmoat queues --once` for a moment.
 
 mod accept;
+pub mod budget;
 mod facts;
 mod funnel;
 mod histogram;
@@ -11,9 +12,11 @@ mod history;
 mod host;
 mod listener;
 pub mod looks;
+pub mod once;
 pub mod pace;
 mod selector;
 mod settings;
+pub mod talkers;
 pub mod tune;
 mod verdict;
 mod words;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use net_user::control::queues::VerdictKind;
 use serde::Serialize;
 
 use super::{
@@ -54,6 +55,17 @@ pub struct Played {
     pub seconds: Vec<Second>,
     /// What became of packets.
     pub fates: Vec<Fate>,
+    /// What netmoat said of the listener while the act played, where it ran.
+    pub said: Option<Said>,
+}
+
+/// A verdict of netmoat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Said {
+    /// Its stable name.
+    pub verdict: String,
+    /// In words.
+    pub sentence: String,
 }
 
 /// What the client saw of some attempts. Times are of all attempts; one that did not connect counts as slower
@@ -199,6 +211,7 @@ impl Played {
             },
             seconds: seconds.collect(),
             fates,
+            said: None,
         }
     }
 }
@@ -252,6 +265,15 @@ pub fn judge(acts: &[Played], rate: u32) -> Vec<Criterion> {
         what: format!("netmoat: p99 of connecting within {P99_RATIO} times that without a flood"),
         found: ratio.map_or("none".to_owned(), |ratio| format!("{ratio:.2} times")),
         passed: ratio.is_some_and(|ratio| ratio <= P99_RATIO),
+    });
+    let said = acts
+        .iter()
+        .find(|played| played.act == acts::NETMOAT)
+        .and_then(|played| played.said.as_ref());
+    criteria.push(Criterion {
+        what: "netmoat: calls the flood what it is".to_owned(),
+        found: said.map_or("nothing", |said| &said.verdict).to_owned(),
+        passed: said.is_some_and(|said| said.verdict == VerdictKind::SynFlood.name()),
     });
     criteria
 }

@@ -175,12 +175,15 @@ fn play(stage: &mut Stage, act: &Act, args: &Args, live: &mut Live) -> Result<Pl
         rows.push(row);
         last = reading;
     }
+    // While the flood still comes.
+    let said = watch::said(stage)?;
     let attempts = load.finish();
     if let Some(flooding) = flooding {
         flooding.stop()?;
     }
     let fates = Fates::read(stage)?.since(&fates);
-    let played = Played::new(*act, &attempts, (last.since(&first), &rows), fates, length);
+    let mut played = Played::new(*act, &attempts, (last.since(&first), &rows), fates, length);
+    played.said = said;
     live.done(&played);
     Ok(played)
 }

@@ -94,6 +94,10 @@ pub fn verdict(results: &Results) -> Vec<String> {
         let _ = write!(text, "; CPU {:.0} %.", total.rates.cpu * 100.0);
         Some(text)
     };
+    let said = results.acts.iter().filter_map(|played| {
+        let said = played.said.as_ref().filter(|_| played.act.flood)?;
+        Some(format!("netmoat said of the listener: {}", said.sentence))
+    });
     let busy =
         [acts::IDLE, acts::AFTER].map(|act| find(&results.acts, act).map_or(0.0, |t| t.rates.cpu));
     let busy = busy[0].max(busy[1]);
@@ -110,10 +114,11 @@ pub fn verdict(results: &Results) -> Vec<String> {
             acts::KERNEL_COOKIES,
         ),
         got_through("Behind netmoat:", acts::NETMOAT),
-        caveat,
     ]
     .into_iter()
     .flatten()
+    .chain(said)
+    .chain(caveat)
     .collect()
 }
 

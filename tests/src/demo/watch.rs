@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::{Context as _, Result};
 use net_common::verdict::Reason;
-use net_user::host::netstat;
+use net_user::{control::queues::Verdict, host::netstat};
 use procfs::{CurrentSI as _, FromRead as _, KernelStats, net::InterfaceDeviceStatus};
 use serde::Serialize;
 
-use super::{stage::Stage, web};
+use super::{figures::Said, stage::Stage, web};
 use crate::lab::Sink;
 
 /// Everything that only grows, at one moment.
@@ -111,6 +111,23 @@ pub fn queues(stage: &mut Stage) -> Result<Queues> {
         accept: listener.accept_queue,
         limit: listener.accept_limit,
     })
+}
+
+/// What netmoat says of nginx's listener now, if it runs.
+///
+/// # Errors
+/// It does not answer, or does not know the listener.
+pub fn said(stage: &Stage) -> Result<Option<Said>> {
+    let Some(agent) = &stage.agent else {
+        return Ok(None);
+    };
+    let listener = agent.listener(web::PORT)?;
+    let listener = listener.context("netmoat does not know nginx's listener")?;
+    let said = |verdict: &Verdict| Said {
+        verdict: verdict.kind.name().to_owned(),
+        sentence: verdict.sentence.clone(),
+    };
+    Ok(listener.verdicts.first().map(said))
 }
 
 /// What became of packets, by its name in the kernel's or the agent's counters.

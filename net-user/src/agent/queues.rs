@@ -1,0 +1,483 @@
+//! The agent's side of [`crate::queues`]: looks at the host in, verdicts, budgets and answers out.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use net_common::abi::{FlowKey, FlowStats, ListenerStats, SKETCH_CELLS};
+use net_common::units::addr_words;
+use tokio::sync::mpsc;
+
+use super::{Agent, send};
+use crate::{
+    config::SynMode,
+    control::{
+        protocol::{Reply, RequestError, VERSION},
+        queues::{Budget, Loss, Queues, Source, Tune, TuneAction, Tuning, VerdictKind},
+    },
+    host::{
+        self, loss, owners, queue_sysctl,
+        sock_diag::{Diag, ListenSocket},
+        tuning::Tuner,
+        walk::Walker,
+    },
+    listeners::{Classified, Compiled, Identity, Levels, budget_interval_ns, identity},
+    neighbor::Now,
+    queues::{
+        Health, Selector, WALK_EVERY,
+        budget::{Counted, Follower},
+        looks::{
+            BudgetsLook, DataPathLook, HostLook, ListenerLook, OwnersLook, QueueSettings, Walk,
+        },
+        pace::Pace,
+        talkers::Talkers,
+        tune::propose,
+    },
+};
+
+/// Sockets of a walk at most; what is beyond is told to be missing.
+const WALK_BOUND: usize = 1_000_000;
+/// A walk, a look into /proc and one below each cost at most one part in so many of a core.
+const SHARE: u32 = 333;
+/// How often it is looked at what was lost below.
+const LOSS_EVERY: Duration = Duration::from_secs(5);
+/// How often the processes that hold sockets are looked for: a socket may have been handed on.
+const OWNERS_EVERY: Duration = Duration::from_secs(10);
+/// Least time between two looks for the owners of new sockets.
+const FRESH_OWNERS_EVERY: Duration = Duration::from_secs(1);
+
+/// What was looked at aside from the agent's task.
+pub(super) enum Looked {
+    Walk(
+        Box<Walker>,
+        Result<Walk>,
+        Option<(OwnersLook, Duration)>,
+    ),
+    Owners((OwnersLook, Duration)),
+    Loss((Result<Loss>, Duration)),
+}
+
+/// What is known of the queues.
+pub(super) struct QueueWatch {
+    health: Health,
+    /// None while a walk is under way.
+    walker: Option<Box<Walker>>,
+    walks: Pace,
+    owners: Pace,
+    fresh_owners: Pace,
+    owning: bool,
+    losses: Pace,
+    losing: bool,
+    /// Owners that are known, so that only new sockets are looked for.
+    known: HashSet<u32>,
+    talkers: Talkers,
+    followers: HashMap<Identity, Follower>,
+    /// How often each budget is halved.
+    pub(super) levels: Levels,
+    /// SYNs at the last look, by slot: a sketch is read when there were more.
+    syns: HashMap<u32, u64>,
+    tuner: Tuner,
+    sender: mpsc::Sender<Looked>,
+    looked: mpsc::Receiver<Looked>,
+}
+
+impl QueueWatch {
+    pub(super) fn new(tuner: Tuner, missing: &[(&'static str, String)]) -> Self {
+        let now = Instant::now();
+        let (sender, looked) = mpsc::channel(4);
+        let mut health = Health::new(now);
+        for (name, tells) in [
+            ("retransmits", "SYN-ACKs that were sent again"),
+            ("resets", "resets that peers sent"),
+        ] {
+            let why = missing.iter().find(|(source, _)| *source == name);
+            health.source(Source {
+                name: name.to_owned(),
+                tells: tells.to_owned(),
+                missing: why.map(|(_, why)| why.clone()),
+                age_ms: None,
+                cost_us: 0,
+            });
+        }
+        Self {
+            health,
+            walker: Some(Box::new(Walker::new())),
+            walks: Pace::new(WALK_EVERY, SHARE),
+            owners: Pace::new(OWNERS_EVERY, SHARE),
+            fresh_owners: Pace::new(FRESH_OWNERS_EVERY, SHARE),
+            owning: false,
+            losses: Pace::new(LOSS_EVERY, SHARE),
+            losing: false,
+            known: HashSet::new(),
+            talkers: Talkers::default(),
+            followers: HashMap::new(),
+            levels: Levels::new(),
+            syns: HashMap::new(),
+            tuner,
+            sender,
+            looked,
+        }
+    }
+
+    /// Forgets a slot that was given to another listener.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.talkers.forget(slot);
+        self.syns.remove(&slot);
+    }
+
+    /// Looks on a thread of its own.
+    fn aside(&self, look: impl FnOnce() -> Looked + Send + 'static) {
+        let sender = self.sender.clone();
+        tokio::task::spawn_blocking(move || {
+            // Nobody is there at the end.
+            let _ = sender.blocking_send(look());
+        });
+    }
+
+    /// Waits for what is being looked at. Cancel safe.
+    pub(super) async fn looked(&mut self) -> Option<Looked> {
+        self.looked.recv().await
+    }
+}
+
+impl Agent {
+    /// Tells the data path whose connections to count.
+    pub(super) fn set_flow_slots(&mut self, compiled: &Compiled) -> Result<()> {
+        let slots = compiled.listeners.iter().filter_map(|listener| {
+            let socket = &listener.socket;
+            Some((flow_key(socket), listener.slot?))
+        });
+        self.maps.set_flow_slots(&slots.collect())
+    }
+
+    /// The accept queues, as they were just looked at.
+    pub(super) fn look_at_accept_queues(&mut self) {
+        let now = Instant::now();
+        let mut looks: Vec<ListenerLook> = Vec::new();
+        let mut places: HashMap<Identity, usize> = HashMap::new();
+        for listener in &self.compiled.listeners {
+            let identity = identity(&listener.socket);
+            let place = *places.entry(identity).or_insert(looks.len());
+            if place == looks.len() {
+                let link = self.facts.links.get(&identity.ifindex);
+                looks.push(ListenerLook {
+                    identity,
+                    sockets: Vec::new(),
+                    interface: link.map(|link| link.name.clone()),
+                    mode: listener.mode,
+                    protected: listener.protected,
+                    why_not: listener.why_not.clone(),
+                });
+            }
+            looks[place].sockets.push(listener.socket.clone());
+        }
+        self.queues.health.listeners(now, looks);
+        self.follow_busy_queues(now);
+    }
+
+    /// The budgets of listeners whose SYN queues are in use follow these at each look, the others once a second.
+    fn follow_busy_queues(&mut self, now: Instant) {
+        let busy: Vec<_> = distinct(&self.compiled)
+            .filter(|listener| {
+                let follower = self.queues.followers.get(&identity(&listener.socket));
+                follower.is_some_and(Follower::is_busy)
+            })
+            .filter_map(|listener| Some((identity(&listener.socket), listener.slot?)))
+            .collect();
+        let mut changed = false;
+        for (identity, slot) in busy {
+            let counted = self.maps.listener_stats(slot);
+            let counted = counted.and_then(|stats| Ok((stats, self.maps.flows(slot)?)));
+            if let Some((stats, flows)) = self.note("statistics", counted) {
+                changed |= self.follow(now, identity, &stats, &flows);
+            }
+        }
+        if changed {
+            self.recompile = true;
+            self.refresh_listeners();
+        }
+    }
+
+    fn follow(
+        &mut self,
+        now: Instant,
+        identity: Identity,
+        stats: &ListenerStats,
+        flows: &FlowStats,
+    ) -> bool {
+        let limit = limit(&self.compiled, &identity);
+        let counted = Counted {
+            passed: stats.syns_passed,
+            completed: flows.established.saturating_sub(stats.handshakes),
+        };
+        let followers = &mut self.queues.followers;
+        let follower = followers
+            .entry(identity)
+            .or_insert_with(|| Follower::new(now, counted));
+        let changed = follower.follow(now, counted, limit);
+        if changed {
+            self.queues.levels.insert(identity, follower.level());
+        }
+        changed
+    }
+
+    /// The budgets in force.
+    fn budgets(&self) -> BudgetsLook {
+        distinct(&self.compiled)
+            .filter(|listener| listener.protected && listener.mode == SynMode::Auto)
+            .map(|listener| {
+                let identity = identity(&listener.socket);
+                let policy = self.config.syn.for_port(identity.port);
+                let level = self.queues.levels.get(&identity).copied().unwrap_or(0);
+                let follower = self.queues.followers.get(&identity);
+                let budget = Budget {
+                    milli_per_second: milli_per_second(budget_interval_ns(policy, level)),
+                    configured_milli_per_second: milli_per_second(budget_interval_ns(policy, 0)),
+                    estimated_syn_queue: follower.map_or(0, Follower::estimate),
+                };
+                (identity, budget)
+            })
+            .collect()
+    }
+
+    /// Once a second: what the data path and the kernel counted, and what it all means.
+    pub(super) fn look_at_queues(&mut self) {
+        let now = Instant::now();
+        let looked = self.look_at_data_path(now);
+        self.note("statistics", looked);
+        let host = host::look();
+        let settings = host.as_ref().map(|look| look.settings.clone()).ok();
+        if let Some(look) = self.note("kernel counters", host) {
+            self.queues.health.host(now, look);
+        }
+        self.start_looks(now, settings);
+        let Ok(wall) = Now::read() else { return };
+        for turn in self.queues.health.judge(now, wall.wall.as_secs()) {
+            let recovered = turn.to.kind == VerdictKind::Healthy;
+            self.neighbors
+                .verdict_turned(recovered, turn.name, turn.text, wall);
+        }
+    }
+
+    fn look_at_data_path(&mut self, now: Instant) -> Result<()> {
+        let listeners: Vec<_> = distinct(&self.compiled)
+            .map(|l| (identity(&l.socket), l.slot, l.protected, l.mode))
+            .collect();
+        let mut looks = HashMap::new();
+        for &(identity, slot, protected, mode) in &listeners {
+            let Some(slot) = slot else { continue };
+            let stats = self.maps.listener_stats(slot)?;
+            let flows = self.maps.flows(slot)?;
+            self.note_cookies(slot, stats.cookies_sent);
+            let before = self.queues.syns.insert(slot, stats.syns);
+            let sketch = if before == Some(stats.syns) {
+                [0; SKETCH_CELLS]
+            } else {
+                self.maps.take_sketch(slot)?
+            };
+            let look = DataPathLook {
+                stats: protected.then_some(stats),
+                flows: Some(flows),
+                sketch: protected.then_some(sketch),
+            };
+            looks.insert(identity, look);
+            if protected && mode == SynMode::Auto {
+                self.recompile |= self.follow(now, identity, &stats, &flows);
+            }
+        }
+        self.queues.health.data_path(now, looks);
+        let live: HashSet<_> = listeners.iter().map(|(identity, ..)| *identity).collect();
+        self.queues.followers.retain(|identity, _| live.contains(identity));
+        let followers = &self.queues.followers;
+        self.queues
+            .levels
+            .retain(|identity, _| followers.contains_key(identity));
+        let budgets = self.budgets();
+        self.queues.health.budgets(budgets);
+        self.queues.talkers.take(now, &self.maps.syn_log()?);
+        let mut busiest = self.queues.talkers.busiest();
+        let sources = listeners
+            .iter()
+            .filter_map(|(identity, slot, ..)| Some((*identity, busiest.remove(&(*slot)?)?)))
+            .collect();
+        self.queues.health.sources(sources);
+        Ok(())
+    }
+
+    /// Starts what takes its time, each at its own pace.
+    fn start_looks(&mut self, now: Instant, settings: Option<QueueSettings>) {
+        let wanted = self.queues.health.wanted_owners();
+        if let Some(settings) = settings {
+            self.start_walk(now, settings, &wanted);
+        }
+        let queues = &mut self.queues;
+        let fresh = !wanted.is_subset(&queues.known);
+        if fresh && !queues.owning && queues.fresh_owners.due(now) {
+            queues.owning = true;
+            queues.known.clone_from(&wanted);
+            queues.aside(move || Looked::Owners(timed(|| owners::look(&wanted, None))));
+        }
+        if !queues.losing && queues.losses.due(now) {
+            queues.losing = true;
+            let names: Vec<_> = self.interfaces.iter().map(|i| i.name.clone()).collect();
+            queues.aside(move || Looked::Loss(timed(|| loss::look(&names))));
+        }
+    }
+
+    /// A walk, and while what it met is at hand the processes that hold these sockets.
+    fn start_walk(&mut self, now: Instant, settings: QueueSettings, wanted: &HashSet<u32>) {
+        let queues = &mut self.queues;
+        if !queues.walks.due(now) {
+            return;
+        }
+        let Some(mut walker) = queues.walker.take() else {
+            return;
+        };
+        let listeners = self.compiled.listeners.iter();
+        let sockets: Vec<ListenSocket> = listeners.map(|l| l.socket.clone()).collect();
+        let wanted = queues.owners.due(now).then(|| wanted.clone());
+        queues.aside(move || {
+            let walk = Diag::open()
+                .and_then(|mut diag| walker.walk(&mut diag, &sockets, &settings, WALK_BOUND));
+            let look = |wanted| timed(|| owners::look(&wanted, Some(walker.sockets())));
+            let owners = wanted.map(look);
+            Looked::Walk(walker, walk, owners)
+        });
+    }
+
+    /// Takes what was looked at aside.
+    pub(super) fn take_look(&mut self, looked: Looked) {
+        let now = Instant::now();
+        match looked {
+            Looked::Walk(walker, walk, owners) => {
+                self.queues.walker = Some(walker);
+                let walk = self.note("walk of the connections", walk);
+                let cost = walk.as_ref().map_or(Duration::ZERO, |walk| walk.cost);
+                self.queues.walks.done(now, cost);
+                if let Some((look, cost)) = owners {
+                    self.queues.owners.done(now, cost);
+                    self.queues.health.owners(look);
+                }
+                let Some(walk) = walk else { return };
+                for (identity, follower) in &mut self.queues.followers {
+                    let found = walk.listeners.get(identity);
+                    // Who has answered waits for data or for room, and no flood.
+                    let waiting = |l: &ListenerWalk| l.states.syn_recv.saturating_sub(l.acked);
+                    follower.walked(found.map_or(0, waiting));
+                }
+                self.queues.health.walk(walk);
+            }
+            Looked::Owners((look, cost)) => {
+                self.queues.owning = false;
+                self.queues.fresh_owners.done(now, cost);
+                self.queues.health.owners(look);
+            }
+            Looked::Loss((look, cost)) => {
+                self.queues.losing = false;
+                self.queues.losses.done(now, cost);
+                if let Some(look) = self.note("losses", look) {
+                    self.queues.health.loss(look);
+                }
+            }
+        }
+    }
+
+    /// The report of now.
+    pub(super) fn report_queues(&self) -> Queues {
+        self.queues.health.report(Instant::now())
+    }
+
+    /// What would be changed for what is going on.
+    pub(super) fn answer_tuning(&self, listener: Option<&str>, reply: Reply<Tuning>) {
+        let _ = reply.send(self.tuning(listener));
+    }
+
+    fn tuning(&self, listener: Option<&str>) -> Result<Tuning, RequestError> {
+        let only = selector(listener)?;
+        let settings = queue_sysctl::read().map_err(failed)?;
+        let queues = self.report_queues();
+        if let Some(selector) = &only
+            && !queues.listeners.iter().any(|l| selector.matches(l))
+        {
+            let text = format!(
+                "no listener is meant by {:?}; `netmoat queues` lists them",
+                listener.unwrap_or_default()
+            );
+            return Err(RequestError::Refused(text));
+        }
+        let (changes, advice) = propose(&queues, &settings, only.as_ref());
+        Ok(Tuning {
+            version: VERSION,
+            changes,
+            advice,
+            applied: self.queues.tuner.applied(),
+        })
+    }
+
+    /// Applies or reverts; the outcome of each change is in the answer.
+    pub(super) fn answer_tune(&mut self, tune: &Tune, reply: Reply<Tuning>) {
+        let done = self.tuning(tune.listener.as_deref()).and_then(|proposed| {
+            let tuner = &mut self.queues.tuner;
+            let changes = match tune.action {
+                TuneAction::Apply => tuner.apply(&proposed.changes),
+                TuneAction::Revert => tuner.revert(),
+            };
+            Ok(Tuning {
+                changes: changes.map_err(failed)?,
+                applied: tuner.applied(),
+                ..proposed
+            })
+        });
+        let _ = reply.send(done);
+    }
+}
+
+fn selector(listener: Option<&str>) -> Result<Option<Selector>, RequestError> {
+    let parse = |text: &str| {
+        text.parse::<Selector>()
+            .map_err(|error| RequestError::Refused(format!("{error:#}")))
+    };
+    listener.map(parse).transpose()
+}
+
+fn failed(error: anyhow::Error) -> RequestError {
+    RequestError::Failed(format!("{error:#}"))
+}
+
+/// What a look gives, and what it costs.
+fn timed<T>(look: impl FnOnce() -> T) -> (T, Duration) {
+    let began = Instant::now();
+    let seen = look();
+    (seen, began.elapsed())
+}
+
+/// One classified socket of each listener.
+fn distinct(compiled: &Compiled) -> impl Iterator<Item = &Classified> {
+    let mut seen = HashSet::new();
+    compiled
+        .listeners
+        .iter()
+        .filter(move |listener| seen.insert(identity(&listener.socket)))
+}
+
+/// The limit of a listener's SYN queue: of a reuseport group that of all its sockets.
+fn limit(compiled: &Compiled, wanted: &Identity) -> u32 {
+    let sockets = compiled.listeners.iter().map(|listener| &listener.socket);
+    sockets
+        .filter(|socket| identity(socket) == *wanted)
+        .fold(0, |sum, socket| sum.saturating_add(socket.accept_limit))
+}
+
+fn flow_key(socket: &ListenSocket) -> FlowKey {
+    FlowKey {
+        addr: addr_words(socket.address),
+        port: socket.port,
+        family: socket.family.into(),
+    }
+}
+
+fn milli_per_second(interval_ns: u64) -> u64 {
+    1_000_000_000_000 / interval_ns.max(1)
+}
