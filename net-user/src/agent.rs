@@ -19,10 +19,7 @@ use aya::{
     maps::{MapData, RingBuf},
 };
 use futures::StreamExt as _;
-use net_common::{
-    abi::{ListenerStats, Settings},
-    cookie,
-};
+use net_common::{abi::Settings, cookie};
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
@@ -33,12 +30,12 @@ use tracing::{info, warn};
 
 use crate::{
     cli::{Code, Failure},
-    config::{Config, Mode, SynMode, XdpMode},
+    config::{Config, Mode, XdpMode},
     control::{
         bind::BoundSocket,
         protocol::{
-            Counters, Health, InterfaceStatus, KeysRotated, ListenerQueues, ModeChanged, Queues,
-            Reply, Request, RequestError, Status, VERSION,
+            Counters, Health, InterfaceStatus, KeysRotated, ModeChanged, Reply, Request,
+            RequestError, Status, VERSION,
         },
         server,
     },
@@ -55,11 +52,10 @@ use crate::{
         neighbors::gateway_changes,
         sock_diag::Diag,
         sysctl::{Ipv6Settings, TcpSettings},
+        tuning::Tuner,
     },
     keys::{COOKIE_LIFE, Keys, random_u64},
-    listeners::{
-        Classified, Compiled, Facts, Identity, Interface, Slots, compile, identity, tolerance_ns,
-    },
+    listeners::{Compiled, Facts, Identity, Interface, Slots, compile, identity, tolerance_ns},
     neighbor::NeighborWatch,
 };
 
@@ -347,7 +343,9 @@ impl Agent {
         let lists = lists::ListWorker::start(&mut ebpf, &config)?;
         let guards = guards::Guards::new(&config)?;
         let tuner = Tuner::open(&config.state_dir);
-        let tuned = tuner.problem().map_or(Ok(()), |text| Err(anyhow!("{text}")));
+        let tuned = tuner
+            .problem()
+            .map_or(Ok(()), |text| Err(anyhow!("{text}")));
         let mut agent = Self {
             config,
             started: Instant::now(),

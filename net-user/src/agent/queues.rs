@@ -10,7 +10,7 @@ use net_common::abi::{FlowKey, FlowStats, ListenerStats, SKETCH_CELLS};
 use net_common::units::addr_words;
 use tokio::sync::mpsc;
 
-use super::{Agent, send};
+use super::Agent;
 use crate::{
     config::SynMode,
     control::{
@@ -29,7 +29,7 @@ use crate::{
         Health, Selector, WALK_EVERY,
         budget::{Counted, Follower},
         looks::{
-            BudgetsLook, DataPathLook, HostLook, ListenerLook, OwnersLook, QueueSettings, Walk,
+            BudgetsLook, DataPathLook, ListenerLook, ListenerWalk, OwnersLook, QueueSettings, Walk,
         },
         pace::Pace,
         talkers::Talkers,
@@ -50,11 +50,7 @@ const FRESH_OWNERS_EVERY: Duration = Duration::from_secs(1);
 
 /// What was looked at aside from the agent's task.
 pub(super) enum Looked {
-    Walk(
-        Box<Walker>,
-        Result<Walk>,
-        Option<(OwnersLook, Duration)>,
-    ),
+    Walk(Box<Walker>, Result<Walk>, Option<(OwnersLook, Duration)>),
     Owners((OwnersLook, Duration)),
     Loss((Result<Loss>, Duration)),
 }
@@ -289,7 +285,9 @@ impl Agent {
         }
         self.queues.health.data_path(now, looks);
         let live: HashSet<_> = listeners.iter().map(|(identity, ..)| *identity).collect();
-        self.queues.followers.retain(|identity, _| live.contains(identity));
+        self.queues
+            .followers
+            .retain(|identity, _| live.contains(identity));
         let followers = &self.queues.followers;
         self.queues
             .levels

@@ -11,7 +11,7 @@ use super::output::Output;
 use super::{Code, Failure, block_on};
 use crate::control::client::Client;
 use crate::control::queues::Queues;
-use crate::queues::Selector;
+use crate::queues::{Selector, once};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -21,6 +21,7 @@ Examples:
   netmoat queues nginx                those of a process or systemd unit
   netmoat queues --watch              again every second, until Ctrl-C
   netmoat queues --watch -o json      one JSON document a line
+  netmoat queues --once               without an agent, also as an ordinary user
 
 SYN QUEUE: handshakes that wait for the client. ACCEPT QUEUE: connections that
 wait for the application; full means that it does not keep up. CONN/S, RESET/S:
@@ -42,13 +43,21 @@ pub(super) struct Args {
     /// Show them again every second until interrupted
     #[arg(long)]
     watch: bool,
+    /// Look for two seconds without the agent, from what the kernel tells everybody
+    #[arg(long, conflicts_with = "watch")]
+    once: bool,
 }
 
 pub(super) fn queues(client: &Client, out: &Output, args: &Args) -> Result<Code, Failure> {
     let only = args.listener.as_deref().map(selector).transpose()?;
     let shown = |queues: &Queues| human(queues, only.is_some(), width());
     if !args.watch {
-        let queues = choose(block_on(look(client))?, only.as_ref())?;
+        let queues = if args.once {
+            once()?
+        } else {
+            block_on(look(client))?
+        };
+        let queues = choose(queues, only.as_ref())?;
         out.print(&queues, shown)?;
         return Ok(Code::Ok);
     }
@@ -66,6 +75,16 @@ async fn look(client: &Client) -> Result<Queues, Failure> {
     let queues = client.queues().await?;
     words::printable(&queues)
         .map_err(|error| Failure::new(Code::Error, anyhow::anyhow!("unexpected answer: {error}")))
+}
+
+/// What the kernel tells of this network namespace, without an agent.
+fn once() -> Result<Queues, Failure> {
+    if std::io::stderr().is_terminal() {
+        let seconds = once::LOOK.as_secs();
+        eprintln!("Looking at this network namespace for {seconds} s ...");
+    }
+    let queues = once::look().map_err(|error| Failure::new(Code::Error, error))?;
+    words::printable(&queues).map_err(|error| Failure::new(Code::Error, anyhow::Error::new(error)))
 }
 
 /// Reads LISTENER.

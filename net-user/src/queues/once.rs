@@ -7,14 +7,11 @@ use std::{
 
 use anyhow::Result;
 
-use super::{
-    Health,
-    looks::{HostLook, ListenerLook},
-};
+use super::{Health, looks::ListenerLook};
 use crate::{
     config::SynMode,
     control::queues::{Queues, Source},
-    host::{loss, owners, sock_diag::Diag, walk::Walker},
+    host::{self, loss, owners, sock_diag::Diag, walk::Walker},
     listeners::{Identity, identity},
     neighbor::Now,
 };
@@ -36,7 +33,10 @@ pub fn look() -> Result<Queues> {
     let mut health = Health::once(began);
     for (name, tells) in [
         ("xdp", "SYNs, cookies and their sources"),
-        ("tracepoint", "completed and ended connections, handshake times"),
+        (
+            "tracepoint",
+            "completed and ended connections, handshake times",
+        ),
         ("retransmits", "SYN-ACKs that were sent again"),
         ("resets", "resets that peers sent"),
     ] {
