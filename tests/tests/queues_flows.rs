@@ -11,7 +11,7 @@ use net_common::{abi::FlowStats, verdict::Reason};
 use net_tests::{
     frames::{CLIENT_V4, Envelope, SERVER_V4, SERVER_V6, read},
     netns::Namespace,
-    prog_run::{Lab, PORT, ack, in_namespace, linux_syn, never_send, send, sysctl},
+    prog_run::{Lab, PORT, ack, in_namespace, linux_syn, never_send, send, sysctl, tcp_info},
     scene::{accept, listener, patient},
     wait,
 };
@@ -33,6 +33,14 @@ fn connect(listener: &TcpListener, to: SocketAddr) -> (TcpStream, TcpStream) {
 /// Reads to the end of what the peer sends.
 fn read_end(mut stream: &TcpStream) {
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the peer has closed");
+}
+
+/// Closes one direction and waits until the peer's kernel has acknowledged that: FIN_WAIT_2.
+fn half_close(stream: &TcpStream) {
+    const FIN_WAIT2: u8 = 5;
+    stream.shutdown(Shutdown::Write).unwrap();
+    let acknowledged = || tcp_info(stream).tcpi_state == FIN_WAIT2;
+    wait::until("the FIN to be acknowledged", PATIENCE, acknowledged).unwrap();
 }
 
 /// Ends a connection with a reset.
@@ -121,7 +129,7 @@ fn connections_are_counted_by_how_they_end() {
             expect(lab, slot, &format!("{what}: the server closes"), all);
 
             let (client, server) = connect();
-            server.shutdown(Shutdown::Write).unwrap();
+            half_close(&server);
             read_end(&client);
             drop(client);
             read_end(&server);
@@ -157,7 +165,7 @@ fn connections_are_counted_by_how_they_end() {
             expect(lab, slot, &format!("{what}: closed with data unread"), all);
 
             let (client, server) = connect();
-            server.shutdown(Shutdown::Write).unwrap();
+            half_close(&server);
             read_end(&client);
             reset(client);
             all.established += 1;
