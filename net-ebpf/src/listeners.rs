@@ -66,7 +66,8 @@ pub fn on_state(ctx: &BtfTracePointContext) {
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
     let offsets = offsets();
-    if new == TCP_LISTEN || old == TCP_LISTEN {
+    // A connection begins as a copy of its listener, in that one's state.
+    if new == TCP_LISTEN || old == TCP_LISTEN && new == TCP_CLOSE {
         let port: u16 = field(sk, offsets.num);
         if let Some(mut entry) = LISTENER_EVENTS.reserve::<ListenerEvent>(0) {
             entry.write(ListenerEvent {
