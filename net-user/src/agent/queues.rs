@@ -203,10 +203,16 @@ impl Agent {
         stats: &ListenerStats,
         flows: &FlowStats,
     ) -> bool {
-        let limit = limit(&self.compiled, &identity);
+        let sockets = sockets_of(&self.compiled, &identity);
+        let (mut limit, mut dropped) = (0_u32, 0);
+        for socket in sockets {
+            limit = limit.saturating_add(socket.accept_limit);
+            dropped += u64::from(socket.drops);
+        }
         let counted = Counted {
             passed: stats.syns_passed,
             completed: flows.established.saturating_sub(stats.handshakes),
+            dropped,
         };
         let followers = &mut self.queues.followers;
         let follower = followers
@@ -460,12 +466,13 @@ fn distinct(compiled: &Compiled) -> impl Iterator<Item = &Classified> {
         .filter(move |listener| seen.insert(identity(&listener.socket)))
 }
 
-/// The limit of a listener's SYN queue: of a reuseport group that of all its sockets.
-fn limit(compiled: &Compiled, wanted: &Identity) -> u32 {
+/// The sockets of a listener; several in a reuseport group, whose SYN queues fill together.
+fn sockets_of<'a>(
+    compiled: &'a Compiled,
+    wanted: &'a Identity,
+) -> impl Iterator<Item = &'a ListenSocket> {
     let sockets = compiled.listeners.iter().map(|listener| &listener.socket);
-    sockets
-        .filter(|socket| identity(socket) == *wanted)
-        .fold(0, |sum, socket| sum.saturating_add(socket.accept_limit))
+    sockets.filter(|socket| identity(socket) == *wanted)
 }
 
 fn flow_key(socket: &ListenSocket) -> FlowKey {

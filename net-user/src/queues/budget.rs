@@ -5,8 +5,8 @@
 //! quarter is, for [`CALM`], it doubles once a second until it is as configured. SYNs beyond it get cookies.
 //!
 //! The queue is walked every five seconds at most (R-Q-6). In between its length is estimated: what was found, and the
-//! SYNs that were left to the kernel since, less the connections that it completed since. A SYN that a client sends again
-//! counts twice until the next walk; what expires or is reset counts until then.
+//! SYNs that were left to the kernel since, less the connections that it completed and the segments that it dropped since. A
+//! SYN that a client sends again counts twice until the next walk; what expires or is reset counts until then.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub struct Counted {
     pub passed: u64,
     /// Connections that the kernel completed from them.
     pub completed: u64,
+    /// Segments dropped at its sockets: SYNs for which there was no room, most of them.
+    pub dropped: u64,
 }
 
 /// The budget of one listener.
@@ -78,7 +80,8 @@ impl Follower {
         self.last = counted;
         let came = counted.passed.saturating_sub(then.passed);
         let went = counted.completed.saturating_sub(then.completed);
-        let estimate = (u64::from(found) + came).saturating_sub(went);
+        let dropped = counted.dropped.saturating_sub(then.dropped);
+        let estimate = (u64::from(found) + came).saturating_sub(went + dropped);
         self.estimate = u32::try_from(estimate).unwrap_or(u32::MAX);
         let before = self.level;
         // One more than the limit fits (R-Q-1, R-Q-2).
@@ -106,7 +109,11 @@ mod tests {
     const LOOK: Duration = Duration::from_millis(50);
 
     fn counted(passed: u64, completed: u64) -> Counted {
-        Counted { passed, completed }
+        Counted {
+            passed,
+            completed,
+            dropped: 0,
+        }
     }
 
     #[test]
@@ -179,5 +186,15 @@ mod tests {
         assert_eq!(follower.estimate(), 30);
         follower.follow(now, counted(1_070, 990), 128);
         assert_eq!(follower.estimate(), 0, "never below none");
+        let dropped = Counted {
+            dropped: 7,
+            ..counted(1_070, 950)
+        };
+        follower.follow(now, dropped, 128);
+        assert_eq!(
+            follower.estimate(),
+            33,
+            "a dropped SYN takes no place (R-Q-3)"
+        );
     }
 }

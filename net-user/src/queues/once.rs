@@ -83,8 +83,9 @@ fn listeners(sockets: &[crate::host::sock_diag::ListenSocket]) -> Vec<ListenerLo
             None => looks.push(ListenerLook {
                 identity,
                 sockets: vec![socket.clone()],
-                interface: nix::net::if_::if_indextoname(identity.ifindex)
-                    .ok()
+                interface: (identity.ifindex != 0)
+                    .then(|| nix::net::if_::if_indextoname(identity.ifindex).ok())
+                    .flatten()
                     .map(|name| name.to_string_lossy().into_owned()),
                 mode: SynMode::Off,
                 protected: false,
