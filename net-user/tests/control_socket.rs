@@ -700,6 +700,15 @@ async fn without_an_agent_the_command_says_how_to_start_one() {
 }
 
 #[tokio::test]
+async fn queues_without_an_agent_names_the_way_to_look_without_one() {
+    let out = netmoat(Path::new("/nonexistent"), &["queues", "443"]).await;
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let words = text(&out.stderr);
+    assert!(words.contains("is the agent running?"), "{words}");
+    assert!(words.contains("`netmoat queues --once`"), "{words}");
+}
+
+#[tokio::test]
 async fn wrong_requests_are_answered_in_plain_words() {
     let rig = Rig::start(0o660);
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: netmoat\r\n\r\n");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::output::Output;
 use super::{Code, Failure, block_on};
-use crate::control::client::Client;
+use crate::control::client::{Client, ClientError};
 use crate::control::queues::Queues;
 use crate::queues::{Selector, once};
 
@@ -72,7 +72,7 @@ pub(super) fn queues(client: &Client, out: &Output, args: &Args) -> Result<Code,
 }
 
 async fn look(client: &Client) -> Result<Queues, Failure> {
-    let queues = client.queues().await?;
+    let queues = client.queues().await.map_err(without_agent)?;
     words::printable(&queues)
         .map_err(|error| Failure::new(Code::Error, anyhow::anyhow!("unexpected answer: {error}")))
 }
@@ -112,6 +112,22 @@ fn choose(mut queues: Queues, only: Option<&Selector>) -> Result<Queues, Failure
         Code::Error,
         anyhow::anyhow!("no such TCP listener in this network namespace; {there}"),
     ))
+}
+
+/// Whoever cannot reach an agent can look without one.
+fn without_agent(error: ClientError) -> Failure {
+    let is_unreachable = matches!(
+        error,
+        ClientError::Absent { .. } | ClientError::Denied { .. }
+    );
+    let mut failure = Failure::from(error);
+    if is_unreachable {
+        failure.source = anyhow::anyhow!(
+            "{}; or look without an agent: `netmoat queues --once`",
+            failure.source
+        );
+    }
+    failure
 }
 
 /// Columns of the terminal; `None` when standard output is none.

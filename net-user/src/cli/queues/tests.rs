@@ -77,7 +77,7 @@ fn a_narrow_terminal_loses_columns_and_is_told_which() {
     assert!(!wide.contains("Too narrow"), "{wide}");
     for (width, lost) in [
         (100, "COOKIES"),
-        (80, "COOKIES, HANDSHAKE, RESET/S, WAIT"),
+        (80, "COOKIES, HANDSHAKE, RESET/S"),
         (
             10,
             "COOKIES, HANDSHAKE, RESET/S, WAIT, DROPS, PROCESS, CONN/S",
