@@ -422,16 +422,21 @@ impl Agent {
 
     /// Applies or reverts; the outcome of each change is in the answer.
     pub(super) fn answer_tune(&mut self, tune: &Tune, reply: Reply<Tuning>) {
-        let done = self.tuning(tune.listener.as_deref()).and_then(|proposed| {
+        let proposed = match tune.action {
+            TuneAction::Apply => self.tuning(tune.listener.as_deref()),
+            TuneAction::Revert => Ok(Tuning::default()),
+        };
+        let done = proposed.and_then(|proposed| {
             let tuner = &mut self.queues.tuner;
             let changes = match tune.action {
                 TuneAction::Apply => tuner.apply(&proposed.changes),
                 TuneAction::Revert => tuner.revert(),
             };
             Ok(Tuning {
+                version: VERSION,
                 changes: changes.map_err(failed)?,
+                advice: proposed.advice,
                 applied: tuner.applied(),
-                ..proposed
             })
         });
         let _ = reply.send(done);

@@ -21,7 +21,7 @@ Examples:
   netmoat queues nginx                those of a process or systemd unit
   netmoat queues --watch              again every second, until Ctrl-C
   netmoat queues --watch -o json      one JSON document a line
-  netmoat queues --once               without an agent, also as an ordinary user
+  netmoat queues --once               without an agent, and without root
 
 SYN QUEUE: handshakes that wait for the client. ACCEPT QUEUE: connections that
 wait for the application; full means that it does not keep up. CONN/S, RESET/S:

@@ -527,7 +527,7 @@ pub struct Source {
 }
 
 /// What `tune` would change, or did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tuning {
     /// [`super::protocol::VERSION`].
     pub version: u32,

@@ -19,6 +19,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 const KEPT: usize = 64;
 /// Sources of a listener that are told.
 const TOLD: usize = 8;
+/// Least share of one that is told, per thousand: of forged sources none stands out.
+const LEAST: u32 = 5;
 
 /// What one look found, by slot.
 type Look = HashMap<u32, Sources>;
@@ -98,7 +100,11 @@ impl Talkers {
                 address: source.to_string(),
                 per_mille: (count * 1000 / total.max(1)) as u32,
             };
-            (slot, busiest.into_iter().map(share).collect())
+            let told = busiest.into_iter().map(share);
+            (
+                slot,
+                told.filter(|source| source.per_mille >= LEAST).collect(),
+            )
         };
         all.into_iter().map(told).collect()
     }
@@ -175,6 +181,15 @@ mod tests {
         assert_eq!(told(&talkers, 0), [("192.0.2.2".into(), 1000)]);
         talkers.take(later + WINDOW, &[log]);
         assert_eq!(told(&talkers, 0), []);
+    }
+
+    #[test]
+    fn of_a_flood_of_forged_sources_none_is_told() {
+        let mut talkers = Talkers::default();
+        let syns = (0..=250).map(|host| (0, host)).chain([(1, 1)]);
+        talkers.take(Instant::now(), &[log(syns)]);
+        assert_eq!(told(&talkers, 0), []);
+        assert_eq!(told(&talkers, 1), [("192.0.2.1".into(), 1000)]);
     }
 
     #[test]

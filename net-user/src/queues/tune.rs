@@ -36,12 +36,20 @@ pub fn propose(
         for_host(queues, settings, &mut plan);
     }
     if plan.changes.is_empty() && plan.advice.is_empty() {
-        let met = queues
+        let mut met = queues
             .listeners
             .iter()
-            .any(|l| only.is_none_or(|only| only.matches(l)));
-        plan.advice.push(advice(match (met, only.is_some()) {
-            (false, true) => "No listener is of that name; `netmoat queues` shows them all",
+            .filter(|l| only.is_none_or(|only| only.matches(l)))
+            .peekable();
+        let none = met.peek().is_none();
+        let wrong = met
+            .flat_map(|listener| &listener.verdicts)
+            .any(|verdict| verdict.kind != VerdictKind::Healthy);
+        plan.advice.push(advice(match (none, wrong) {
+            (true, _) if only.is_some() => {
+                "No listener is of that name; `netmoat queues` shows them all"
+            }
+            (_, true) => "The settings that help against what was found are in force already",
             _ => "Nothing is wrong, so nothing is to be changed",
         }));
     }

@@ -275,10 +275,13 @@ pub(super) fn missing_sources(queues: &Queues) -> String {
     let mut text = String::new();
     for source in &queues.sources {
         if let Some(why) = &source.missing {
-            text += &format!("\nMissing: {} ({}): {why}\n", source.tells, source.name);
+            text += &format!("Missing: {} ({}): {why}\n", source.tells, source.name);
         }
     }
-    text
+    if text.is_empty() {
+        return text;
+    }
+    format!("\n{text}")
 }
 
 /// A verdict in full; `of`: what it is about.
