@@ -18,6 +18,7 @@ pub mod neighbors;
 pub mod netns;
 pub mod process;
 pub mod prog_run;
+pub mod queues;
 pub mod rawtcp;
 pub mod scene;
 pub mod server;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use net_tests::{bench, demo, interrupt};
+use net_tests::{bench, demo, interrupt, queues::app};
 
 /// Floods against the kernel and netmoat, in network namespaces of their own
 #[derive(Debug, Parser)]
@@ -21,6 +21,8 @@ enum Command {
     Bench(bench::Bench),
     /// Watch a SYN flood kill a service, then netmoat hold it (root)
     Demo(demo::Args),
+    #[command(hide = true)]
+    App(app::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,5 +45,6 @@ fn run(command: &Command) -> Result<ExitCode> {
     match command {
         Command::Bench(bench) => bench::run(bench),
         Command::Demo(args) => demo::run(args),
+        Command::App(args) => app::run(args),
     }
 }

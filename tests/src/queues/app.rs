@@ -1,0 +1,195 @@
+//! `netmoat-lab app`: an application in a process of its own, which behaves as badly as a test wants.
+
+use std::{
+    ffi::CString,
+    io::{ErrorKind, Read as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+    process::{Command, ExitCode},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
+use nix::{
+    libc,
+    sys::{
+        prctl,
+        signal::{SigSet, Signal},
+    },
+};
+
+use crate::{
+    netns::Namespace,
+    process::{Process, workspace_binary},
+    scene::{PATIENCE, listener},
+    wait,
+};
+
+/// What it prints once clients can connect.
+const READY: &str = "listening";
+/// Threads that wait for their client's end need next to no stack.
+const STACK: usize = 64 * 1024;
+
+/// An application that listens, and what it does with its connections
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where it listens
+    #[arg(long)]
+    listen: SocketAddr,
+    /// Its name, as `ps` shows it
+    #[arg(long, default_value = "app")]
+    name: String,
+    /// The backlog it asks for
+    #[arg(long, default_value_t = 128)]
+    backlog: i32,
+    /// One of a reuseport group
+    #[arg(long)]
+    reuse_port: bool,
+    /// TCP_DEFER_ACCEPT, in seconds
+    #[arg(long)]
+    defer_accept: Option<i32>,
+    /// Accept nothing before SIGUSR1
+    #[arg(long)]
+    stuck: bool,
+    /// Rest so many milliseconds after each accept
+    #[arg(long, default_value_t = 0)]
+    pace_ms: u64,
+    /// Accept all there are, each so many milliseconds, as an event loop does
+    #[arg(long, conflicts_with = "pace_ms")]
+    round_ms: Option<u64>,
+    /// What becomes of a connection
+    #[arg(long, value_enum, default_value_t = Then::Follow)]
+    then: Then,
+    /// Close so many milliseconds after the client did
+    #[arg(long, default_value_t = 0)]
+    linger_ms: u64,
+}
+
+/// What becomes of a connection that was accepted.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Then {
+    /// Closed at once, before the client does.
+    Close,
+    /// Closed after the client closed.
+    Follow,
+    /// Never closed.
+    Keep,
+}
+
+/// Runs the application, until it is killed.
+///
+/// # Errors
+/// The address cannot be bound, or the kernel refuses a connection.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    prctl::set_name(&CString::new(args.name.as_str())?).context("the name cannot be set")?;
+    let go: SigSet = [Signal::SIGUSR1].into_iter().collect();
+    // Before clients can come: whoever sees them may send it.
+    go.thread_block()?;
+    let listener = listener(args.listen, args.backlog, args.reuse_port);
+    if let Some(seconds) = args.defer_accept {
+        defer_accept(&listener, seconds)?;
+    }
+    println!("{READY}");
+    if args.stuck {
+        go.wait()?;
+    }
+    let mut kept = Vec::new();
+    listener.set_nonblocking(args.round_ms.is_some())?;
+    loop {
+        match listener.accept() {
+            Ok((connection, _)) => {
+                connection.set_nonblocking(false)?;
+                args.take(connection, &mut kept)?;
+                thread::sleep(Duration::from_millis(args.pace_ms));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                thread::sleep(Duration::from_millis(args.round_ms.unwrap_or(1)));
+            }
+            // The client was gone first.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) => return Err(error).context("nothing can be accepted"),
+        }
+    }
+}
+
+impl Args {
+    fn take(&self, mut connection: TcpStream, kept: &mut Vec<TcpStream>) -> Result<()> {
+        match self.then {
+            Then::Close => drop(connection),
+            Then::Keep => kept.push(connection),
+            Then::Follow => {
+                let linger = Duration::from_millis(self.linger_ms);
+                let follow = move || {
+                    let mut buffer = [0; 1024];
+                    while matches!(connection.read(&mut buffer), Ok(1..)) {}
+                    thread::sleep(linger);
+                };
+                let builder = thread::Builder::new().stack_size(STACK);
+                builder.spawn(follow).context("no thread")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn defer_accept(listener: &TcpListener, seconds: i32) -> Result<()> {
+    // SAFETY: the pointer is to `seconds`, whose size is given and which outlives the call.
+    let set = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    ensure!(
+        set == 0,
+        "TCP_DEFER_ACCEPT: {}",
+        std::io::Error::last_os_error()
+    );
+    Ok(())
+}
+
+/// `netmoat-lab app` in a namespace; killed when dropped. Made for tests: whatever fails panics.
+pub struct Application {
+    process: Process,
+    name: String,
+}
+
+impl Application {
+    /// Starts it under a name, with options in words such as `--backlog 4 --stuck`, and waits until it listens.
+    pub fn start(namespace: &Namespace, name: &str, at: SocketAddr, options: &str) -> Self {
+        let mut command = Command::new(workspace_binary("netmoat-lab").unwrap());
+        command
+            .args(["app", "--name", name, "--listen", &at.to_string()])
+            .args(options.split_whitespace());
+        let mut process = Process::start(namespace, &mut command).unwrap();
+        wait::until("the application to listen", PATIENCE, || {
+            assert!(process.ended().is_none(), "{}", process.printed());
+            process.printed().contains(READY)
+        })
+        .unwrap();
+        Self {
+            process,
+            name: name.to_owned(),
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid().as_raw().cast_unsigned()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// From now on one that was `--stuck` accepts.
+    pub fn unstick(&self) {
+        self.process.signal(Signal::SIGUSR1).unwrap();
+    }
+}
