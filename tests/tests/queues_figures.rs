@@ -74,7 +74,9 @@ fn the_accept_queue_and_its_limit_are_those_of_ss_and_it_holds_one_more() {
             (shown.accept_queue, shown.limit, shown.drops),
             (limit + 1, limit, 1)
         );
-        let told = watch.until("a full queue", PORT, |l| l.accept_queue == limit + 1);
+        let told = watch.until("a full queue", PORT, |l| {
+            l.accept_queue == limit + 1 && l.sockets[0].drops == 1
+        });
         assert_eq!(
             (told.accept_queue_limit, told.syn_queue_limit),
             (limit, limit)
@@ -187,10 +189,11 @@ fn the_syn_queue_holds_one_more_than_the_backlog_and_the_rest_get_cookies_or_not
     {
         let scene = Scene::new();
         set(&scene, "net.ipv4.tcp_max_syn_backlog", max_syn_backlog);
-        set(&scene, "net.ipv4.tcp_syncookies", cookies);
         let at = scene.server.at(family, PORT);
         let _listener = scene.server.ns.run(|| listener(at, backlog, false));
         let agent = scene.protect(OFF);
+        // Without them it does not start.
+        set(&scene, "net.ipv4.tcp_syncookies", cookies);
         let watch = Watch::new(&agent);
         let before = nstat(&scene);
         let peer = scene.raw(family);

@@ -106,15 +106,16 @@ fn a_flood_at_a_listener_that_is_left_to_the_kernel_is_told_by_its_half_open_con
         (6, "0", "TcpExtTCPReqQFullDrop"),
     ] {
         let scene = Scene::new();
+        let at = scene.server.at(family, PORT);
+        let _app = Application::start(&scene.server.ns, "app", at, "--backlog 64");
+        let agent = scene.protect(OFF);
+        agent.await_listener(PORT, false).unwrap();
+        // Without them it does not start.
         scene
             .server
             .ns
             .sysctl("net.ipv4.tcp_syncookies", cookies)
             .unwrap();
-        let at = scene.server.at(family, PORT);
-        let _app = Application::start(&scene.server.ns, "app", at, "--backlog 64");
-        let agent = scene.protect(OFF);
-        agent.await_listener(PORT, false).unwrap();
         let watch = Watch::new(&agent);
         let before = truth::nstat(&scene.server);
         let generator = Generator::new(&scene.attacker).unwrap();

@@ -35,7 +35,7 @@ fn an_application_that_does_not_accept_is_named_until_it_does() {
     let [stuck_at, other_at] = both(&scene, 4);
     let ns = &scene.server.ns;
     let stuck = Application::start(ns, "shop", stuck_at, "--backlog 16 --stuck");
-    let other = Application::start(ns, "till", other_at, "--backlog 16");
+    let other = Application::start(ns, "till", other_at, "--backlog 128");
     let agent = scene.protect("");
     agent.await_listener(PORT, true).unwrap();
     let watch = Watch::new(&agent);

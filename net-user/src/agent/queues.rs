@@ -376,7 +376,7 @@ impl Agent {
             Looked::Owners((look, cost)) => {
                 self.queues.owning = false;
                 self.queues.fresh_owners.done(now, cost);
-                self.queues.health.owners(look);
+                self.queues.health.new_owners(look);
             }
             Looked::Loss((look, cost)) => {
                 self.queues.losing = false;

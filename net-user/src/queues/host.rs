@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     facts::HostLately,
-    history::{History, per_second, rounded},
+    history::{History, rounded},
     looks::{HostLook, LossLook, QueueSettings, Walk},
     verdict::Held,
 };
@@ -41,8 +41,8 @@ const COOKIES_PROVEN: usize = 3;
 const QUEUE_FULL_DROPS: usize = 6;
 const TIME_WAIT_OVERFLOWS: usize = 7;
 const PASSIVE_OPENS: usize = 11;
-/// Where the counters of sockets that left TIME_WAIT begin.
-const TIME_WAIT_ENDED: usize = 14;
+/// Counts those that enter TIME_WAIT, when they do, whatever its name says (`__inet_twsk_schedule`, since Linux 4.1).
+const TIME_WAITED: usize = 14;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -51,8 +51,6 @@ pub(super) struct Host {
     look: Option<HostLook>,
     first: Option<[u64; COUNTERS.len()]>,
     history: History<{ COUNTERS.len() }>,
-    /// TIME_WAIT over the window.
-    time_wait: std::collections::VecDeque<(Instant, u32)>,
     states: Option<States>,
     destinations: Vec<Destination>,
     first_loss: Option<Loss>,
@@ -65,14 +63,6 @@ impl Host {
         let counts = COUNTERS.map(|name| look.counters.get(name).copied().unwrap_or_default());
         self.first.get_or_insert(counts);
         self.history.push(now, counts);
-        self.time_wait.push_back((now, look.time_wait));
-        while self
-            .time_wait
-            .get(1)
-            .is_some_and(|(at, _)| now.saturating_duration_since(*at) >= super::history::WINDOW)
-        {
-            self.time_wait.pop_front();
-        }
         self.look = Some(look);
     }
 
@@ -109,16 +99,10 @@ impl Host {
         }
     }
 
-    /// What entered TIME_WAIT a second, by 60 s: what left it in the window, and by how much it grew.
+    /// What enters TIME_WAIT a second, by 60 s.
     fn time_wait_expected(&self) -> Option<u64> {
-        let (from, before) = self.time_wait.front()?;
-        let (to, after) = self.time_wait.back()?;
-        let over = to.saturating_duration_since(*from);
-        let left: u64 = (TIME_WAIT_ENDED..COUNTERS.len())
-            .map(|which| self.history.grown(which))
-            .sum();
-        let entered = (left + u64::from(*after)).saturating_sub(u64::from(*before));
-        (over >= Duration::from_secs(1)).then(|| rounded(per_second(entered, over) * 60.0))
+        let told = self.history.span() >= Duration::from_secs(1);
+        told.then(|| rounded(self.history.rate(TIME_WAITED) * 60.0))
     }
 
     /// Its report, but for processes and verdicts.

@@ -140,6 +140,13 @@ impl Health {
         self.owners = look;
     }
 
+    /// Takes a look for the owners of new sockets, which counted no process's connections: the counts of the last that did
+    /// stand.
+    pub fn new_owners(&mut self, look: OwnersLook) {
+        let processes = std::mem::take(&mut self.owners.processes);
+        self.owners = OwnersLook { processes, ..look };
+    }
+
     /// Takes what was lost below, as absolute counts.
     pub fn loss(&mut self, look: LossLook) {
         self.host.loss(look);

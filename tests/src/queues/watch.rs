@@ -167,7 +167,10 @@ fn assert_in_order(verdict: &Verdict) {
     let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     assert!((now - 600..=now).contains(&verdict.since), "{verdict:#?}");
     assert!(!verdict.sentence.is_empty(), "{verdict:#?}");
-    assert!(!verdict.sentence.contains(". "), "one sentence: {verdict:#?}");
+    assert!(
+        !verdict.sentence.contains(". "),
+        "one sentence: {verdict:#?}"
+    );
     assert!(!verdict.fixes.is_empty(), "{verdict:#?}");
     let figures = |text: &String| text.contains(|c: char| c.is_ascii_digit());
     assert!(verdict.evidence.iter().any(figures), "{verdict:#?}");
