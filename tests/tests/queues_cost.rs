@@ -1,10 +1,7 @@
 //! What looking costs: the agent's own CPU time with 100 listeners and 50,000 connections, idle and in a flood.
 
 use std::{
-    fs,
-    net::{SocketAddr, TcpListener, TcpStream},
-    process::Command,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -12,13 +9,19 @@ use net_tests::{
     agent::Agent,
     flood::Flood,
     lab::{Generator, Pace},
-    queues::watch::Watch,
-    scene::{ALWAYS, Scene, dial, listener},
+    queues::{
+        app::{self, Application},
+        watch::Watch,
+    },
+    scene::{ALWAYS, Scene, dial},
     wait,
 };
 use nix::unistd::{SysconfVar, sysconf};
 
-const LISTENERS: u16 = 100;
+/// A process may have 20,000 files where netmoat's tests run, and not more.
+const GROUPS: u16 = 5;
+const PORTS: u16 = 20;
+const LISTENERS: u16 = GROUPS * PORTS;
 const CONNECTIONS: usize = 50_000;
 const FIRST: u16 = 20_000;
 /// The walk is made no more often (R-Q-6).
@@ -47,44 +50,6 @@ fn share(agent: &Agent, what: &str, time: Duration) -> f64 {
     share
 }
 
-/// Both ends of all connections are this process's.
-fn raise_file_limit() {
-    let status = Command::new("prlimit")
-        .args([
-            "--nofile=150000:150000",
-            "--pid",
-            &std::process::id().to_string(),
-        ])
-        .status()
-        .unwrap();
-    assert!(
-        status.success(),
-        "prlimit cannot raise RLIMIT_NOFILE: {status}"
-    );
-}
-
-fn connect(scene: &Scene, listeners: &[(SocketAddr, TcpListener)]) -> Vec<TcpStream> {
-    let each = CONNECTIONS / listeners.len();
-    thread::scope(|scope| {
-        let accepting = scope.spawn(|| {
-            let accept = |listener: &TcpListener| listener.accept().unwrap().0;
-            let mut all = Vec::with_capacity(CONNECTIONS);
-            for (_, listener) in listeners {
-                all.extend((0..each).map(|_| accept(listener)));
-            }
-            all
-        });
-        let mut all: Vec<_> = scene.client.ns.run(|| {
-            let targets = listeners
-                .iter()
-                .flat_map(|(to, _)| std::iter::repeat_n(*to, each));
-            targets.map(|to| TcpStream::connect(to).unwrap()).collect()
-        });
-        all.extend(accepting.join().unwrap());
-        all
-    })
-}
-
 /// How often the table was walked while it was looked for.
 fn walks(watch: &Watch, time: Duration) -> u32 {
     let (end, mut last, mut walks) = (Instant::now() + time, u64::MAX, 0);
@@ -101,19 +66,28 @@ fn walks(watch: &Watch, time: Duration) -> u32 {
     walks
 }
 
-/// The machine is shared, and a debug build is slow: the bounds are twice what is aimed at.
+/// Bounds in peace and in a flood, per cent of a core: about twice what is aimed at, as the machine is shared; and what a
+/// build without optimisation needs.
+const BOUNDS: (f64, f64) = if cfg!(debug_assertions) {
+    (10.0, 16.0)
+} else {
+    (2.0, 8.0)
+};
+
 #[test]
 fn a_hundred_listeners_and_fifty_thousand_connections_cost_next_to_nothing() {
-    raise_file_limit();
     let scene = Scene::new();
-    let listeners: Vec<_> = (0..LISTENERS)
+    let each = CONNECTIONS / usize::from(LISTENERS);
+    let groups: Vec<_> = (0..GROUPS)
         .map(|n| {
-            let at = scene.server.at(if n % 2 == 0 { 4 } else { 6 }, FIRST + n);
-            (at, scene.server.ns.run(|| listener(at, 1024, false)))
+            let at = scene
+                .server
+                .at(if n % 2 == 0 { 4 } else { 6 }, FIRST + n * PORTS);
+            let options = format!("--ports {PORTS} --backlog 1024 --then keep");
+            let app = Application::start(&scene.server.ns, &format!("app{n}"), at, &options);
+            (app, app::clients(&scene.client.ns, at, PORTS, each))
         })
         .collect();
-    let connections = connect(&scene, &listeners);
-    assert_eq!(connections.len(), 2 * CONNECTIONS);
     let agent = scene.protect(ALWAYS);
     agent.await_listener(FIRST, true).unwrap();
     let watch = Watch::new(&agent);
@@ -122,8 +96,11 @@ fn a_hundred_listeners_and_fifty_thousand_connections_cost_next_to_nothing() {
         (states.established as usize >= CONNECTIONS).then(|| queues.clone())
     });
     assert_eq!(all.listeners.len(), usize::from(LISTENERS));
-    let each = CONNECTIONS as u64 / u64::from(LISTENERS);
-    assert!(all.listeners.iter().all(|l| l.funnel.open == Some(each)));
+    assert!(
+        all.listeners
+            .iter()
+            .all(|l| l.funnel.open == Some(each as u64))
+    );
 
     let idle = share(&agent, "in peace", Duration::from_secs(20));
     let time = Duration::from_secs(11);
@@ -143,7 +120,8 @@ fn a_hundred_listeners_and_fifty_thousand_connections_cost_next_to_nothing() {
     let flooded = share(&agent, "in a flood", Duration::from_secs(10));
     let sent = flooding.stop().unwrap();
     println!("{} SYNs in {:?}", sent.packets, sent.elapsed);
-    drop(dial(&scene.client, listeners[0].0));
-    assert!(idle < 2.0, "{idle:.2} % of a core in peace");
-    assert!(flooded < 8.0, "{flooded:.2} % of a core in a flood");
+    drop(dial(&scene.client, scene.server.at(4, FIRST)));
+    drop(groups);
+    assert!(idle < BOUNDS.0, "{idle:.2} % of a core in peace");
+    assert!(flooded < BOUNDS.1, "{flooded:.2} % of a core in a flood");
 }

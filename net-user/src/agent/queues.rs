@@ -170,6 +170,8 @@ impl Agent {
             looks[place].sockets.push(listener.socket.clone());
         }
         self.queues.health.listeners(now, looks);
+        let cost = now.saturating_duration_since(self.looked);
+        self.queues.health.looked("sock_diag", now, cost, None);
         self.follow_busy_queues(now);
     }
 
@@ -248,8 +250,15 @@ impl Agent {
     pub(super) fn look_at_queues(&mut self) {
         let now = Instant::now();
         let looked = self.look_at_data_path(now);
+        let cost = now.elapsed();
+        let why = looked.as_ref().err().map(|error| format!("{error:#}"));
+        for source in ["tracepoint", "xdp"] {
+            self.queues.health.looked(source, now, cost, why.clone());
+        }
         self.note("statistics", looked);
-        let host = host::look();
+        let (host, cost) = timed(host::look);
+        let why = host.as_ref().err().map(|error| format!("{error:#}"));
+        self.queues.health.looked("counters", now, cost, why);
         let settings = host.as_ref().map(|look| look.settings.clone()).ok();
         if let Some(look) = self.note("kernel counters", host) {
             self.queues.health.host(now, look);
@@ -357,11 +366,23 @@ impl Agent {
         match looked {
             Looked::Walk(walker, walk, owners) => {
                 self.queues.walker = Some(walker);
+                let why = match &walk {
+                    Ok(walk) if walk.complete => None,
+                    Ok(_) => Some(format!(
+                        "it ended at {WALK_BOUND} sockets, so that counts are lower bounds"
+                    )),
+                    Err(error) => Some(format!("{error:#}")),
+                };
+                let taken = walk.as_ref().map_or(Duration::ZERO, |walk| walk.cost);
+                self.queues.health.looked("walk", now, taken, why);
                 let walk = self.note("walk of the connections", walk);
                 let cost = walk.as_ref().map_or(Duration::ZERO, |walk| walk.cost);
                 self.queues.walks.done(now, cost);
                 if let Some((look, cost)) = owners {
                     self.queues.owners.done(now, cost);
+                    self.queues
+                        .health
+                        .looked("processes", now, cost, look.missing.clone());
                     self.queues.health.owners(look);
                 }
                 let Some(walk) = walk else { return };
@@ -376,11 +397,16 @@ impl Agent {
             Looked::Owners((look, cost)) => {
                 self.queues.owning = false;
                 self.queues.fresh_owners.done(now, cost);
+                self.queues
+                    .health
+                    .looked("processes", now, cost, look.missing.clone());
                 self.queues.health.new_owners(look);
             }
             Looked::Loss((look, cost)) => {
                 self.queues.losing = false;
                 self.queues.losses.done(now, cost);
+                let why = look.as_ref().err().map(|error| format!("{error:#}"));
+                self.queues.health.looked("driver", now, cost, why);
                 if let Some(look) = self.note("losses", look) {
                     self.queues.health.loss(look);
                 }

@@ -16,6 +16,7 @@ pub mod once;
 pub mod pace;
 mod selector;
 mod settings;
+mod sources;
 pub mod talkers;
 pub mod tune;
 mod verdict;
@@ -78,7 +79,7 @@ pub struct Health {
     owners: OwnersLook,
     sources: SourcesLook,
     budgets: BudgetsLook,
-    told: Vec<Source>,
+    told: sources::Sources,
 }
 
 impl Health {
@@ -164,10 +165,12 @@ impl Health {
 
     /// Takes the state of a source of figures, in place of the one of that name.
     pub fn source(&mut self, source: Source) {
-        match self.told.iter_mut().find(|known| known.name == source.name) {
-            Some(known) => *known = source,
-            None => self.told.push(source),
-        }
+        self.told.set(source, None);
+    }
+
+    /// A look at `sock_diag`, `walk`, `counters`, `tracepoint`, `xdp`, `processes` or `driver` ended: reports tell its age.
+    pub fn looked(&mut self, name: &str, at: Instant, cost: Duration, missing: Option<String>) {
+        self.told.looked(name, at, cost, missing);
     }
 
     /// Judges, after the looks of a second; `wall` is seconds since 1970. Gives what changed.
@@ -254,7 +257,7 @@ impl Health {
                 verdicts: self.host.held.verdicts(),
                 ..self.host.report()
             },
-            sources: self.told.clone(),
+            sources: self.told.report(now),
         }
     }
 

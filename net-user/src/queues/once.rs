@@ -52,9 +52,16 @@ pub fn look() -> Result<Queues> {
     health.host(began, host);
     let mut sockets = diag.listeners()?;
     let walk = Walker::new().walk(&mut diag, &sockets, &settings, WALK_BOUND)?;
+    let why = (!walk.complete)
+        .then(|| format!("it ended at {WALK_BOUND} sockets, so that counts are lower bounds"));
+    health.looked("walk", walk.at, walk.cost, why);
     health.walk(walk);
-    health.listeners(Instant::now(), listeners(&sockets));
-    health.owners(owners::look(&health.wanted_owners(), None));
+    let began_owners = Instant::now();
+    health.listeners(began_owners, listeners(&sockets));
+    let look = owners::look(&health.wanted_owners(), None);
+    let now = Instant::now();
+    health.looked("processes", now, now - began_owners, look.missing.clone());
+    health.owners(look);
     while began.elapsed() < LOOK {
         // Nothing is awaited: this is the time between two samples.
         thread::sleep(EVERY);

@@ -23,6 +23,8 @@ enum Command {
     Demo(demo::Args),
     #[command(hide = true)]
     App(app::Args),
+    #[command(hide = true)]
+    Clients(app::ClientArgs),
 }
 
 fn main() -> ExitCode {
@@ -46,5 +48,6 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Bench(bench) => bench::run(bench),
         Command::Demo(args) => demo::run(args),
         Command::App(args) => app::run(args),
+        Command::Clients(args) => app::stay(args),
     }
 }

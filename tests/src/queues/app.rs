@@ -27,8 +27,8 @@ use crate::{
     wait,
 };
 
-/// What it prints once clients can connect.
-const READY: &str = "listening";
+/// What it prints once clients can connect, or have.
+const READY: &str = "ready";
 /// Threads that wait for their client's end need next to no stack.
 const STACK: usize = 64 * 1024;
 
@@ -38,6 +38,9 @@ pub struct Args {
     /// Where it listens
     #[arg(long)]
     listen: SocketAddr,
+    /// How many ports, from that one on
+    #[arg(long, default_value_t = 1)]
+    ports: u16,
     /// Its name, as `ps` shows it
     #[arg(long, default_value = "app")]
     name: String,
@@ -87,14 +90,33 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let go: SigSet = [Signal::SIGUSR1].into_iter().collect();
     // Before clients can come: whoever sees them may send it.
     go.thread_block()?;
-    let listener = listener(args.listen, args.backlog, args.reuse_port);
-    if let Some(seconds) = args.defer_accept {
-        defer_accept(&listener, seconds)?;
+    let mut listeners = Vec::new();
+    for port in args.listen.port()..args.listen.port() + args.ports {
+        let at = SocketAddr::new(args.listen.ip(), port);
+        let listener = listener(at, args.backlog, args.reuse_port);
+        if let Some(seconds) = args.defer_accept {
+            defer_accept(&listener, seconds)?;
+        }
+        listeners.push(listener);
     }
     println!("{READY}");
     if args.stuck {
         go.wait()?;
     }
+    thread::scope(|scope| {
+        let serving = listeners.iter().map(|l| scope.spawn(|| serve(l, args)));
+        let serving: Vec<_> = serving.collect();
+        for thread in serving {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Takes what comes, for good.
+fn serve(listener: &TcpListener, args: &Args) -> Result<()> {
     let mut kept = Vec::new();
     listener.set_nonblocking(args.round_ms.is_some())?;
     loop {
@@ -151,6 +173,62 @@ fn defer_accept(listener: &TcpListener, seconds: i32) -> Result<()> {
         std::io::Error::last_os_error()
     );
     Ok(())
+}
+
+/// Clients that connect and stay
+#[derive(Debug, clap::Args)]
+pub struct ClientArgs {
+    /// Where they connect to
+    #[arg(long)]
+    to: SocketAddr,
+    /// How many ports, from that one on
+    #[arg(long)]
+    ports: u16,
+    /// Connections to each port
+    #[arg(long)]
+    each: usize,
+}
+
+/// Connects, and stays until it is killed.
+///
+/// # Errors
+/// A connection is refused.
+pub fn stay(args: &ClientArgs) -> Result<ExitCode> {
+    let mut held = Vec::new();
+    for port in args.to.port()..args.to.port() + args.ports {
+        for _ in 0..args.each {
+            held.push(TcpStream::connect(SocketAddr::new(args.to.ip(), port))?);
+        }
+    }
+    println!("{READY}");
+    loop {
+        thread::park();
+    }
+}
+
+/// `netmoat-lab clients` in a namespace; they leave when this is dropped.
+///
+/// # Panics
+/// They cannot all connect.
+pub fn clients(namespace: &Namespace, to: SocketAddr, ports: u16, each: usize) -> Process {
+    let mut command = Command::new(workspace_binary("netmoat-lab").unwrap());
+    let [ports, each] = [usize::from(ports), each].map(|n| n.to_string());
+    command.args([
+        "clients",
+        "--to",
+        &to.to_string(),
+        "--ports",
+        &ports,
+        "--each",
+        &each,
+    ]);
+    let mut process = Process::start(namespace, &mut command).unwrap();
+    wait::until("all clients to connect", PATIENCE, || {
+        assert!(process.ended().is_none(), "{}", process.printed());
+        process.printed().contains(READY)
+    })
+    .unwrap();
+    process
 }
 
 /// `netmoat-lab app` in a namespace; killed when dropped. Made for tests: whatever fails panics.
