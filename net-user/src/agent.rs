@@ -59,8 +59,9 @@ use crate::{
     neighbor::NeighborWatch,
 };
 
-/// How often the accept queues are looked at; a full one must be noticed within 100 ms (R-SYN-14).
-const LISTENERS_EVERY: Duration = Duration::from_millis(50);
+/// How often the accept queues are looked at, and half as often while all are empty; a full one must be noticed within
+/// 100 ms (R-SYN-14).
+const LISTENERS_EVERY: Duration = Duration::from_millis(48);
 /// Least time between two looks that the kernel's events may cause.
 const EVENT_PAUSE: Duration = Duration::from_millis(5);
 /// How often the data path is told that the agent lives.
@@ -146,7 +147,6 @@ pub async fn run(config: Config) -> Result<()> {
                 if std::mem::take(&mut host_changed) {
                     agent.refresh_host().await;
                 }
-                agent.refresh_listeners();
                 agent.look_at_accept_queues();
                 // What happened comes before what did not.
                 agent.take_neighbor_events(neighbor_events.get_mut());
@@ -275,6 +275,8 @@ struct Agent {
     compiled: Compiled,
     /// Whether something that the listeners' entries follow from may have changed, other than the sockets.
     recompile: bool,
+    /// How often they were compiled.
+    compilations: u64,
     renewal: Option<Renewal>,
     /// Cookies sent by slot at the last look, and those that were sent since the look before.
     cookies: HashMap<u32, (u64, u64)>,
@@ -366,6 +368,7 @@ impl Agent {
             slots: Slots::default(),
             compiled: Compiled::default(),
             recompile: true,
+            compilations: 0,
             renewal: None,
             cookies: HashMap::new(),
             rates: Rates::default(),
@@ -455,11 +458,7 @@ impl Agent {
             &mut self.slots,
             &self.queues.levels,
         );
-        for &slot in &compiled.fresh_slots {
-            self.maps.clear_listener_stats(slot)?;
-            self.cookies.remove(&slot);
-            self.queues.forget(slot);
-        }
+        self.set_flow_slots(&compiled)?;
         let complete = self.settings.flags & Settings::FILTER_COMPLETE != 0;
         let before: HashSet<_> = protected(&self.compiled).collect();
         let newly = protected(&compiled).any(|listener| !before.contains(&listener));
@@ -474,8 +473,8 @@ impl Agent {
             )?);
         }
         self.maps.set_listeners(&compiled.entries)?;
-        self.set_flow_slots(&compiled)?;
         self.compiled = compiled;
+        self.compilations += 1;
         self.recompile = false;
         Ok(())
     }

@@ -88,6 +88,11 @@ impl Compiled {
         sockets.len() == self.listeners.len() && self.listeners.iter().zip(sockets).all(same)
     }
 
+    /// Whether nothing waits for `accept()` anywhere.
+    pub fn is_quiet(&self) -> bool {
+        self.listeners.iter().all(|l| l.socket.accept_queue == 0)
+    }
+
     /// Takes the sockets as they are now, which must be the same ones.
     pub fn renew(&mut self, sockets: Vec<ListenSocket>) {
         for (known, socket) in self.listeners.iter_mut().zip(sockets) {

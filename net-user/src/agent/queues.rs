@@ -58,6 +58,8 @@ pub(super) enum Looked {
 /// What is known of the queues.
 pub(super) struct QueueWatch {
     health: Health,
+    /// Whether the last look was left out.
+    rested: bool,
     /// None while a walk is under way.
     walker: Option<Box<Walker>>,
     walks: Pace,
@@ -99,6 +101,7 @@ impl QueueWatch {
         }
         Self {
             health,
+            rested: false,
             walker: Some(Box::new(Walker::new())),
             walks: Pace::new(WALK_EVERY, SHARE),
             owners: Pace::new(OWNERS_EVERY, SHARE),
@@ -139,18 +142,49 @@ impl QueueWatch {
 }
 
 impl Agent {
-    /// Tells the data path whose connections to count.
+    /// Tells the data path whose connections to count. A slot that was handed on is emptied when nobody counts in it.
     pub(super) fn set_flow_slots(&mut self, compiled: &Compiled) -> Result<()> {
         let slots = compiled.listeners.iter().filter_map(|listener| {
             let socket = &listener.socket;
             Some((flow_key(socket), listener.slot?))
         });
-        self.maps.set_flow_slots(&slots.collect())
+        let slots: HashMap<_, _> = slots.collect();
+        if !compiled.fresh_slots.is_empty() {
+            let mut kept = slots.clone();
+            kept.retain(|_, slot| !compiled.fresh_slots.contains(slot));
+            self.maps.set_flow_slots(&kept)?;
+        }
+        for &slot in &compiled.fresh_slots {
+            self.maps.clear_listener_stats(slot)?;
+            self.cookies.remove(&slot);
+            self.queues.forget(slot);
+        }
+        self.maps.set_flow_slots(&slots)
     }
 
-    /// The accept queues, as they were just looked at.
+    /// Looks at the listeners and their accept queues, and lets budgets follow.
     pub(super) fn look_at_accept_queues(&mut self) {
+        self.look_unless_quiet();
+        self.follow_busy_queues(Instant::now());
+    }
+
+    /// While nothing waits every other look is left out, and so is what would be told again.
+    fn look_unless_quiet(&mut self) {
+        let quiet = self.compiled.is_quiet();
+        let rest = quiet && !self.queues.rested;
+        self.queues.rested = rest;
+        if rest {
+            return self.queues.health.nothing_waits();
+        }
+        let compiled = self.compilations;
+        self.refresh_listeners();
         let now = Instant::now();
+        let cost = now.saturating_duration_since(self.looked);
+        self.queues.health.looked("sock_diag", now, cost, None);
+        // Compiled anew they are at least once a second.
+        if quiet && self.compiled.is_quiet() && self.compilations == compiled {
+            return self.queues.health.nothing_waits();
+        }
         let mut looks: Vec<ListenerLook> = Vec::new();
         let mut places: HashMap<Identity, usize> = HashMap::new();
         for listener in &self.compiled.listeners {
@@ -170,9 +204,6 @@ impl Agent {
             looks[place].sockets.push(listener.socket.clone());
         }
         self.queues.health.listeners(now, looks);
-        let cost = now.saturating_duration_since(self.looked);
-        self.queues.health.looked("sock_diag", now, cost, None);
-        self.follow_busy_queues(now);
     }
 
     /// The budgets of listeners whose SYN queues are in use follow these at each look, the others once a second.

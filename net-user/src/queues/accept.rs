@@ -41,6 +41,8 @@ struct Step {
     at: Instant,
     before: u32,
     after: u32,
+    /// Looks in this time, those that were left out too.
+    looks: u32,
 }
 
 /// Sums over a part of the window.
@@ -121,8 +123,8 @@ impl AcceptQueue {
         }
     }
 
-    /// Takes a look.
-    pub fn look(&mut self, now: Instant, length: Length) {
+    /// Takes a look, before which `left_out` others would have found what the last one did.
+    pub fn look(&mut self, now: Instant, length: Length, left_out: u32) {
         let after = length.waiting;
         let Some((from, before)) = self.last.replace((now, after)) else {
             self.initial = u64::from(after);
@@ -134,7 +136,7 @@ impl AcceptQueue {
         };
         let span = now.saturating_duration_since(from);
         let sums = self.second(now);
-        sums.looks += 1;
+        sums.looks += left_out + 1;
         sums.full += u32::from(length.full);
         sums.half += u32::from(length.half);
         sums.area_us += u128::from(before) * span.as_micros();
@@ -144,6 +146,7 @@ impl AcceptQueue {
             at: now,
             before,
             after,
+            looks: left_out + 1,
         });
         if self.counted == Some(false) || self.pending.len() >= PENDING {
             self.settle(now, None);
@@ -238,11 +241,14 @@ impl AcceptQueue {
             self.owed = rises.saturating_sub(due);
         }
         let extra = due.saturating_sub(rises);
-        let parts = steps.len() as u64;
+        let parts: u64 = steps.iter().map(|step| u64::from(step.looks)).sum();
         let before = (self.arrivals, self.departures);
-        for (part, step) in (0_u64..).zip(&steps) {
+        let mut part = 0;
+        for step in &steps {
+            let next = part + u64::from(step.looks);
             // Whole connections, which add up to `extra`.
-            let share = extra * (part + 1) / parts - extra * part / parts;
+            let share = extra * next / parts - extra * part / parts;
+            part = next;
             let came = rise(step) + share;
             let went = u64::from(step.before.saturating_sub(step.after)) + share;
             self.advance(step, came, went);
@@ -267,7 +273,7 @@ impl AcceptQueue {
         }
         let target = (self.departures + went).min(self.arrivals);
         while let (Some(&(at, upto)), true) = (self.fifo.front(), self.departures < target) {
-            let least = step.at.saturating_duration_since(step.from);
+            let least = step.at.saturating_duration_since(step.from) / step.looks;
             let wait = step.at.saturating_duration_since(at).max(least);
             let gone = upto.min(target);
             self.waits.add(

@@ -98,12 +98,12 @@ impl Watched {
             close_wait_before: None,
             close_wait_grew: 0,
         };
-        watched.look(now, look);
+        watched.look(now, look, 0);
         watched
     }
 
     /// Takes a look of sock_diag.
-    pub fn look(&mut self, now: Instant, look: ListenerLook) {
+    pub fn look(&mut self, now: Instant, look: ListenerLook, left_out: u32) {
         let mut length = Length::default();
         let mut dropped = 0;
         self.members
@@ -114,7 +114,7 @@ impl Watched {
             length.half |= half_full(socket);
             dropped += self.member(now, socket);
         }
-        self.queue.look(now, length);
+        self.queue.look(now, length, left_out);
         let aged = self
             .drops
             .newest()

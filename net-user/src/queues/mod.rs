@@ -75,6 +75,8 @@ pub struct Turn {
 pub struct Health {
     once: bool,
     listeners: BTreeMap<Identity, Watched>,
+    /// Looks since the last that were not worth taking.
+    left_out: u32,
     host: Host,
     owners: OwnersLook,
     sources: SourcesLook,
@@ -100,14 +102,20 @@ impl Health {
     pub fn listeners(&mut self, now: Instant, looks: Vec<ListenerLook>) {
         let live: HashSet<_> = looks.iter().map(|look| look.identity).collect();
         self.listeners.retain(|identity, _| live.contains(identity));
+        let left_out = std::mem::take(&mut self.left_out);
         for look in looks {
             match self.listeners.entry(look.identity) {
-                Entry::Occupied(known) => known.into_mut().look(now, look),
+                Entry::Occupied(known) => known.into_mut().look(now, look, left_out),
                 Entry::Vacant(unknown) => {
                     unknown.insert(Watched::new(now, look, self.once));
                 }
             }
         }
+    }
+
+    /// A look would have found what the last one did, all accept queues empty: it is counted and costs nothing.
+    pub fn nothing_waits(&mut self) {
+        self.left_out += 1;
     }
 
     /// Takes what the data path counted, since it knows each listener: every second. A listener that is missing is not counted.

@@ -17,7 +17,7 @@ fn little_s_law_gives_the_mean_wait_of_a_steady_queue() {
     for second in 1..=10_u64 {
         for _ in 0..20 {
             now += LOOK;
-            queue.look(now, length(5));
+            queue.look(now, length(5), 0);
         }
         queue.count(now, Some(second * 100));
     }
@@ -35,10 +35,14 @@ fn single_waits_are_told_by_first_in_first_out() {
     // Ten come in one look, and one leaves at each look from the 20th on.
     let mut now = Instant::now();
     let mut queue = AcceptQueue::uncounted();
-    queue.look(now, length(0));
+    queue.look(now, length(0), 0);
     for look in 1..=40_u32 {
         now += LOOK;
-        queue.look(now, length(10_u32.saturating_sub(look.saturating_sub(20))));
+        queue.look(
+            now,
+            length(10_u32.saturating_sub(look.saturating_sub(20))),
+            0,
+        );
         match look {
             20 => assert_eq!(queue.oldest(now), LOOK * 19),
             40 => assert_eq!(queue.oldest(now), Duration::ZERO),
@@ -60,7 +64,7 @@ fn what_is_counted_passes_through_even_when_no_look_finds_it() {
     for second in 1..=3_u64 {
         for _ in 0..20 {
             now += LOOK;
-            queue.look(now, length(0));
+            queue.look(now, length(0), 0);
         }
         queue.count(now, Some(second * 200_000));
     }
@@ -75,16 +79,16 @@ fn what_is_counted_passes_through_even_when_no_look_finds_it() {
 fn a_count_that_lags_behind_the_looks_is_not_counted_twice() {
     let mut now = Instant::now();
     let mut queue = AcceptQueue::default();
-    queue.look(now, length(0));
+    queue.look(now, length(0), 0);
     now += LOOK;
-    queue.look(now, length(7));
+    queue.look(now, length(7), 0);
     queue.count(now, Some(4));
     now += LOOK;
-    queue.look(now, length(7));
+    queue.look(now, length(7), 0);
     queue.count(now, Some(7));
     assert_eq!((queue.arrivals, queue.departures), (7, 0));
     now += LOOK;
-    queue.look(now, length(0));
+    queue.look(now, length(0), 0);
     queue.count(now, Some(9));
     assert_eq!((queue.arrivals, queue.departures), (9, 9));
 }
@@ -93,13 +97,13 @@ fn a_count_that_lags_behind_the_looks_is_not_counted_twice() {
 fn what_waited_before_the_first_look_is_not_among_the_accepted() {
     let mut now = Instant::now();
     let mut queue = AcceptQueue::uncounted();
-    queue.look(now, length(3));
+    queue.look(now, length(3), 0);
     now += LOOK;
-    queue.look(now, length(0));
+    queue.look(now, length(0), 0);
     now += LOOK;
-    queue.look(now, length(2));
+    queue.look(now, length(2), 0);
     now += LOOK;
-    queue.look(now, length(1));
+    queue.look(now, length(1), 0);
     assert_eq!(queue.accepted(), 1);
 }
 
@@ -109,10 +113,26 @@ fn memory_is_bounded_while_nobody_accepts() {
     let mut queue = AcceptQueue::uncounted();
     for look in 0..10_000 {
         now += LOOK;
-        queue.look(now, length(look));
+        queue.look(now, length(look), 0);
     }
     assert!(
         queue.fifo.len() <= FIFO && queue.seconds.len() <= 11 && queue.pending.len() <= PENDING
     );
     assert!(queue.oldest(now) >= LOOK * 9000);
+}
+
+#[test]
+fn looks_that_were_left_out_count_and_make_no_wait_longer() {
+    let start = Instant::now();
+    let mut queue = AcceptQueue::default();
+    queue.look(start, length(0), 0);
+    queue.count(start, Some(0));
+    // A second in which nothing was ever found to wait, though 20 came: each was accepted within a look.
+    let now = start + Duration::from_secs(1);
+    queue.look(now, length(0), 19);
+    queue.count(now, Some(20));
+    let sums = queue.sums();
+    assert_eq!((sums.looks, sums.arrivals, sums.departures), (20, 20, 20));
+    let waits = queue.report(now).histogram;
+    assert_eq!((waits.count, waits.p99_us), (20, Some(65_536)));
 }
