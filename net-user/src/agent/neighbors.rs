@@ -117,15 +117,22 @@ impl Agent {
     /// Ends what is to end; all events have been taken.
     pub(super) fn tick_neighbors(&mut self) {
         let Ok(now) = Now::read() else { return };
-        let lost = self.maps.neighbor_events_lost();
-        if let Some(total) = self.note("neighbor events", lost) {
-            self.neighbors.events_lost(total, now);
+        if self.neighbors.is_asking() {
+            self.count_lost_events(now);
         }
         if let Some(outcome) = self.neighbors.tick(now) {
             self.note("neighbor state", outcome);
         }
         self.note_lost_pins();
         self.write_neighbors();
+    }
+
+    /// Between the last event and a tick that may take silence for an answer; else now and then.
+    pub(super) fn count_lost_events(&mut self, now: Now) {
+        let lost = self.maps.neighbor_events_lost();
+        if let Some(total) = self.note("neighbor events", lost) {
+            self.neighbors.events_lost(total, now);
+        }
     }
 
     pub(super) fn note_lost_pins(&mut self) {
@@ -153,7 +160,11 @@ impl Agent {
 
     /// Tells the data path that learned bindings are looked after.
     pub(super) fn beat(&mut self) {
-        let beaten = Now::read().and_then(|now| self.maps.beat(now.mono));
+        let now = Now::read();
+        if let Ok(now) = now {
+            self.count_lost_events(now);
+        }
+        let beaten = now.and_then(|now| self.maps.beat(now.mono));
         self.note("heartbeat", beaten);
     }
 

@@ -39,8 +39,10 @@ use crate::{
 
 /// Sockets of a walk at most; what is beyond is told to be missing.
 const WALK_BOUND: usize = 1_000_000;
-/// A walk, a look into /proc and one below each cost at most one part in so many of a core.
-const SHARE: u32 = 333;
+/// Walks cost at most one part in so many of a core.
+const WALK_SHARE: u32 = 500;
+/// So do looks for the processes that hold sockets, and what was lost below.
+const SHARE: u32 = 1000;
 /// How often it is looked at what was lost below.
 const LOSS_EVERY: Duration = Duration::from_secs(5);
 /// How often the processes that hold sockets are looked for: a socket may have been handed on.
@@ -103,7 +105,7 @@ impl QueueWatch {
             health,
             rested: false,
             walker: Some(Box::new(Walker::new())),
-            walks: Pace::new(WALK_EVERY, SHARE),
+            walks: Pace::new(WALK_EVERY, WALK_SHARE),
             owners: Pace::new(OWNERS_EVERY, SHARE),
             fresh_owners: Pace::new(FRESH_OWNERS_EVERY, SHARE),
             owning: false,

@@ -22,6 +22,9 @@ mod flows;
 
 use flows::Flows;
 
+/// Of so many blocks of the filter one is looked at for its fill.
+const SAMPLED: usize = 16;
+
 /// Every map that the agent reads or writes.
 pub struct Maps {
     settings: Array<MapData, Settings>,
@@ -467,18 +470,20 @@ impl Maps {
         Ok(true)
     }
 
-    /// Share of bits set in a half of the filter, 0 to 1.
+    /// Share of bits set in a half of the filter, 0 to 1, of one block in [`SAMPLED`]: hashes spread them evenly.
     ///
     /// # Errors
     /// The kernel refuses a read.
     pub fn filter_fill(&self, half: u32) -> Result<f64> {
         let mut ones = 0;
-        for block in 0..SOCKET_FILTER_BLOCKS {
+        let blocks = (0..SOCKET_FILTER_BLOCKS).step_by(SAMPLED);
+        let bits = blocks.len() as f64 * 64.0;
+        for block in blocks {
             ones += self
                 .filter
                 .get(&(half * SOCKET_FILTER_BLOCKS + block), 0)?
                 .count_ones();
         }
-        Ok(f64::from(ones) / (f64::from(SOCKET_FILTER_BLOCKS) * 64.0))
+        Ok(f64::from(ones) / bits)
     }
 }

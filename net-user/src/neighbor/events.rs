@@ -112,6 +112,11 @@ impl NeighborWatch {
         }
     }
 
+    /// Whether silence is being waited for, which a lost event would make worthless.
+    pub const fn is_asking(&self) -> bool {
+        self.verifier.is_asking()
+    }
+
     /// How many events the kernel could not tell of so far. To be called between the last event and [`Self::tick`].
     pub fn events_lost(&mut self, total: u64, now: Now) {
         let more = total.saturating_sub(self.lost);

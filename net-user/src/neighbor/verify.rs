@@ -219,6 +219,11 @@ impl Verifier {
         }
     }
 
+    /// Whether anybody is being asked.
+    pub const fn is_asking(&self) -> bool {
+        self.running > 0
+    }
+
     /// The kernel could not tell of some events.
     pub fn events_lost(&mut self) {
         for round in self.watches.values_mut().filter_map(|w| w.round.as_mut()) {
