@@ -84,7 +84,8 @@ impl Walker {
         tally.walker.requests.begin();
         tally.walker.close_wait.begin();
         tally.walker.sockets.clear();
-        let ext = if tally.walker.walked { 0 } else { EXT_INFO };
+        let first = !tally.walker.walked;
+        let ext = if first { EXT_INFO } else { 0 };
         let mut left = bound;
         let complete = diag.dump_until(CONNECTED, ext, |message, attributes| {
             if left == 0 {
@@ -92,10 +93,9 @@ impl Walker {
             }
             left -= 1;
             if let Some(socket) = Socket::new(message) {
-                let silent = attributes.get_tcp_info().map_or(Duration::ZERO, |info| {
-                    Duration::from_millis(info.last_ack_recv.into())
-                });
-                tally.count(socket, silent);
+                let info = first.then(|| attributes.get_tcp_info().ok()).flatten();
+                let silent_ms = info.map_or(0, |info| info.last_ack_recv);
+                tally.count(socket, Duration::from_millis(silent_ms.into()));
             }
             ControlFlow::Continue(())
         })?;
