@@ -62,6 +62,8 @@ pub(super) struct QueueWatch {
     health: Health,
     /// Whether the last look was left out.
     rested: bool,
+    /// Which compilation of the listeners the last look that was told of is of.
+    told: u64,
     /// None while a walk is under way.
     walker: Option<Box<Walker>>,
     walks: Pace,
@@ -104,6 +106,7 @@ impl QueueWatch {
         Self {
             health,
             rested: false,
+            told: 0,
             walker: Some(Box::new(Walker::new())),
             walks: Pace::new(WALK_EVERY, WALK_SHARE),
             owners: Pace::new(OWNERS_EVERY, SHARE),
@@ -178,13 +181,13 @@ impl Agent {
         if rest {
             return self.queues.health.nothing_waits();
         }
-        let compiled = self.compilations;
         self.refresh_listeners();
         let now = Instant::now();
         let cost = now.saturating_duration_since(self.looked);
         self.queues.health.looked("sock_diag", now, cost, None);
-        // Compiled anew they are at least once a second.
-        if quiet && self.compiled.is_quiet() && self.compilations == compiled {
+        // They are compiled anew once a second at least, and whenever one came or went.
+        let told = std::mem::replace(&mut self.queues.told, self.compilations);
+        if quiet && self.compiled.is_quiet() && self.compilations == told {
             return self.queues.health.nothing_waits();
         }
         let mut looks: Vec<ListenerLook> = Vec::new();
