@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use procfs::process::{Process, all_processes};
+use procfs::process::Process;
 
 use super::walk::SocketState;
 use crate::{
@@ -33,8 +33,8 @@ pub fn look(wanted: &HashSet<u32>, sockets: Option<&HashMap<u32, SocketState>>) 
     if wanted.is_empty() && sockets.is_none() {
         return look;
     }
-    let mut processes: Vec<Process> = match all_processes() {
-        Ok(processes) => processes.flatten().collect(),
+    let processes = match processes() {
+        Ok(processes) => processes,
         Err(error) => {
             look.missing = Some(format!(
                 "/proc cannot be listed, so that sockets have no process: {error}; mount it"
@@ -42,13 +42,12 @@ pub fn look(wanted: &HashSet<u32>, sockets: Option<&HashMap<u32, SocketState>>) 
             return look;
         }
     };
-    processes.sort_unstable_by_key(Process::pid);
     let mut refused = 0;
-    for process in processes {
+    for pid in processes {
         if sockets.is_none() && look.owners.len() == wanted.len() {
             break;
         }
-        let directory = format!("/proc/{}/fd", process.pid());
+        let directory = format!("/proc/{pid}/fd");
         let inodes = match inodes(Path::new(&directory)) {
             Ok(inodes) => inodes,
             Err(ErrorKind::PermissionDenied) => {
@@ -61,7 +60,7 @@ pub fn look(wanted: &HashSet<u32>, sockets: Option<&HashMap<u32, SocketState>>) 
         let mut states = None;
         for inode in inodes {
             if wanted.contains(&inode) && !look.owners.contains_key(&inode) {
-                let owner = owner.get_or_insert_with(|| owner_of(&process));
+                let owner = owner.get_or_insert_with(|| owner_of(pid));
                 look.owners.insert(inode, owner.clone());
             }
             if let Some(state) = sockets.and_then(|sockets| sockets.get(&inode)) {
@@ -69,7 +68,7 @@ pub fn look(wanted: &HashSet<u32>, sockets: Option<&HashMap<u32, SocketState>>) 
             }
         }
         if let Some(states) = states {
-            let process = owner.unwrap_or_else(|| owner_of(&process));
+            let process = owner.unwrap_or_else(|| owner_of(pid));
             look.processes.push(ProcessStates { process, states });
         }
     }
@@ -84,6 +83,16 @@ pub fn look(wanted: &HashSet<u32>, sockets: Option<&HashMap<u32, SocketState>>) 
         )
     });
     look
+}
+
+/// The processes there are, the lowest number first. Numbers alone: `procfs` has a descriptor open for each of its processes,
+/// and whoever may start processes would leave the agent none.
+fn processes() -> std::io::Result<Vec<i32>> {
+    let names = fs::read_dir("/proc")?.map_while(Result::ok);
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let mut all: Vec<i32> = names.filter_map(number).collect();
+    all.sort_unstable();
+    Ok(all)
 }
 
 /// The inodes of the sockets of a process. One call a descriptor, where `procfs` makes three: a process may have 50,000.
@@ -111,12 +120,14 @@ fn socket(target: &str) -> Option<u32> {
 }
 
 /// A process that has gone has its pid alone.
-fn owner_of(process: &Process) -> Owner {
-    let pid = u32::try_from(process.pid()).unwrap_or_default();
+fn owner_of(pid: i32) -> Owner {
+    let process = Process::new(pid).ok();
+    let process = process.as_ref();
     let name = process
-        .stat()
-        .map_or_else(|_| String::new(), |stat| stat.comm);
-    let unit = process.cgroups().ok().and_then(|groups| {
+        .and_then(|process| process.stat().ok())
+        .map_or_else(String::new, |stat| stat.comm);
+    let groups = process.and_then(|process| process.cgroups().ok());
+    let unit = groups.and_then(|groups| {
         // Of version 2 the one hierarchy is numbered 0; of version 1 systemd has its own.
         let of_systemd = |controllers: &[String]| controllers.iter().any(|c| c == "name=systemd");
         let mut paths: Vec<_> = groups
@@ -127,7 +138,7 @@ fn owner_of(process: &Process) -> Owner {
         paths.iter().find_map(|group| unit(&group.pathname))
     });
     Owner {
-        pid,
+        pid: u32::try_from(pid).unwrap_or_default(),
         // A process names itself: nothing of it may act on a terminal.
         name: printable(&name),
         unit,
@@ -324,6 +335,48 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    /// A process on a host with more processes than it may open files; the limit is for a child, this very test again.
+    #[test]
+    fn more_processes_than_files_that_may_be_opened_are_all_looked_at() {
+        const AGAIN: &str = "NETMOAT_TEST_FEW_FILES";
+        if std::env::var_os(AGAIN).is_some() {
+            let sleeping: Vec<_> = (0..80)
+                .map(|_| Command::new("sleep").arg("60").spawn().unwrap())
+                .collect();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let own = inode(&listener);
+            let last = Command::new("sleep")
+                .arg("60")
+                .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)))
+                .spawn()
+                .unwrap();
+            let found = look(&HashSet::from([own]), None);
+            let owner = found.owners.get(&own).map(|owner| owner.pid);
+            let expected = last.id();
+            for mut child in sleeping.into_iter().chain([last]) {
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+            assert_eq!(owner, Some(expected), "{found:?}");
+            return;
+        }
+        let name =
+            "host::owners::tests::more_processes_than_files_that_may_be_opened_are_all_looked_at";
+        let run = "ulimit -n 64 && exec \"$0\" --exact \"$1\" --test-threads=1";
+        let again = Command::new("sh")
+            .args(["-c", run])
+            .arg(std::env::current_exe().unwrap())
+            .arg(name)
+            .env(AGAIN, "1")
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&again.stdout);
+        assert!(
+            again.status.success() && told.contains("1 passed"),
+            "{told}"
+        );
     }
 
     #[test]
