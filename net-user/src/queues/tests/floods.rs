@@ -113,6 +113,35 @@ fn r_q_7_tcp_defer_accept_a_full_accept_queue_and_few_half_open_are_no_floods() 
     assert_eq!(sim.kinds(), [Healthy]);
 }
 
+/// Browsers that connect in advance, or whoever wants a flood to pass for that, hold a few connections that have answered.
+#[test]
+fn r_q_7_clients_that_wait_for_data_do_not_hide_cookies_that_nobody_proves() {
+    let mut sim = Sim::new();
+    sim.sources = Some((5000, true));
+    sim.states().syn_recv = 20;
+    sim.walk.acked = 20;
+    sim.walk.by_retransmits = [20, 0, 0, 0, 0, 0, 0, 0];
+    sim.seconds(14, |sim| {
+        sim.stats().syns += 5010;
+        sim.stats().cookies_sent += 4900;
+        sim.complete(10);
+    });
+    assert_eq!(sim.kinds(), [SynFlood]);
+    // Nor does a queue that is full now and then: what it refuses are no cookies.
+    let mut sim = Sim::new();
+    sim.sockets = vec![socket(1, 4)];
+    sim.seconds(14, |sim| {
+        sim.stats().syns += 5010;
+        sim.stats().cookies_sent += 4900;
+        sim.complete(50);
+        for look in 0..20 {
+            sim.sockets[0].accept_queue = if look % 4 == 0 { 5 } else { 0 };
+            sim.look();
+        }
+    });
+    assert!(sim.kinds().contains(&SynFlood), "{:?}", sim.kinds());
+}
+
 #[test]
 fn at_the_first_walk_clients_that_may_have_answered_are_not_called_a_flood() {
     let mut sim = Sim::new();

@@ -31,13 +31,12 @@ struct Signs {
 }
 
 fn signs(facts: &Facts) -> Option<Signs> {
-    // R-Q-7: a full accept queue and TCP_DEFER_ACCEPT park clients that have answered.
+    // R-Q-7: a full accept queue and TCP_DEFER_ACCEPT park clients that have answered. So do overflows, when a short queue is
+    // empty again at the next look.
     let acked = facts.queues.syn_queue_acked;
-    if facts.accept_queue_full() || u64::from(acked) * 2 > u64::from(facts.queues.syn_queue) {
-        return None;
-    }
-    // So do overflows, when a short queue is empty again at the next look.
-    let parked = facts.overflows() > 0;
+    let parked = facts.accept_queue_full()
+        || u64::from(acked) * 2 > u64::from(facts.queues.syn_queue)
+        || facts.overflows() > 0;
     let mut signs = Vec::new();
     let mut confidence = Confidence::Low;
     let unanswered = facts.unanswered();
@@ -61,6 +60,7 @@ fn signs(facts: &Facts) -> Option<Signs> {
         confidence = Confidence::Medium;
     }
     if let Some(data) = facts.lately.data {
+        // Nobody is parked who was sent a cookie: this holds whatever else waits, or a few idle clients hid any flood.
         let sent = per_second(data.sent, data.span);
         if sent >= COOKIES && data.proven * 2 < data.sent {
             signs.push(format!(
