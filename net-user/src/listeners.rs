@@ -143,6 +143,43 @@ impl Slots {
         Some(slot)
     }
 
+    /// Gives the fit a slot before the others, from which it takes one when all are taken: what cannot be protected keeps
+    /// nothing else from it.
+    fn assign_all<'a>(
+        &mut self,
+        sockets: impl Iterator<Item = (&'a ListenSocket, bool)> + Clone,
+        fresh: &mut Vec<u32>,
+    ) {
+        let of = |wanted| {
+            let sockets = sockets.clone();
+            sockets.filter_map(move |(socket, fit)| (fit == wanted).then(|| identity(socket)))
+        };
+        let mut left = Vec::new();
+        for fit in of(true) {
+            if self.assign(fit, fresh).is_none() {
+                left.push(fit);
+            }
+        }
+        if !left.is_empty() {
+            let fit: HashSet<_> = of(true).collect();
+            let mut others = of(false).filter(|identity| !fit.contains(identity));
+            for identity in left {
+                // Several of a group are left together.
+                if self.of.contains_key(&identity) {
+                    continue;
+                }
+                let Some(slot) = others.find_map(|other| self.of.remove(&other)) else {
+                    break;
+                };
+                self.of.insert(identity, slot);
+                fresh.push(slot);
+            }
+        }
+        for other in of(false) {
+            self.assign(other, fresh);
+        }
+    }
+
     fn retain(&mut self, live: &[ListenSocket]) {
         let live: HashSet<_> = live.iter().map(identity).collect();
         let free = &mut self.free;
@@ -179,12 +216,19 @@ pub fn compile(
 ) -> Compiled {
     let mut out = Compiled::default();
     slots.retain(&sockets);
+    let reasons: Vec<_> = sockets
+        .iter()
+        .map(|socket| unfit(socket, facts, policy.for_port(socket.port)))
+        .collect();
+    let fit = reasons.iter().map(Option::is_none);
+    slots.assign_all(sockets.iter().zip(fit), &mut out.fresh_slots);
     out.listeners = sockets
         .into_iter()
-        .map(|socket| {
+        .zip(reasons)
+        .map(|(socket, reason)| {
             let policy = policy.for_port(socket.port);
-            let slot = slots.assign(identity(&socket), &mut out.fresh_slots);
-            let why_not = unfit(&socket, facts, policy).or_else(|| {
+            let slot = slots.of.get(&identity(&socket)).copied();
+            let why_not = reason.or_else(|| {
                 slot.is_none()
                     .then(|| format!("more than {MAX_LISTENERS} listeners: no room for another"))
             });

@@ -389,3 +389,40 @@ fn a_slot_stays_with_its_listener_and_is_handed_on_when_it_is_gone() {
         "whose statistics must be cleared"
     );
 }
+
+#[test]
+fn listeners_that_are_unfit_keep_no_slot_from_one_that_is_fit() {
+    let most = u16::try_from(MAX_LISTENERS).unwrap();
+    let mut sockets: Vec<_> = (0..most).map(|n| socket("127.0.0.1", 10_000 + n)).collect();
+    let facts = facts();
+    let mut slots = Slots::default();
+    let mut again = |sockets: &[ListenSocket]| {
+        let policy = policy(SynMode::Auto);
+        compile(
+            sockets.to_vec(),
+            &facts,
+            &policy,
+            &mut slots,
+            &Levels::new(),
+        )
+    };
+    let before = again(&sockets);
+    assert!(before.listeners.iter().all(|l| l.slot.is_some()));
+    // The last of all, whose turn comes when every slot is taken.
+    sockets.push(socket("10.0.0.1", 443));
+    let after = again(&sockets);
+    let last = after.listeners.last().unwrap();
+    assert!(last.protected, "{:?}", last.why_not);
+    let taken: HashSet<_> = after.listeners.iter().filter_map(|l| l.slot).collect();
+    assert_eq!(
+        taken.len(),
+        usize::from(most),
+        "each slot is somebody's alone"
+    );
+    assert_eq!(after.fresh_slots, [last.slot.unwrap()]);
+    let without = after.listeners.iter().filter(|l| l.slot.is_none()).count();
+    assert_eq!(without, 1);
+    // And it stays so.
+    let still = again(&sockets);
+    assert!(still.fresh_slots.is_empty() && still.listeners.last().unwrap().protected);
+}
