@@ -220,12 +220,16 @@ impl Agent {
             })
             .filter_map(|listener| Some((identity(&listener.socket), listener.slot?)))
             .collect();
+        if busy.is_empty() {
+            return;
+        }
+        let rooms = rooms(&self.compiled);
         let mut changed = false;
         for (identity, slot) in busy {
             let counted = self.maps.listener_stats(slot);
             let counted = counted.and_then(|stats| Ok((stats, self.maps.flows(slot)?)));
             if let Some((stats, flows)) = self.note("statistics", counted) {
-                changed |= self.follow(now, identity, &stats, &flows);
+                changed |= self.follow(now, identity, &rooms, &stats, &flows);
             }
         }
         if changed {
@@ -238,15 +242,11 @@ impl Agent {
         &mut self,
         now: Instant,
         identity: Identity,
+        rooms: &HashMap<Identity, Room>,
         stats: &ListenerStats,
         flows: &FlowStats,
     ) -> bool {
-        let sockets = sockets_of(&self.compiled, &identity);
-        let (mut limit, mut dropped) = (0_u32, 0);
-        for socket in sockets {
-            limit = limit.saturating_add(socket.accept_limit);
-            dropped += u64::from(socket.drops);
-        }
+        let Room { limit, dropped } = rooms.get(&identity).copied().unwrap_or_default();
         let counted = Counted {
             passed: stats.syns_passed,
             completed: flows.established.saturating_sub(stats.handshakes),
@@ -312,6 +312,7 @@ impl Agent {
         let listeners: Vec<_> = distinct(&self.compiled)
             .map(|l| (identity(&l.socket), l.slot, l.protected, l.mode))
             .collect();
+        let rooms = rooms(&self.compiled);
         let mut looks = HashMap::new();
         for &(identity, slot, protected, mode) in &listeners {
             let Some(slot) = slot else { continue };
@@ -331,7 +332,7 @@ impl Agent {
             };
             looks.insert(identity, look);
             if protected && mode == SynMode::Auto {
-                self.recompile |= self.follow(now, identity, &stats, &flows);
+                self.recompile |= self.follow(now, identity, &rooms, &stats, &flows);
             }
         }
         self.queues.health.data_path(now, looks);
@@ -533,13 +534,25 @@ fn distinct(compiled: &Compiled) -> impl Iterator<Item = &Classified> {
         .filter(move |listener| seen.insert(identity(&listener.socket)))
 }
 
-/// The sockets of a listener; several in a reuseport group, whose SYN queues fill together.
-fn sockets_of<'a>(
-    compiled: &'a Compiled,
-    wanted: &'a Identity,
-) -> impl Iterator<Item = &'a ListenSocket> {
-    let sockets = compiled.listeners.iter().map(|listener| &listener.socket);
-    sockets.filter(|socket| identity(socket) == *wanted)
+/// What the sockets of a listener hold together: the SYN queues of a reuseport group fill together.
+#[derive(Clone, Copy, Default)]
+struct Room {
+    /// Their limits.
+    limit: u32,
+    /// Segments that were dropped at them.
+    dropped: u64,
+}
+
+/// That of every listener, in one go: there may be thousands.
+fn rooms(compiled: &Compiled) -> HashMap<Identity, Room> {
+    let mut rooms: HashMap<Identity, Room> = HashMap::new();
+    for listener in &compiled.listeners {
+        let socket = &listener.socket;
+        let room = rooms.entry(identity(socket)).or_default();
+        room.limit = room.limit.saturating_add(socket.accept_limit);
+        room.dropped += u64::from(socket.drops);
+    }
+    rooms
 }
 
 fn flow_key(socket: &ListenSocket) -> FlowKey {

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,6 @@ use crate::{
 /// One of its sockets over time.
 #[derive(Debug)]
 struct Member {
-    cookie: u64,
     waiting: u32,
     /// Since when it was full at every look.
     full_since: Option<Instant>,
@@ -55,7 +54,8 @@ pub(super) struct Watched {
     pub since: Instant,
     pub look: ListenerLook,
     pub held: Held,
-    members: Vec<Member>,
+    /// By SO_COOKIE: a group may have thousands.
+    members: BTreeMap<u64, Member>,
     queue: AcceptQueue,
     drops: History<1>,
     stats: Option<ListenerStats>,
@@ -83,7 +83,7 @@ impl Watched {
             since: now,
             look: look.clone(),
             held: Held::default(),
-            members: Vec::new(),
+            members: BTreeMap::new(),
             queue,
             drops: History::default(),
             stats: None,
@@ -106,13 +106,15 @@ impl Watched {
     pub fn look(&mut self, now: Instant, look: ListenerLook, left_out: u32) {
         let mut length = Length::default();
         let mut dropped = 0;
-        self.members
-            .retain(|m| look.sockets.iter().any(|socket| socket.cookie == m.cookie));
         for socket in &look.sockets {
-            length.waiting += socket.accept_queue;
+            length.waiting = length.waiting.saturating_add(socket.accept_queue);
             length.full |= socket.accept_queue_is_full();
             length.half |= half_full(socket);
             dropped += self.member(now, socket);
+        }
+        if self.members.len() > look.sockets.len() {
+            let live: HashSet<_> = look.sockets.iter().map(|socket| socket.cookie).collect();
+            self.members.retain(|cookie, _| live.contains(cookie));
         }
         self.queue.look(now, length, left_out);
         let aged = self
@@ -127,19 +129,13 @@ impl Watched {
 
     /// Takes one socket; gives what it dropped since the last look.
     fn member(&mut self, now: Instant, socket: &ListenSocket) -> u64 {
-        let place = self.members.iter().position(|m| m.cookie == socket.cookie);
-        let known = place.is_some();
-        let place = place.unwrap_or_else(|| {
-            self.members.push(Member {
-                cookie: socket.cookie,
-                waiting: 0,
-                full_since: None,
-                unmoved_since: None,
-                drops: socket.drops,
-            });
-            self.members.len() - 1
+        let known = self.members.contains_key(&socket.cookie);
+        let member = self.members.entry(socket.cookie).or_insert(Member {
+            waiting: 0,
+            full_since: None,
+            unmoved_since: None,
+            drops: socket.drops,
         });
-        let member = &mut self.members[place];
         let fell = known && socket.accept_queue < member.waiting;
         member.unmoved_since = match socket.accept_queue {
             0 => None,
@@ -277,12 +273,12 @@ impl Watched {
     fn stuck(&self, now: Instant, owners: &OwnersLook) -> Option<Stuck> {
         let full_for = |m: &Member| m.full_since.map(|at| now.saturating_duration_since(at));
         let long = |m: &&Member| full_for(m).is_some_and(|full| full >= STUCK_FOR);
-        let stuck = self.members.iter().filter(long).count();
-        let member = self
+        let stuck = self.members.values().filter(long).count();
+        let (cookie, member) = self
             .members
             .iter()
-            .filter(long)
-            .max_by_key(|m| full_for(m))?;
+            .filter(|(_, m)| long(m))
+            .max_by_key(|(_, m)| full_for(m))?;
         // Of a group that works in part, what is accepted may be the others' doing.
         let all = stuck == self.members.len();
         let since = member.full_since? + Duration::from_secs(1);
@@ -290,11 +286,7 @@ impl Watched {
         if all && taken > u64::from(member.waiting / 100) {
             return None;
         }
-        let socket = self
-            .look
-            .sockets
-            .iter()
-            .find(|s| s.cookie == member.cookie)?;
+        let socket = self.look.sockets.iter().find(|s| s.cookie == *cookie)?;
         let unmoved = member.unmoved_since.unwrap_or(now);
         let oldest = now.saturating_duration_since(unmoved);
         Some(Stuck {
