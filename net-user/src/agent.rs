@@ -613,8 +613,8 @@ impl Agent {
                 );
             }
             Request::Queues(reply) => send(reply, Ok(self.report_queues())),
-            Request::Tuning(listener, reply) => self.answer_tuning(listener.as_deref(), reply),
-            Request::Tune(tune, reply) => self.answer_tune(&tune, reply),
+            Request::Tuning(listener, reply) => self.answer_tuning(listener, reply),
+            Request::Tune(tune, reply) => self.answer_tune(tune, reply),
             Request::SetMode(mode, reply) => {
                 let before = self.config.mode;
                 self.settings.flags = self.settings.flags & !Settings::OBSERVE | observe_flag(mode);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -80,7 +81,8 @@ pub(super) struct QueueWatch {
     pub(super) levels: Levels,
     /// SYNs at the last look, by slot: a sketch is read when there were more.
     syns: HashMap<u32, u64>,
-    tuner: Tuner,
+    /// Used on threads of their own: each setting waits for the disk before it is changed.
+    tuner: Arc<Mutex<Tuner>>,
     sender: mpsc::Sender<Looked>,
     looked: mpsc::Receiver<Looked>,
 }
@@ -119,7 +121,7 @@ impl QueueWatch {
             followers: HashMap::new(),
             levels: Levels::new(),
             syns: HashMap::new(),
-            tuner,
+            tuner: Arc::new(Mutex::new(tuner)),
             sender,
             looked,
         }
@@ -457,53 +459,65 @@ impl Agent {
     }
 
     /// What would be changed for what is going on.
-    pub(super) fn answer_tuning(&self, listener: Option<&str>, reply: Reply<Tuning>) {
-        let _ = reply.send(self.tuning(listener));
-    }
-
-    fn tuning(&self, listener: Option<&str>) -> Result<Tuning, RequestError> {
-        let only = selector(listener)?;
-        let settings = queue_sysctl::read().map_err(failed)?;
+    pub(super) fn answer_tuning(&self, listener: Option<String>, reply: Reply<Tuning>) {
         let queues = self.report_queues();
-        if let Some(selector) = &only
-            && !queues.listeners.iter().any(|l| selector.matches(l))
-        {
-            let text = format!(
-                "no listener is meant by {:?}; `netmoat queues` lists them",
-                listener.unwrap_or_default()
-            );
-            return Err(RequestError::Refused(text));
-        }
-        let (changes, advice) = propose(&queues, &settings, only.as_ref());
-        Ok(Tuning {
-            version: VERSION,
-            changes,
-            advice,
-            applied: self.queues.tuner.applied(),
-        })
+        let tuner = Arc::clone(&self.queues.tuner);
+        tokio::task::spawn_blocking(move || {
+            let _ = reply.send(tuning(&queues, listener.as_deref(), &locked(&tuner)));
+        });
     }
 
     /// Applies or reverts; the outcome of each change is in the answer.
-    pub(super) fn answer_tune(&mut self, tune: &Tune, reply: Reply<Tuning>) {
-        let proposed = match tune.action {
-            TuneAction::Apply => self.tuning(tune.listener.as_deref()),
-            TuneAction::Revert => Ok(Tuning::default()),
-        };
-        let done = proposed.and_then(|proposed| {
-            let tuner = &mut self.queues.tuner;
-            let changes = match tune.action {
-                TuneAction::Apply => tuner.apply(&proposed.changes),
-                TuneAction::Revert => tuner.revert(),
-            };
-            Ok(Tuning {
-                version: VERSION,
-                changes: changes.map_err(failed)?,
-                advice: proposed.advice,
-                applied: tuner.applied(),
-            })
+    pub(super) fn answer_tune(&self, tune: Tune, reply: Reply<Tuning>) {
+        let queues = self.report_queues();
+        let tuner = Arc::clone(&self.queues.tuner);
+        tokio::task::spawn_blocking(move || {
+            let _ = reply.send(tuned(&queues, &tune, &mut locked(&tuner)));
         });
-        let _ = reply.send(done);
     }
+}
+
+/// One that panicked left the tuner as it was before a change or after it.
+fn locked(tuner: &Mutex<Tuner>) -> MutexGuard<'_, Tuner> {
+    tuner.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tuning(queues: &Queues, listener: Option<&str>, tuner: &Tuner) -> Result<Tuning, RequestError> {
+    let only = selector(listener)?;
+    let settings = queue_sysctl::read().map_err(failed)?;
+    if let Some(selector) = &only
+        && !queues.listeners.iter().any(|l| selector.matches(l))
+    {
+        let text = format!(
+            "no listener is meant by {:?}; `netmoat queues` lists them",
+            listener.unwrap_or_default()
+        );
+        return Err(RequestError::Refused(text));
+    }
+    let (changes, advice) = propose(queues, &settings, only.as_ref());
+    Ok(Tuning {
+        version: VERSION,
+        changes,
+        advice,
+        applied: tuner.applied(),
+    })
+}
+
+fn tuned(queues: &Queues, tune: &Tune, tuner: &mut Tuner) -> Result<Tuning, RequestError> {
+    let proposed = match tune.action {
+        TuneAction::Apply => tuning(queues, tune.listener.as_deref(), tuner)?,
+        TuneAction::Revert => Tuning::default(),
+    };
+    let changes = match tune.action {
+        TuneAction::Apply => tuner.apply(&proposed.changes),
+        TuneAction::Revert => tuner.revert(),
+    };
+    Ok(Tuning {
+        version: VERSION,
+        changes: changes.map_err(failed)?,
+        advice: proposed.advice,
+        applied: tuner.applied(),
+    })
 }
 
 fn selector(listener: Option<&str>) -> Result<Option<Selector>, RequestError> {
