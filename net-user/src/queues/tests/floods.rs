@@ -43,6 +43,8 @@ fn a_syn_flood_from_few_sources_names_them_and_proposes_to_block_them() {
         verdict.fixes[0].command.as_deref(),
         Some("netmoat block add 192.0.2.9")
     );
+    // Nobody has proved it: who floods chooses whom to name.
+    has(&verdict.fixes[0].what, "may be forged");
 }
 
 #[test]
@@ -211,6 +213,26 @@ fn one_peer_with_most_open_connections_is_a_connection_flood_and_an_office_behin
                 Some("netmoat block add 192.0.2.7")
             );
         }
+    }
+}
+
+#[test]
+fn a_proxy_that_holds_the_connections_of_its_application_is_no_certain_flood_and_one_on_this_host_none()
+ {
+    for (peer, peers, expected, confidence) in [
+        ("192.0.2.7", 2, ConnectionFlood, Confidence::Low),
+        ("192.0.2.7", 9, ConnectionFlood, Confidence::High),
+        ("127.0.0.1", 2, Healthy, Confidence::High),
+        ("::ffff:127.0.0.1", 2, Healthy, Confidence::High),
+        ("::1", 2, Healthy, Confidence::High),
+    ] {
+        let mut sim = Sim::new();
+        sim.states().established = 600;
+        sim.walk.busiest_peer = Some((peer.parse().unwrap(), 500));
+        sim.walk.peers = peers;
+        sim.seconds(9, |_| {});
+        let verdict = sim.verdict(expected);
+        assert_eq!(verdict.confidence, confidence, "{peer}");
     }
 }
 

@@ -24,6 +24,9 @@ const FEW_SOURCES: u64 = 64;
 /// So is one that sends this much of them, per thousand.
 const TOP_SOURCE: u32 = 200;
 
+/// Up to this many peers may be proxies, which hold connections for many.
+const PROXIES: u32 = 8;
+
 /// What speaks for a flood of SYNs.
 struct Signs {
     evidence: Vec<String>,
@@ -135,7 +138,7 @@ pub(super) fn syn(facts: &Facts) -> Option<Finding> {
             fixes.extend(named.iter().map(|source| {
                 command(
                     format!(
-                        "Block {}, which sends {} % of them",
+                        "Block {}, which sends {} % of them, unless it is one you know: a SYN's source may be forged",
                         source.address,
                         source.per_mille / 10
                     ),
@@ -249,7 +252,11 @@ pub(super) fn connections(facts: &Facts) -> Option<Finding> {
         .flows
         .map_or(0.0, |flows| per_second(flows.established, flows.span));
     let opened = queues.states.as_ref().map_or(0, open);
-    let busiest = facts.lately.walk.as_ref().and_then(|walk| walk.busiest);
+    let walk = facts.lately.walk.as_ref();
+    // This host itself is no flooder: a proxy beside its application.
+    let busiest = walk
+        .and_then(|walk| walk.busiest)
+        .filter(|(peer, _)| !peer.to_canonical().is_loopback());
     if let Some((peer, held)) =
         busiest.filter(|(_, held)| opened >= 200 && u64::from(*held) * 2 >= u64::from(opened))
     {
@@ -262,7 +269,16 @@ pub(super) fn connections(facts: &Facts) -> Option<Finding> {
             "{peer} has {held} open: its handshakes are complete, so the address is real"
         ));
         fixes.push(block(&peer.to_string()));
-        confidence = Confidence::High;
+        // A listener that hardly anybody else uses is one behind a proxy or a load balancer, most likely.
+        confidence = match walk.is_some_and(|walk| walk.peers > PROXIES) {
+            true => Confidence::High,
+            false => {
+                evidence.push(format!(
+                    "it has no more than {PROXIES} peers: behind a proxy or a load balancer that is how it should be"
+                ));
+                Confidence::Low
+            }
+        };
     }
     // The share of a source is of SYNs: it is one of connections when most SYNs are completed.
     let most_completed = facts
