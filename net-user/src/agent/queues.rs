@@ -38,6 +38,8 @@ use crate::{
     },
 };
 
+/// Looks left out in a row at most: with one every 50 ms, one is taken at least every second.
+const LEFT_OUT: u32 = 16;
 /// Sockets of a walk at most; what is beyond is told to be missing.
 const WALK_BOUND: usize = 1_000_000;
 /// Walks cost at most one part in so many of a core.
@@ -189,7 +191,9 @@ impl Agent {
         self.queues.health.looked("sock_diag", now, cost, None);
         // They are compiled anew once a second at least, and whenever one came or went.
         let told = std::mem::replace(&mut self.queues.told, self.compilations);
-        if quiet && self.compiled.is_quiet() && self.compilations == told {
+        // A second without one would be told as a second in which nothing was accepted.
+        let due = self.queues.health.left_out() >= LEFT_OUT;
+        if quiet && !due && self.compiled.is_quiet() && self.compilations == told {
             return self.queues.health.nothing_waits();
         }
         let mut looks: Vec<ListenerLook> = Vec::new();
@@ -453,13 +457,23 @@ impl Agent {
         }
     }
 
-    /// The report of now.
-    pub(super) fn report_queues(&self) -> Queues {
+    /// The report of now, with counts of now.
+    pub(super) fn report_queues(&mut self) -> Queues {
+        for listener in distinct(&self.compiled) {
+            let Some(slot) = listener.slot else { continue };
+            let stats = self.maps.listener_stats(slot);
+            // Those of the last second will do; it is noted then what is wrong.
+            if let (Ok(stats), Ok(flows)) = (stats, self.maps.flows(slot)) {
+                let identity = identity(&listener.socket);
+                let stats = listener.protected.then_some(stats);
+                self.queues.health.renew(&identity, stats, flows);
+            }
+        }
         self.queues.health.report(Instant::now())
     }
 
     /// What would be changed for what is going on.
-    pub(super) fn answer_tuning(&self, listener: Option<String>, reply: Reply<Tuning>) {
+    pub(super) fn answer_tuning(&mut self, listener: Option<String>, reply: Reply<Tuning>) {
         let queues = self.report_queues();
         let tuner = Arc::clone(&self.queues.tuner);
         tokio::task::spawn_blocking(move || {
@@ -468,7 +482,7 @@ impl Agent {
     }
 
     /// Applies or reverts; the outcome of each change is in the answer.
-    pub(super) fn answer_tune(&self, tune: Tune, reply: Reply<Tuning>) {
+    pub(super) fn answer_tune(&mut self, tune: Tune, reply: Reply<Tuning>) {
         let queues = self.report_queues();
         let tuner = Arc::clone(&self.queues.tuner);
         tokio::task::spawn_blocking(move || {

@@ -155,6 +155,12 @@ impl Watched {
         )
     }
 
+    /// Takes counts for a report alone: rates and verdicts go by those of every second.
+    pub fn renew(&mut self, stats: Option<ListenerStats>, flows: FlowStats) {
+        self.stats = stats;
+        self.flows = Some(flows);
+    }
+
     /// Takes what the data path counted.
     pub fn data_path(&mut self, now: Instant, look: DataPathLook) {
         self.stats = look.stats;
@@ -266,6 +272,15 @@ impl Watched {
             peers: self.walk.peers,
             close_wait_grew: self.close_wait_grew,
             forgetful,
+        }
+    }
+
+    /// Drops at its sockets that are surely overflows, as its accept queue was full in a fifth of the looks or more.
+    pub fn overflowed(&self) -> u64 {
+        let sums = self.queue.sums();
+        match sums.looks > 0 && sums.full * 5 >= sums.looks {
+            true => self.drops.grown(0),
+            false => 0,
         }
     }
 

@@ -30,6 +30,8 @@ use std::{
 pub use selector::Selector;
 pub use tune::propose;
 
+use net_common::abi::{FlowStats, ListenerStats};
+
 use crate::{
     control::{
         protocol::VERSION,
@@ -37,7 +39,7 @@ use crate::{
     },
     listeners::Identity,
     queues::{
-        facts::Facts,
+        facts::{Facts, HostLately},
         host::Host,
         listener::Watched,
         looks::{
@@ -118,6 +120,11 @@ impl Health {
         self.left_out += 1;
     }
 
+    /// How many looks in a row were counted so. What peers completed meanwhile is settled with the next that is taken.
+    pub fn left_out(&self) -> u32 {
+        self.left_out
+    }
+
     /// Takes what the data path counted, since it knows each listener: every second. A listener that is missing is not counted.
     pub fn data_path(&mut self, now: Instant, mut looks: HashMap<Identity, DataPathLook>) {
         for (identity, listener) in &mut self.listeners {
@@ -127,6 +134,14 @@ impl Health {
                 sketch: None,
             };
             listener.data_path(now, looks.remove(identity).unwrap_or(nothing));
+        }
+    }
+
+    /// Takes counts of the data path for a report alone, which is to tell of what just happened; of a listener that is not
+    /// protected no `stats`.
+    pub fn renew(&mut self, identity: &Identity, stats: Option<ListenerStats>, flows: FlowStats) {
+        if let Some(listener) = self.listeners.get_mut(identity) {
+            listener.renew(stats, flows);
         }
     }
 
@@ -187,6 +202,7 @@ impl Health {
         let lately = self.host.lately();
         let mut turns = Vec::new();
         let identities: Vec<_> = self.listeners.keys().copied().collect();
+        let all: u64 = self.listeners.values().map(Watched::overflowed).sum();
         for identity in identities {
             let Some(queues) = self.figures(now, &identity) else {
                 continue;
@@ -194,11 +210,15 @@ impl Health {
             let Some(listener) = self.listeners.get_mut(&identity) else {
                 continue;
             };
+            let host = HostLately {
+                overflows_elsewhere: all.saturating_sub(listener.overflowed()),
+                ..lately
+            };
             let facts = Facts {
                 queues: &queues,
                 lately: &listener.lately(now, &self.owners),
                 settings: &settings,
-                host: &lately,
+                host: &host,
                 once: self.once,
             };
             let found = verdict::of_listener(&facts, &listener.held);

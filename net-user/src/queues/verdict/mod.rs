@@ -53,7 +53,11 @@ pub(super) fn of_listener(facts: &Facts, held: &Held) -> Vec<Finding> {
             VerdictKind::SlowApp,
             &[VerdictKind::BacklogTooSmall, VerdictKind::SynAckLoss],
         ),
-        (VerdictKind::SynFlood, &[VerdictKind::SynAckLoss]),
+        (
+            // SYNs of a flood that find no room count among the drops too.
+            VerdictKind::SynFlood,
+            &[VerdictKind::SynAckLoss, VerdictKind::BacklogTooSmall],
+        ),
     ] {
         if held.has(cause) || found.iter().any(|finding| finding.kind == cause) {
             found.retain(|finding| !effects.contains(&finding.kind));
@@ -183,6 +187,9 @@ pub(super) fn healthy(queues: &ListenerQueues, since: u64) -> Verdict {
         words::number(queues.syn_queue_limit.into()),
     )];
     let mut sentence = match queues.rates.connections {
+        0 if queues.funnel.proven.is_none() => {
+            "Nothing is wrong with its queues; how many connect is not counted".to_owned()
+        }
         0 => "Nothing is wrong; hardly anybody connects at present".to_owned(),
         rate => format!(
             "Nothing is wrong: {} a second come, and are accepted",
@@ -196,6 +203,11 @@ pub(super) fn healthy(queues: &ListenerQueues, since: u64) -> Verdict {
             words::number(queues.syn_queue_acked.into()),
             words::number(queues.syn_queue.into()),
         );
+    }
+    if queues.accept_full {
+        sentence =
+            "The accept queue is full at this moment, and has not been for long enough to say why"
+                .to_owned();
     }
     if let Some(states) = queues.states.filter(|states| states.time_wait > 0) {
         evidence.push(format!(
