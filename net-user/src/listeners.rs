@@ -152,7 +152,8 @@ impl Slots {
     ) {
         let of = |wanted| {
             let sockets = sockets.clone();
-            sockets.filter_map(move |(socket, fit)| (fit == wanted).then(|| identity(socket)))
+            let wanted = sockets.filter(move |(_, fit)| *fit == wanted);
+            wanted.map(|(socket, _)| identity(socket))
         };
         let mut left = Vec::new();
         for fit in of(true) {
