@@ -225,7 +225,7 @@ pub struct States {
     pub closing: u32,
     /// CLOSE_WAIT: the peer closed, and the application does not.
     pub close_wait: u32,
-    /// Of these, for longer than [`CLOSE_WAIT_OLD_S`] seconds.
+    /// Of these, accepted and for longer than [`CLOSE_WAIT_OLD_S`] seconds.
     pub close_wait_old: u32,
     /// LAST_ACK: both closed, and our FIN is not acknowledged.
     pub last_ack: u32,

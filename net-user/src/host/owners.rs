@@ -78,8 +78,12 @@ pub fn look(wanted: &HashSet<u32>, sockets: Option<&HashMap<u32, SocketState>>) 
     let lacking = sockets.is_some() || look.owners.len() < wanted.len();
     look.missing = (refused > 0 && lacking).then(|| {
         format!(
-            "{refused} processes may not be looked into, so that their sockets have no name; run netmoat as root, and let its \
-             unit's `CapabilityBoundingSet=` have CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+            "{} may not be looked into, so that the sockets there have no name; run netmoat as root, and let its unit's \
+             `CapabilityBoundingSet=` have CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+            match refused {
+                1 => "1 process".to_owned(),
+                n => format!("{n} processes"),
+            }
         )
     });
     look

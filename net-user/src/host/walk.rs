@@ -140,8 +140,9 @@ impl Tally<'_> {
             // Its peer's FIN came no later than its last acknowledgement, which every segment carries.
             let since = self.begun.checked_sub(silent).unwrap_or(self.begun);
             let met = self.walker.close_wait.meet(socket.cookie, since);
-            socket.state.old =
-                self.begun.duration_since(met.first) > Duration::from_secs(CLOSE_WAIT_OLD_S);
+            // Without an inode it waits for accept(): nobody could have closed it yet.
+            socket.state.old = socket.inode != 0
+                && self.begun.duration_since(met.first) > Duration::from_secs(CLOSE_WAIT_OLD_S);
         }
         socket.state.count(&mut self.states);
         let sockets = &mut self.walker.sockets;
@@ -161,10 +162,7 @@ impl Tally<'_> {
         };
         let listener = self.listeners.entry(index).or_default();
         socket.state.count(&mut listener.states);
-        if is_close_wait
-            && socket.state.old
-            && socket.inode != 0
-            && listener.close_wait_inodes.len() < CLOSE_WAIT_INODES
+        if is_close_wait && socket.state.old && listener.close_wait_inodes.len() < CLOSE_WAIT_INODES
         {
             listener.close_wait_inodes.push(socket.inode);
         }

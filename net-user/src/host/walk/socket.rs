@@ -30,7 +30,7 @@ pub struct SocketState {
     pub retransmitting: bool,
     /// No process has it, or none has yet.
     pub orphaned: bool,
-    /// In CLOSE_WAIT for longer than [`crate::control::queues::CLOSE_WAIT_OLD_S`].
+    /// Accepted, and in CLOSE_WAIT for longer than [`crate::control::queues::CLOSE_WAIT_OLD_S`].
     pub old: bool,
 }
 

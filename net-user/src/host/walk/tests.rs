@@ -351,7 +351,11 @@ fn connections_that_stay_in_close_wait_are_named_by_inode() {
                 .close_wait
                 .grow_older(Duration::from_secs(CLOSE_WAIT_OLD_S));
             let listener = only(&lab.walk());
-            assert_eq!(listener.states.close_wait_old, 2);
+            assert_eq!(
+                (listener.states.close_wait, listener.states.close_wait_old),
+                (2, 1),
+                "one waits for accept(), and nobody could close it"
+            );
             let stat = nix::sys::stat::fstat(&accepted).unwrap();
             assert_eq!(
                 listener.close_wait_inodes,
