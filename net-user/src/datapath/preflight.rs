@@ -34,8 +34,10 @@ const KFUNC: &str = "bpf_sk_assign_tcp_reqsk";
 const NFT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bits of `CapEff` (`linux/capability.h`).
+const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
 const CAP_NET_ADMIN: u64 = 1 << 12;
 const CAP_NET_RAW: u64 = 1 << 13;
+const CAP_SYS_PTRACE: u64 = 1 << 19;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_PERFMON: u64 = 1 << 38;
 const CAP_BPF: u64 = 1 << 39;
@@ -176,7 +178,10 @@ pub async fn check(config: &Config, purpose: Purpose) -> Preflight {
 
 fn privileges(report: &mut Preflight, config: &Config) {
     match Process::myself().and_then(|process| process.status()) {
-        Ok(status) => capabilities(report, config, status.capeff),
+        Ok(status) => {
+            capabilities(report, config, status.capeff);
+            names_of_processes(report, status.capeff);
+        }
         Err(error) => report.warning(
             format!("the capabilities of this process cannot be read: {error}"),
             "mount /proc",
@@ -210,6 +215,26 @@ fn capabilities(report: &mut Preflight, config: &Config, effective: u64) {
                 all.join(" "),
                 all.join(",").to_lowercase()
             ),
+        );
+    }
+}
+
+/// Whether `queues` and `top` can name the processes of others (`proc_fd_permission`, `ptrace_may_access`); all else works
+/// without.
+fn names_of_processes(report: &mut Preflight, effective: u64) {
+    let wanted = [
+        ("CAP_DAC_READ_SEARCH", CAP_DAC_READ_SEARCH),
+        ("CAP_SYS_PTRACE", CAP_SYS_PTRACE),
+    ];
+    let missing = wanted.iter().filter(|(_, bit)| effective & bit == 0);
+    let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
+    if !missing.is_empty() {
+        report.warning(
+            format!(
+                "without {} `netmoat queues` and `top` cannot name the processes of others",
+                missing.join(", ")
+            ),
+            "in a systemd unit add them to `CapabilityBoundingSet=`, or go without the names",
         );
     }
 }

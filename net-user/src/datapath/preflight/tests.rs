@@ -373,6 +373,27 @@ fn asking_neighbours_wants_a_capability_of_its_own() {
 }
 
 #[test]
+fn that_processes_of_others_will_have_no_name_is_a_warning() {
+    for (effective, missing) in [
+        (
+            CAP_BPF,
+            Some("without CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE "),
+        ),
+        (CAP_DAC_READ_SEARCH, Some("without CAP_SYS_PTRACE ")),
+        (CAP_DAC_READ_SEARCH | CAP_SYS_PTRACE, None),
+    ] {
+        let mut report = Preflight::default();
+        names_of_processes(&mut report, effective);
+        let told = report.findings.first();
+        assert_eq!(told.is_some(), missing.is_some(), "{report}");
+        if let (Some(finding), Some(missing)) = (told, missing) {
+            assert_eq!(finding.severity, Severity::Warning);
+            assert!(finding.what.starts_with(missing), "{report}");
+        }
+    }
+}
+
+#[test]
 fn the_state_directory_is_looked_at_and_not_made() {
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt as _, chown};
