@@ -63,10 +63,9 @@ pub(super) fn effects(settings: &QueueSettings, queues: &ListenerQueues) -> Vec<
             "net.ipv4.tcp_abort_on_overflow",
             u8::from(settings.abort_on_overflow).to_string(),
             if settings.abort_on_overflow {
-                "clients that complete a handshake while the accept queue is full are reset, even if it has room a moment later \
-                 (R-Q-3)"
+                "clients that complete a handshake while the accept queue is full are reset, even if it has room a moment later"
             } else {
-                "clients that complete a handshake while the accept queue is full stay half-open, and may get in later (R-Q-3)"
+                "clients that complete a handshake while the accept queue is full stay half-open, and may get in later"
             }
             .to_owned(),
         ),
@@ -82,12 +81,11 @@ pub(super) fn effects(settings: &QueueSettings, queues: &ListenerQueues) -> Vec<
 fn somaxconn(somaxconn: u32, backlog: u32) -> String {
     match backlog.cmp(&somaxconn) {
         std::cmp::Ordering::Less => format!(
-            "does not limit this listener: its backlog of {backlog} is below it, as the application asked for {backlog} \
-             (R-Q-1)"
+            "does not limit this listener: its backlog of {backlog} is below it, as the application asked for {backlog}"
         ),
         std::cmp::Ordering::Equal => format!(
             "limits this listener: its backlog of {backlog} equals it; raised, it holds once the application calls listen() \
-             again (R-Q-1)"
+             again"
         ),
         std::cmp::Ordering::Greater => format!(
             "was lowered since this listener called listen(): its backlog of {backlog} is kept until it does so again"
@@ -99,14 +97,13 @@ fn max_syn_backlog(settings: &QueueSettings, backlog: u32) -> String {
     let kept = settings.max_syn_backlog - settings.max_syn_backlog / 4;
     match settings.syncookies {
         0 if kept < backlog => format!(
-            "limits the SYN queue: beyond {kept} half-open the last quarter is for peers that the kernel knows, as cookies are off \
-             (R-Q-2)"
+            "limits the SYN queue: beyond {kept} half-open the last quarter is for peers that the kernel knows, as cookies are off"
         ),
         0 => format!(
-            "does not limit the SYN queue: its limit of {backlog}, that of the accept queue, is lower (R-Q-2)"
+            "does not limit the SYN queue: its limit of {backlog}, that of the accept queue, is lower"
         ),
         _ => format!(
-            "does not matter while tcp_syncookies is on: the SYN queue has the limit of the accept queue, {backlog} (R-Q-2)"
+            "does not matter while tcp_syncookies is on: the SYN queue has the limit of the accept queue, {backlog}"
         ),
     }
 }
@@ -128,7 +125,7 @@ fn synack_retries(retries: u32, queues: &ListenerQueues) -> String {
     // `reqsk_timer_handler`: twice the queue's length against the limit, or 8.
     if retries > 2 && u64::from(queues.syn_queue) * 2 > u64::from(queues.syn_queue_limit.max(8)) {
         text += &format!(
-            "; now, with the SYN queue more than half full, the kernel gives up earlier, after {} at the least (R-Q-5)",
+            "; now, with the SYN queue more than half full, the kernel gives up earlier, after {} at the least",
             time(life(2))
         );
     }
@@ -147,13 +144,13 @@ fn syncookies(settings: &QueueSettings, queues: &ListenerQueues) -> String {
     } else if queues.protected {
         text += "; netmoat answers before it comes to that";
     }
-    text + "; a full accept queue it does not help (R-SYN-0)"
+    text + "; a full accept queue it does not help"
 }
 
 fn fin_timeout(settings: &QueueSettings, queues: &ListenerQueues) -> String {
     let mut text = format!(
         "connections that the application closed and whose peer does not (FIN_WAIT_2 without a process) end after {} s; \
-         nothing else depends on it (R-Q-8)",
+         nothing else depends on it",
         settings.fin_timeout
     );
     if let Some(states) = queues
@@ -168,7 +165,7 @@ fn fin_timeout(settings: &QueueSettings, queues: &ListenerQueues) -> String {
 fn max_tw_buckets(settings: &QueueSettings, queues: &ListenerQueues) -> String {
     let here = queues.states.map_or(0, |states| states.time_wait);
     format!(
-        "TIME_WAIT, of all listeners together, is skipped beyond {}; {here} are of this one, each for 60 s (R-Q-8)",
+        "TIME_WAIT, of all listeners together, is skipped beyond {}; {here} are of this one, each for 60 s",
         settings.max_tw_buckets
     )
 }

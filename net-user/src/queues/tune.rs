@@ -155,7 +155,7 @@ fn syn_flood(settings: &QueueSettings, plan: &mut Plan, because: &dyn Fn(String)
             settings.synack_retries.to_string(),
             RETRIES.to_string(),
             because(format!(
-                "half-open connections hold their place for {} in place of {} (R-Q-5)",
+                "half-open connections hold their place for {} in place of {}",
                 time(life(RETRIES)),
                 time(life(settings.synack_retries))
             )),
@@ -166,8 +166,7 @@ fn syn_flood(settings: &QueueSettings, plan: &mut Plan, because: &dyn Fn(String)
         settings.max_syn_backlog,
         SYN_BACKLOG,
         because(
-            "more half-open connections fit, where cookies are off or cannot be sent (R-Q-2)"
-                .to_owned(),
+            "more half-open connections fit, where cookies are off or cannot be sent".to_owned(),
         ),
     );
     if settings.syncookies == 0 {
@@ -175,7 +174,10 @@ fn syn_flood(settings: &QueueSettings, plan: &mut Plan, because: &dyn Fn(String)
             "net.ipv4.tcp_syncookies",
             "0".to_owned(),
             "1".to_owned(),
-            because("cookies in place of drops when the SYN queue is full; netmoat's need it too (R-SYN-0)".to_owned()),
+            because(
+                "cookies in place of drops when the SYN queue is full; netmoat's need it too"
+                    .to_owned(),
+            ),
         );
     }
 }
@@ -187,7 +189,7 @@ fn for_host(queues: &Queues, settings: &QueueSettings, plan: &mut Plan) {
                 "net.ipv4.tcp_max_tw_buckets",
                 settings.max_tw_buckets,
                 settings.max_tw_buckets.saturating_mul(2).max(4096),
-                "time_wait_pressure: TIME_WAIT is skipped at the limit (R-Q-8)".to_owned(),
+                "time_wait_pressure: TIME_WAIT is skipped at the limit".to_owned(),
             ),
             VerdictKind::PortExhaustion => {
                 let listening = queues.listeners.iter().map(|l| l.port).collect();

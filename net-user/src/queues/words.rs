@@ -31,14 +31,16 @@ pub(super) fn about(n: u64) -> String {
     number((n + unit / 2) / unit * unit)
 }
 
-/// A rate: `0.3/s`, `12/s`, `48,000/s`.
-pub(super) fn rate(per_second: f64) -> String {
-    if per_second > 0.0 && per_second < 9.5 {
+/// A rate: `0.3 SYNs a second`, `1 connection a second`, `48,000 SYNs a second`.
+pub(super) fn rate(per_second: f64, noun: &str) -> String {
+    let text = if per_second > 0.0 && per_second < 9.5 {
         let text = format!("{per_second:.1}");
-        format!("{}/s", text.strip_suffix(".0").unwrap_or(&text))
+        text.strip_suffix(".0").unwrap_or(&text).to_owned()
     } else {
-        format!("{}/s", number(per_second.round() as u64))
-    }
+        number(per_second.round() as u64)
+    };
+    let plural = if text == "1" { "" } else { "s" };
+    format!("{text} {noun}{plural} a second")
 }
 
 /// A time: `350 ms`, `12 s`, `5 min`.
@@ -152,12 +154,13 @@ mod tests {
             assert_eq!(about(n), text);
         }
         for (r, text) in [
-            (0.0, "0/s"),
-            (0.31, "0.3/s"),
-            (3.0, "3/s"),
-            (1234.4, "1,234/s"),
+            (0.0, "0 SYNs a second"),
+            (0.31, "0.3 SYNs a second"),
+            (0.98, "1 SYN a second"),
+            (3.0, "3 SYNs a second"),
+            (1234.4, "1,234 SYNs a second"),
         ] {
-            assert_eq!(rate(r), text);
+            assert_eq!(rate(r, "SYN"), text);
         }
         for (ms, text) in [
             (350, "350 ms"),

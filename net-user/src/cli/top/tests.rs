@@ -147,7 +147,7 @@ fn a_large_terminal_shows_every_column_and_lists_side_by_side() {
     let mut state = state(RICH);
     press(&mut state, "j");
     let screen = screen(&state, 200, 50);
-    let heads = "CONN/S  RESET/S    HANDSHAKE   WAIT    COOKIES  DROPS  VERDICT";
+    let heads = "CONN/S  RESET/S  HANDSHAKE   WAIT    COOKIES  DROPS  VERDICT";
     assert!(screen[1].ends_with(heads), "{screen:#?}");
     let lists = screen
         .iter()

@@ -14,10 +14,13 @@ fn r_q_7_a_syn_flood_from_many_sources_is_told_by_cookies_that_nobody_proves() {
     });
     assert_eq!(sim.kinds(), [SynFlood]);
     let verdict = sim.verdict(SynFlood);
-    has(&verdict.sentence, "SYN flood: 5,010/s SYNs from about ");
     has(
         &verdict.sentence,
-        "most likely forged; netmoat answers with cookies; 10/s honest connections are completed",
+        "SYN flood: 5,010 SYNs a second from about ",
+    );
+    has(
+        &verdict.sentence,
+        "most likely forged; netmoat answers with cookies; 10 honest connections a second are completed",
     );
     assert_eq!(verdict.confidence, Confidence::High);
     has(&verdict.fixes[0].what, "Nothing else is needed");
@@ -175,7 +178,7 @@ fn a_connection_flood_is_more_than_the_listener_ever_had() {
     assert_eq!(sim.kinds(), [ConnectionFlood]);
     has(
         &sim.verdict(ConnectionFlood).sentence,
-        "400/s connections are completed, where 2",
+        "400 connections a second are completed, where 2",
     );
     has(
         &sim.verdict(ConnectionFlood).fixes[0]
@@ -233,6 +236,19 @@ fn a_proxy_that_holds_the_connections_of_its_application_is_no_certain_flood_and
         sim.seconds(9, |_| {});
         let verdict = sim.verdict(expected);
         assert_eq!(verdict.confidence, confidence, "{peer}");
+    }
+}
+
+#[test]
+fn connections_that_the_application_forgot_to_close_are_no_flood() {
+    for (forgotten, expected) in [(0, ConnectionFlood), (400, Healthy)] {
+        let mut sim = Sim::new();
+        sim.states().established = 600 - forgotten;
+        sim.states().close_wait = forgotten;
+        sim.walk.busiest_peer = Some(("192.0.2.7".parse().unwrap(), 600));
+        sim.walk.peers = 1;
+        sim.seconds(9, |_| {});
+        assert_eq!(sim.kinds(), [expected], "{forgotten}");
     }
 }
 

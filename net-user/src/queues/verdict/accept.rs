@@ -36,7 +36,7 @@ pub(super) fn full(facts: &Facts) -> Option<Finding> {
         time(*oldest)
     );
     let mut evidence = vec![format!(
-        "its accept queue holds {waiting} (limit {limit}, and one more; R-Q-1), and was full at every look for {}",
+        "its accept queue holds {waiting} (the limit is {limit}, and the kernel takes one more), and was full at every look for {}",
         time(*full)
     )];
     if *others > 0 {
@@ -63,7 +63,7 @@ pub(super) fn full(facts: &Facts) -> Option<Finding> {
     dropped(facts, &mut evidence);
     if facts.queues.syn_queue_acked > 0 || facts.queues.syn_queue > 0 {
         evidence.push(format!(
-            "{} among the half-open: clients that have answered are parked there while the queue is full (R-Q-7), \
+            "{} among the half-open: clients that have answered are parked there while the queue is full, \
              so this is no SYN flood",
             number(facts.queues.syn_queue.into())
         ));
@@ -110,9 +110,9 @@ pub(super) fn slow(facts: &Facts) -> Option<Finding> {
     evidence.push(format!(
         "{}{} come, {}{} are accepted",
         at_least(facts),
-        rate(came),
+        rate(came, "connection"),
         at_least(facts),
-        rate(sums.accepted())
+        rate(sums.accepted(), "connection")
     ));
     dropped(facts, &mut evidence);
     let waited = mean.map_or_else(
@@ -120,18 +120,15 @@ pub(super) fn slow(facts: &Facts) -> Option<Finding> {
         |us| format!("{} on average", time(Duration::from_micros(us))),
     );
     evidence.push(format!(
-        "few half-open ({} of {}): it is the application, and no flood of SYNs (R-Q-7)",
+        "few half-open ({} of {}): it is the application, and no flood of SYNs",
         facts.unanswered(),
         facts.queues.syn_queue_limit
     ));
     Some(Finding {
         kind: VerdictKind::SlowApp,
         sentence: format!(
-            "{who} accepts {} a second and more come: each waits {waited} for accept(){}",
-            match sums.accepted() {
-                few if few < 9.5 => format!("{few:.1} connections"),
-                more => many(more.round() as u64, "connection"),
-            },
+            "{who} accepts {} and more come: each waits {waited} for accept(){}",
+            rate(sums.accepted(), "connection"),
             match overflows {
                 0 => String::new(),
                 n => format!(", and {} found no room", number(n)),
@@ -240,7 +237,7 @@ fn at_least(facts: &Facts) -> &'static str {
 fn dropped(facts: &Facts, evidence: &mut Vec<String>) {
     if facts.lately.drops > 0 {
         evidence.push(format!(
-            "{} dropped at its sockets in the last 10 s (sk_drops); the host's TcpExtListenOverflows rose by {} (R-Q-3)",
+            "{} dropped at its sockets in the last 10 s (sk_drops); the host's TcpExtListenOverflows rose by {}",
             many(facts.lately.drops, "segment"),
             number(facts.host.overflows)
         ));
@@ -248,7 +245,7 @@ fn dropped(facts: &Facts, evidence: &mut Vec<String>) {
     let unanswered = facts.lately.data.map_or(0, |data| data.accept_full);
     if unanswered > 0 {
         evidence.push(format!(
-            "netmoat left {} unanswered in the last 10 s, as there was no room (R-SYN-14)",
+            "netmoat left {} unanswered in the last 10 s, as there was no room in the accept queue",
             many(unanswered, "SYN")
         ));
     }

@@ -55,7 +55,7 @@ fn signs(facts: &Facts) -> Option<Signs> {
         u64::from(facts.queues.accept_queue) * 2 < u64::from(facts.queues.accept_queue_limit) + 1;
     if near(80) && told && queue_short && !parked {
         signs.push(format!(
-            "{} half-open and unanswered of a limit of {}, {} waiting for accept() (R-Q-7)",
+            "{} half-open and unanswered of a limit of {}, {} waiting for accept()",
             number(unanswered.into()),
             number(limit.into()),
             number(facts.queues.accept_queue.into())
@@ -67,8 +67,8 @@ fn signs(facts: &Facts) -> Option<Signs> {
         let sent = per_second(data.sent, data.span);
         if sent >= COOKIES && data.proven * 2 < data.sent {
             signs.push(format!(
-                "netmoat sends {} cookies, and {} % of them are proven",
-                rate(sent),
+                "netmoat sends {}, and {} % of them are proven",
+                rate(sent, "cookie"),
                 per_cent(data.proven, data.sent)
             ));
             confidence = Confidence::High;
@@ -83,8 +83,8 @@ fn signs(facts: &Facts) -> Option<Signs> {
             completed.filter(|completed| syns >= SYNS && completed * 4 < data.syns)
         {
             signs.push(format!(
-                "{} SYNs, of which {} % became connections",
-                rate(syns),
+                "{}, of which {} % became connections",
+                rate(syns, "SYN"),
                 per_cent(completed, data.syns)
             ));
             confidence = confidence.max(Confidence::Medium);
@@ -94,8 +94,7 @@ fn signs(facts: &Facts) -> Option<Signs> {
     let unproven = facts.host.cookies_proven * 2 < kernel;
     if kernel > 0 && unproven && near(80) && told && !parked {
         signs.push(format!(
-            "the kernel, its SYN queue full, sent {} cookies in the last 10 s, of which {} were proven, and dropped {} SYNs \
-             (R-Q-4)",
+            "the kernel, its SYN queue full, sent {} cookies in the last 10 s, of which {} were proven, and dropped {} SYNs",
             number(facts.host.cookies_sent),
             number(facts.host.cookies_proven),
             number(facts.host.queue_full_drops)
@@ -121,7 +120,7 @@ pub(super) fn syn(facts: &Facts) -> Option<Finding> {
             "{} half-open connections",
             number(facts.unanswered().into())
         ),
-        syns => format!("{} SYNs", rate(syns)),
+        syns => rate(syns, "SYN"),
     };
     let top = queues.top_sources.first();
     let few = queues.distinct_sources.is_some_and(|n| n <= FEW_SOURCES)
@@ -152,9 +151,12 @@ pub(super) fn syn(facts: &Facts) -> Option<Finding> {
             let count = queues
                 .distinct_sources
                 .map_or("few sources".to_owned(), |n| many(n, "source"));
-            match names.is_empty() {
-                true => format!(" from {count}"),
-                false => format!(" from {count}, most from {}", names.join(", ")),
+            match &named[..] {
+                [] => format!(" from {count}"),
+                [alone] if queues.distinct_sources == Some(1) => {
+                    format!(" from {} alone", alone.address)
+                }
+                _ => format!(" from {count}, most from {}", names.join(", ")),
             }
         }
         Some(n) => format!(" from about {} sources, most likely forged", about(n)),
@@ -162,8 +164,11 @@ pub(super) fn syn(facts: &Facts) -> Option<Finding> {
     };
     let honest = facts.lately.flows.map_or_else(String::new, |flows| {
         format!(
-            "; {} honest connections are completed",
-            rate(per_second(flows.established, flows.span))
+            "; {} are completed",
+            rate(
+                per_second(flows.established, flows.span),
+                "honest connection"
+            )
         )
     });
     let answered = data.sent > 0;
@@ -196,7 +201,7 @@ fn defence(facts: &Facts, answered: bool) -> Vec<Fix> {
     let queues = facts.queues;
     if answered {
         return vec![advice(
-            "Nothing else is needed: cookies keep no state, so the flood holds no place in the queues (R-SYN-0)",
+            "Nothing else is needed: cookies keep no state, so the flood holds no place in the queues",
         )];
     }
     let mut fixes = Vec::new();
@@ -257,8 +262,11 @@ pub(super) fn connections(facts: &Facts) -> Option<Finding> {
     let busiest = walk
         .and_then(|walk| walk.busiest)
         .filter(|(peer, _)| !peer.to_canonical().is_loopback());
-    if let Some((peer, held)) =
-        busiest.filter(|(_, held)| opened >= 200 && u64::from(*held) * 2 >= u64::from(opened))
+    // Those that the application forgot to close are its own leak.
+    let forgotten = queues.states.map_or(0, |states| states.close_wait);
+    let is_leak = u64::from(forgotten) * 2 >= u64::from(opened);
+    if let Some((peer, held)) = busiest
+        .filter(|(_, held)| opened >= 200 && !is_leak && u64::from(*held) * 2 >= u64::from(opened))
     {
         sentence = Some(format!(
             "{peer} alone holds {} of {} open connections",
@@ -292,10 +300,10 @@ pub(super) fn connections(facts: &Facts) -> Option<Finding> {
         .filter(|top| top.per_mille >= 500);
     if let Some(top) = top.filter(|_| completed >= 100.0 && most_completed) {
         let text = format!(
-            "{} opens {} % of {} connections",
+            "{} opens {} % of {}",
             top.address,
             top.per_mille / 10,
-            rate(completed)
+            rate(completed, "connection")
         );
         evidence.push(format!(
             "{text}; most handshakes are complete, so the address is real"
@@ -312,14 +320,14 @@ pub(super) fn connections(facts: &Facts) -> Option<Finding> {
         .filter(|usual| completed >= 50.0 && completed >= usual * 5.0)
     {
         evidence.push(format!(
-            "{} connections are completed; {} are usual here",
-            rate(completed),
-            rate(usual)
+            "{} are completed; {} are usual here",
+            rate(completed, "connection"),
+            rate(usual, "connection")
         ));
         sentence.get_or_insert(format!(
-            "{} connections are completed, where {} are usual",
-            rate(completed),
-            rate(usual)
+            "{} are completed, where {} are usual",
+            rate(completed, "connection"),
+            rate(usual, "connection")
         ));
         // A service that was idle may simply have been found.
         if usual < 1.0 && fixes.is_empty() {

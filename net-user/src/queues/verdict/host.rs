@@ -111,7 +111,7 @@ fn time_wait(host: &HostQueues, lately: &HostLately, settings: &QueueSettings) -
         return None;
     }
     let mut evidence = vec![format!(
-        "{} in TIME_WAIT; net.ipv4.tcp_max_tw_buckets is {} (R-Q-8)",
+        "{} in TIME_WAIT; net.ipv4.tcp_max_tw_buckets is {}",
         number(host.time_wait.into()),
         number(limit.into())
     )];

@@ -114,8 +114,9 @@ pub(super) fn close_wait(facts: &Facts) -> Option<Finding> {
     let states = facts.queues.states?;
     let old = states.close_wait_old;
     let (forgotten, confidence) = if facts.once {
-        // How long each has been there is not known from one walk.
-        (old.max(states.close_wait), Confidence::Low)
+        // How long each has been there is not known from one walk; those that wait for accept() are not forgotten.
+        let accepted = states.close_wait.saturating_sub(facts.queues.accept_queue);
+        (old.max(accepted), Confidence::Low)
     } else {
         (old, Confidence::High)
     };
@@ -165,7 +166,7 @@ pub(super) fn close_wait(facts: &Facts) -> Option<Finding> {
         confidence,
         fixes: vec![crate::control::queues::Fix {
             what: format!(
-                "Fix {who}: close() each connection once read() gives 0 (a missing close on an error path, a pool that is never \
+                "Mend {who}: close() each connection once read() gives 0 (a missing close on an error path, a pool that is never \
                      emptied); restarting it frees them until then"
             ),
             command: pid.map(|pid| format!("ss -tnp state close-wait | grep pid={pid},")),

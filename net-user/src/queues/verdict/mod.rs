@@ -197,6 +197,11 @@ pub(super) fn healthy(queues: &ListenerQueues, since: u64) -> Verdict {
             words::number(queues.syn_queue.into()),
         );
     }
+    if queues.accept_full {
+        sentence =
+            "The accept queue is full at this moment, and has not been for long enough to say why"
+                .to_owned();
+    }
     if let Some(states) = queues.states.filter(|states| states.time_wait > 0) {
         evidence.push(format!(
             "{} in TIME_WAIT, which is how closed connections end",
