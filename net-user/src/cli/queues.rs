@@ -106,7 +106,7 @@ fn choose(mut queues: Queues, only: Option<&Selector>) -> Result<Queues, Failure
     let there = if there.is_empty() {
         "there is none".to_owned()
     } else {
-        format!("there are {}", there.join(", "))
+        format!("there are {}", list::some(&there))
     };
     Err(Failure::new(
         Code::Error,

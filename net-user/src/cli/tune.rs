@@ -135,7 +135,9 @@ fn advice(advice: &[Fix]) -> String {
     for fix in advice {
         text += &format!("  - {}\n", fix.what);
         if let Some(command) = &fix.command {
-            text += &format!("      {command}\n");
+            for line in command.lines() {
+                text += &format!("      {line}\n");
+            }
         }
     }
     text

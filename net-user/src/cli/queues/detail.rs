@@ -188,13 +188,12 @@ fn data_path(listener: &ListenerQueues) -> String {
         text += &line("Handshakes", &rest);
     }
     if let Some(budget) = &listener.budget {
-        let rate = |milli: u64| format!("{}.{:03}", milli / 1000, milli % 1000);
         text += &line(
             "Budget",
             &format!(
                 "{} plain handshakes a second, configured {}; {} half-open when it was set",
-                rate(budget.milli_per_second),
-                rate(budget.configured_milli_per_second),
+                thousandths(budget.milli_per_second),
+                thousandths(budget.configured_milli_per_second),
                 budget.estimated_syn_queue
             ),
         );
@@ -209,6 +208,12 @@ fn data_path(listener: &ListenerQueues) -> String {
         ),
     );
     text + &sources(listener)
+}
+
+/// `100`, `12.5`, `0.002`.
+fn thousandths(milli: u64) -> String {
+    let text = format!("{}.{:03}", milli / 1000, milli % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn sources(listener: &ListenerQueues) -> String {
@@ -286,7 +291,7 @@ fn times(what: &str, histogram: Option<&Histogram>) -> String {
         return format!("\n{what}: none measured yet\n");
     };
     let mut text = format!(
-        "\n{what}: {} measured, p50 {}, p90 {}, p99 {}\n",
+        "\n{what}: {} measured, p50 under {}, p90 under {}, p99 under {}\n",
         histogram.count,
         micros(p50),
         micros(p90),
@@ -329,9 +334,12 @@ fn settings(listener: &ListenerQueues) -> String {
     if listener.settings.is_empty() {
         return text;
     }
-    let rows = listener
-        .settings
-        .iter()
-        .map(|s| vec![s.name.clone(), s.value.clone(), s.effect.clone()]);
-    text + "\n" + &table(&["SETTING", "VALUE", "EFFECT HERE"], &[], rows)
+    text += "\nSettings of the kernel, and what they do here:\n";
+    for setting in &listener.settings {
+        text += &format!(
+            "  {} = {}\n      {}\n",
+            setting.name, setting.value, setting.effect
+        );
+    }
+    text
 }

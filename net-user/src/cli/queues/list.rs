@@ -55,6 +55,9 @@ const COLUMNS: [Column; 11] = [
     column(VERDICT, false, standing),
 ];
 
+/// How many listeners are named in a sentence.
+const NAMED: usize = 8;
+
 /// What a narrow terminal loses, first to last; the others always stay.
 const DISPENSABLE: [&str; 7] = [
     "COOKIES",
@@ -101,11 +104,10 @@ fn sentence(queues: &Queues) -> String {
         parts.push(format!("{} at {at}", kind.name()));
     }
     let with = |test: fn(&ListenerQueues) -> bool| listeners.iter().filter(|l| test(l)).count();
-    let full = with(|l| l.accept_full);
+    // What a verdict tells is not told twice.
+    let full = with(|l| l.accept_full && troubles(&l.verdicts).next().is_none());
     if full > 0 {
-        parts.push(format!(
-            "accept queue full at {full}: the application does not keep up"
-        ));
+        parts.push(format!("accept queue full at {full} at this moment"));
     }
     for verdict in troubles(&queues.host.verdicts) {
         parts.push(format!("{} on this host", verdict.kind.name()));
@@ -253,7 +255,7 @@ fn cookies_now(listeners: &[&ListenerQueues]) -> String {
     if names.is_empty() {
         return String::new();
     }
-    format!("\nSYN cookies at present: {}\n", names.join(", "))
+    format!("\nSYN cookies at present: {}\n", some(&names))
 }
 
 /// Those without cookies, by reason.
@@ -265,23 +267,45 @@ fn left_to_kernel(listeners: &[&ListenerQueues]) -> String {
     }
     let mut text = String::new();
     for (why, names) in reasons {
-        text += &format!("\nleft to the kernel: {}: {why}\n", names.join(", "));
+        // All alike, as without an agent: no need to name them.
+        let names = if names.len() > NAMED && names.len() == listeners.len() {
+            "all".to_owned()
+        } else {
+            some(&names)
+        };
+        text += &format!("\nleft to the kernel: {names}: {why}\n");
     }
     text
 }
 
-/// Which figures cannot be told, and why.
+/// The first names of a list that may be long.
+pub(super) fn some(names: &[String]) -> String {
+    match names.len().saturating_sub(NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..NAMED].join(", ")),
+    }
+}
+
+/// Which figures cannot be told, and why; a line for each reason.
 pub(super) fn missing_sources(queues: &Queues) -> String {
-    let mut text = String::new();
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
     for source in &queues.sources {
-        if let Some(why) = &source.missing {
-            text += &format!("Missing: {} ({}): {why}\n", source.tells, source.name);
+        let Some(why) = source.missing.as_deref() else {
+            continue;
+        };
+        let what = format!("{} ({})", source.tells, source.name);
+        match reasons.iter_mut().find(|reason| reason.0 == why) {
+            Some((_, all)) => all.push(what),
+            None => reasons.push((why, vec![what])),
         }
     }
-    if text.is_empty() {
-        return text;
+    let lines = reasons
+        .into_iter()
+        .map(|(why, what)| format!("Missing: {}: {why}\n", what.join("; ")));
+    match lines.collect::<String>() {
+        none if none.is_empty() => none,
+        lines => format!("\n{lines}"),
     }
-    format!("\n{text}")
 }
 
 /// A verdict in full; `of`: what it is about.
@@ -299,7 +323,9 @@ pub(super) fn told(of: &str, verdict: &Verdict) -> String {
     for fix in &verdict.fixes {
         text += &format!("  Fix: {}\n", fix.what);
         if let Some(command) = &fix.command {
-            text += &format!("       {command}\n");
+            for line in command.lines() {
+                text += &format!("       {line}\n");
+            }
         }
     }
     text

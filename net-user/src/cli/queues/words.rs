@@ -13,20 +13,26 @@ pub(in crate::cli) fn printable<T: Serialize + DeserializeOwned>(
     value: &T,
 ) -> serde_json::Result<T> {
     let mut json = serde_json::to_value(value)?;
-    clean(&mut json);
+    clean(&mut json, false);
     serde_json::from_value(json)
 }
 
-fn clean(value: &mut serde_json::Value) {
+/// `lines`: it may have several, as the text of a config has.
+fn clean(value: &mut serde_json::Value, lines: bool) {
+    let is_odd = |c: char| is_unsafe(c) && !(lines && c == '\n');
     match value {
-        serde_json::Value::String(text) if text.chars().any(is_unsafe) => {
+        serde_json::Value::String(text) if text.chars().any(is_odd) => {
             *text = text
                 .chars()
-                .map(|c| if is_unsafe(c) { ' ' } else { c })
+                .map(|c| if is_odd(c) { ' ' } else { c })
                 .collect();
         }
-        serde_json::Value::Array(values) => values.iter_mut().for_each(clean),
-        serde_json::Value::Object(fields) => fields.values_mut().for_each(clean),
+        serde_json::Value::Array(values) => {
+            values.iter_mut().for_each(|value| clean(value, lines));
+        }
+        serde_json::Value::Object(fields) => fields
+            .iter_mut()
+            .for_each(|(name, value)| clean(value, name == "command")),
         _ => {}
     }
 }
@@ -111,14 +117,16 @@ pub(in crate::cli) fn count_or_dash(figure: Option<u64>) -> String {
     figure.map_or_else(|| MISSING.to_owned(), count)
 }
 
-/// A time of microseconds: `850us`, `1.2ms`, `12ms`, `1.2s`, `90s`.
+/// A time of microseconds: `850us`, `1.2ms`, `2ms`, `12ms`, `1.2s`, `90s`.
 pub(in crate::cli) fn micros(us: u64) -> String {
-    match us {
-        0..1_000 => format!("{us}us"),
-        1_000..10_000 => format!("{}.{}ms", us / 1_000, us % 1_000 / 100),
-        10_000..1_000_000 => format!("{}ms", us / 1_000),
-        1_000_000..10_000_000 => format!("{}.{}s", us / 1_000_000, us % 1_000_000 / 100_000),
-        _ => format!("{}s", us / 1_000_000),
+    let (unit, name) = match us {
+        0..1_000 => return format!("{us}us"),
+        1_000..1_000_000 => (1_000, "ms"),
+        _ => (1_000_000, "s"),
+    };
+    match (us / unit, us % unit * 10 / unit) {
+        (whole @ ..10, tenths @ 1..) => format!("{whole}.{tenths}{name}"),
+        (whole, _) => format!("{whole}{name}"),
     }
 }
 
@@ -199,6 +207,7 @@ mod tests {
             (0, "0us"),
             (999, "999us"),
             (1_250, "1.2ms"),
+            (2_000, "2ms"),
             (12_000, "12ms"),
             (1_290_000, "1.2s"),
             (63_000_000, "63s"),
