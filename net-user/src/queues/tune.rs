@@ -49,7 +49,7 @@ pub fn propose(
             (true, _) if only.is_some() => {
                 "No listener is of that name; `netmoat queues` shows them all"
             }
-            (_, true) => "The settings that help against what was found are in force already",
+            (_, true) => "No further setting of the kernel helps against what was found; `netmoat queues` says what does",
             _ => "Nothing is wrong, so nothing is to be changed",
         }));
     }
@@ -105,7 +105,21 @@ fn for_listener(listener: &ListenerQueues, settings: &QueueSettings, plan: &mut 
     for verdict in &listener.verdicts {
         let because = |what: String| format!("{} at {name}: {what}", verdict.kind.name());
         match verdict.kind {
-            VerdictKind::SynFlood => syn_flood(settings, plan, &because),
+            VerdictKind::SynFlood => {
+                // Where cookies answer, no queue fills.
+                if listener.rates.cookies == 0 {
+                    syn_flood(settings, plan, &because);
+                }
+                // Of its fixes those that are to be done, and are no settings.
+                let other =
+                    |fix: &&Fix| fix.command.as_deref().is_some_and(|text| !is_sysctl(text));
+                for fix in verdict.fixes.iter().filter(other) {
+                    plan.advise(Fix {
+                        what: format!("{name}: {}", fix.what),
+                        command: fix.command.clone(),
+                    });
+                }
+            }
             VerdictKind::BacklogTooSmall => {
                 let limits = listener
                     .sockets
@@ -148,6 +162,11 @@ fn for_listener(listener: &ListenerQueues, settings: &QueueSettings, plan: &mut 
     }
 }
 
+/// What stands among the changes.
+fn is_sysctl(command: &str) -> bool {
+    command.starts_with("sysctl ")
+}
+
 fn syn_flood(settings: &QueueSettings, plan: &mut Plan, because: &dyn Fn(String) -> String) {
     if settings.synack_retries > RETRIES {
         plan.set(
@@ -161,15 +180,14 @@ fn syn_flood(settings: &QueueSettings, plan: &mut Plan, because: &dyn Fn(String)
             )),
         );
     }
-    plan.raise(
-        "net.ipv4.tcp_max_syn_backlog",
-        settings.max_syn_backlog,
-        SYN_BACKLOG,
-        because(
-            "more half-open connections fit, where cookies are off or cannot be sent".to_owned(),
-        ),
-    );
     if settings.syncookies == 0 {
+        // It bounds nothing else (`tcp_conn_request`).
+        plan.raise(
+            "net.ipv4.tcp_max_syn_backlog",
+            settings.max_syn_backlog,
+            SYN_BACKLOG,
+            because("more half-open connections fit while the kernel's cookies are off".to_owned()),
+        );
         plan.set(
             "net.ipv4.tcp_syncookies",
             "0".to_owned(),

@@ -23,7 +23,7 @@ fn r_q_7_a_syn_flood_from_many_sources_is_told_by_cookies_that_nobody_proves() {
         "most likely forged; netmoat answers with cookies; 10 honest connections a second are completed",
     );
     assert_eq!(verdict.confidence, Confidence::High);
-    has(&verdict.fixes[0].what, "Nothing else is needed");
+    has(&verdict.fixes[0].what, "Nothing needs to be changed");
     let distinct = sim.report().distinct_sources.unwrap();
     assert!((40_000..=60_000).contains(&distinct), "{distinct}");
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::control::queues::{Confidence, HostQueues, ListenerSocket, Owner, Verdict};
+use crate::queues::words::command;
 
 fn verdict(kind: VerdictKind, fixes: Vec<Fix>) -> Verdict {
     Verdict {
@@ -60,9 +61,17 @@ fn each_verdict_has_its_proposals_and_never_what_is_in_force() {
     use VerdictKind::*;
     assert_eq!(
         changes(SynFlood, 128, |_| {}),
+        ["net.ipv4.tcp_synack_retries: 5 -> 2"],
+        "tcp_max_syn_backlog does nothing while tcp_syncookies is on"
+    );
+    assert_eq!(
+        changes(SynFlood, 128, |s| {
+            s.synack_retries = 1;
+            s.syncookies = 0;
+        }),
         [
-            "net.ipv4.tcp_synack_retries: 5 -> 2",
-            "net.ipv4.tcp_max_syn_backlog: 4096 -> 8192"
+            "net.ipv4.tcp_max_syn_backlog: 4096 -> 8192",
+            "net.ipv4.tcp_syncookies: 0 -> 1"
         ]
     );
     assert_eq!(
@@ -124,6 +133,20 @@ fn nothing_is_proposed_for_a_healthy_host_and_that_is_said() {
     );
     let (_, fixes) = propose(&healthy, &settings, Some(&Selector::Port(81)));
     assert!(fixes[0].what.contains("No listener"), "{}", fixes[0].what);
+}
+
+#[test]
+fn a_flood_that_cookies_answer_needs_no_setting() {
+    let settings = crate::queues::testing::settings();
+    let mut flood = queues(VerdictKind::SynFlood, 128);
+    flood.listeners[0].rates.cookies = 5000;
+    let (changes, fixes) = propose(&flood, &settings, None);
+    assert!(changes.is_empty(), "{changes:?}");
+    assert!(fixes[0].what.starts_with("No further setting"), "{fixes:?}");
+    let block = command("Block it", "netmoat block add 192.0.2.7");
+    flood.listeners[0].verdicts[0].fixes.push(block);
+    let (_, fixes) = propose(&flood, &settings, None);
+    assert_eq!(fixes[0].what, "[::]:80: Block it");
 }
 
 #[test]

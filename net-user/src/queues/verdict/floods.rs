@@ -201,7 +201,7 @@ fn defence(facts: &Facts, answered: bool) -> Vec<Fix> {
     let queues = facts.queues;
     if answered {
         return vec![advice(
-            "Nothing else is needed: cookies keep no state, so the flood holds no place in the queues",
+            "Nothing needs to be changed: cookies keep no state, so the flood holds no place in the queues",
         )];
     }
     let mut fixes = Vec::new();
@@ -215,7 +215,7 @@ fn defence(facts: &Facts, answered: bool) -> Vec<Fix> {
             fixes.push(advice(format!("netmoat sends no cookies for it: {why}")));
         }
         (Some(_), false) => fixes.push(command(
-            format!("Let netmoat answer for port {} (netmoat.toml, then `netmoat reload`)", queues.port),
+            format!("Let netmoat answer for port {} (netmoat.toml, then restart the agent)", queues.port),
             format!("[[listener]]\nport = {}\nmode = \"auto\"", queues.port),
         )),
         (None, false) => fixes.push(command(
@@ -336,7 +336,7 @@ pub(super) fn connections(facts: &Facts) -> Option<Finding> {
     }
     let sentence = sentence?;
     fixes.push(command(
-        "Limit what one source may open (netmoat.toml, then `netmoat reload`); a large NAT is one source, so set it above what \
+        "Limit what one source may open (netmoat.toml, then restart the agent); a large NAT is one source, so set it above what \
          the largest opens",
         "[tcp]\nnew_connections = \"50/s burst 200\"\nopen_connections = 200",
     ));
