@@ -111,6 +111,8 @@ pub(super) struct HostLately {
     pub span: Duration,
     /// `TcpExtListenOverflows`.
     pub overflows: u64,
+    /// Of these, what other listeners explain: drops at those whose accept queues are often full.
+    pub overflows_elsewhere: u64,
     /// `TcpExtSyncookiesSent`.
     pub cookies_sent: u64,
     /// `TcpExtSyncookiesRecv`.
@@ -130,7 +132,11 @@ impl Facts<'_> {
         let sockets = if self.host.span.is_zero() {
             self.lately.drops
         } else {
-            self.lately.drops.min(self.host.overflows)
+            let here = self
+                .host
+                .overflows
+                .saturating_sub(self.host.overflows_elsewhere);
+            self.lately.drops.min(here)
         };
         sockets + self.lately.data.map_or(0, |data| data.accept_full)
     }
@@ -169,5 +175,36 @@ impl Facts<'_> {
     /// Who listens; the first of several.
     pub fn owner(&self) -> Option<&Owner> {
         self.queues.sockets.iter().find_map(|s| s.process.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_full_listener_overflows_is_not_told_of_another_that_dropped_something() {
+        let lately = Lately {
+            drops: 14,
+            ..Lately::default()
+        };
+        let queues = ListenerQueues::default();
+        let settings = QueueSettings::default();
+        for (overflows_elsewhere, overflows) in [(0, 14), (784, 8), (792, 0), (900, 0)] {
+            let host = HostLately {
+                span: Duration::from_secs(10),
+                overflows: 792,
+                overflows_elsewhere,
+                ..HostLately::default()
+            };
+            let facts = Facts {
+                queues: &queues,
+                lately: &lately,
+                settings: &settings,
+                host: &host,
+                once: false,
+            };
+            assert_eq!(facts.overflows(), overflows, "{overflows_elsewhere}");
+        }
     }
 }

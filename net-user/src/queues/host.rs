@@ -91,6 +91,7 @@ impl Host {
         HostLately {
             span: self.history.span(),
             overflows: grown(OVERFLOWS),
+            overflows_elsewhere: 0,
             cookies_sent: grown(COOKIES_SENT),
             cookies_proven: grown(COOKIES_PROVEN),
             queue_full_drops: grown(QUEUE_FULL_DROPS),

@@ -269,6 +269,15 @@ impl Watched {
         }
     }
 
+    /// Drops at its sockets that are surely overflows, as its accept queue was full in a fifth of the looks or more.
+    pub fn overflowed(&self) -> u64 {
+        let sums = self.queue.sums();
+        match sums.looks > 0 && sums.full * 5 >= sums.looks {
+            true => self.drops.grown(0),
+            false => 0,
+        }
+    }
+
     /// The socket that has been full longest while nothing was taken from it.
     fn stuck(&self, now: Instant, owners: &OwnersLook) -> Option<Stuck> {
         let full_for = |m: &Member| m.full_since.map(|at| now.saturating_duration_since(at));

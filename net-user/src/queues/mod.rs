@@ -37,7 +37,7 @@ use crate::{
     },
     listeners::Identity,
     queues::{
-        facts::Facts,
+        facts::{Facts, HostLately},
         host::Host,
         listener::Watched,
         looks::{
@@ -187,6 +187,7 @@ impl Health {
         let lately = self.host.lately();
         let mut turns = Vec::new();
         let identities: Vec<_> = self.listeners.keys().copied().collect();
+        let all: u64 = self.listeners.values().map(Watched::overflowed).sum();
         for identity in identities {
             let Some(queues) = self.figures(now, &identity) else {
                 continue;
@@ -194,11 +195,15 @@ impl Health {
             let Some(listener) = self.listeners.get_mut(&identity) else {
                 continue;
             };
+            let host = HostLately {
+                overflows_elsewhere: all.saturating_sub(listener.overflowed()),
+                ..lately
+            };
             let facts = Facts {
                 queues: &queues,
                 lately: &listener.lately(now, &self.owners),
                 settings: &settings,
-                host: &lately,
+                host: &host,
                 once: self.once,
             };
             let found = verdict::of_listener(&facts, &listener.held);

@@ -53,7 +53,11 @@ pub(super) fn of_listener(facts: &Facts, held: &Held) -> Vec<Finding> {
             VerdictKind::SlowApp,
             &[VerdictKind::BacklogTooSmall, VerdictKind::SynAckLoss],
         ),
-        (VerdictKind::SynFlood, &[VerdictKind::SynAckLoss]),
+        (
+            // SYNs of a flood that find no room count among the drops too.
+            VerdictKind::SynFlood,
+            &[VerdictKind::SynAckLoss, VerdictKind::BacklogTooSmall],
+        ),
     ] {
         if held.has(cause) || found.iter().any(|finding| finding.kind == cause) {
             found.retain(|finding| !effects.contains(&finding.kind));
@@ -183,6 +187,9 @@ pub(super) fn healthy(queues: &ListenerQueues, since: u64) -> Verdict {
         words::number(queues.syn_queue_limit.into()),
     )];
     let mut sentence = match queues.rates.connections {
+        0 if queues.funnel.proven.is_none() => {
+            "Nothing is wrong with its queues; how many connect is not counted".to_owned()
+        }
         0 => "Nothing is wrong; hardly anybody connects at present".to_owned(),
         rate => format!(
             "Nothing is wrong: {} a second come, and are accepted",
