@@ -120,19 +120,22 @@ fn queues(listener: &ListenerQueues) -> String {
         }
     }
     let rates = &listener.rates;
+    let funnel = &listener.funnel;
+    // A rate whose source is missing stands at 0.
+    let of = |source: Option<u64>, rate: u64| count_or_dash(source.map(|_| rate));
     format!("\n{}", line("SYN queue", &syn))
         + &line("Accept queue", &accept)
         + &line(
             "A second",
             &format!(
                 "{} SYNs, {} cookies, {} completed, {} accepted, {} reset, {} dropped, {} SYN-ACKs again",
-                rates.syns,
-                rates.cookies,
-                rates.connections,
-                rates.accepted,
-                rates.resets,
+                of(funnel.syns, rates.syns),
+                of(funnel.answered_cookie, rates.cookies),
+                of(funnel.proven, rates.connections),
+                of(funnel.accepted, rates.accepted),
+                of(funnel.reset, rates.resets),
                 rates.drops,
-                rates.syn_ack_retransmits
+                of(listener.syn_ack_retransmits, rates.syn_ack_retransmits)
             ),
         )
 }
