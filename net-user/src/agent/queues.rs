@@ -38,6 +38,8 @@ use crate::{
     },
 };
 
+/// Looks left out in a row at most: with one every 50 ms, one is taken at least every second.
+const LEFT_OUT: u32 = 16;
 /// Sockets of a walk at most; what is beyond is told to be missing.
 const WALK_BOUND: usize = 1_000_000;
 /// Walks cost at most one part in so many of a core.
@@ -187,9 +189,11 @@ impl Agent {
         let now = Instant::now();
         let cost = now.saturating_duration_since(self.looked);
         self.queues.health.looked("sock_diag", now, cost, None);
-        // They are compiled anew once a second at least, and whenever one came or went.
+        // They are compiled anew whenever one came or went. And a second without a look would be told as a second in which
+        // nothing was accepted.
         let told = std::mem::replace(&mut self.queues.told, self.compilations);
-        if quiet && self.compiled.is_quiet() && self.compilations == told {
+        let due = self.queues.health.left_out() >= LEFT_OUT;
+        if quiet && !due && self.compiled.is_quiet() && self.compilations == told {
             return self.queues.health.nothing_waits();
         }
         let mut looks: Vec<ListenerLook> = Vec::new();

@@ -118,6 +118,11 @@ impl Health {
         self.left_out += 1;
     }
 
+    /// How many looks in a row were counted so. What peers completed meanwhile is settled with the next that is taken.
+    pub fn left_out(&self) -> u32 {
+        self.left_out
+    }
+
     /// Takes what the data path counted, since it knows each listener: every second. A listener that is missing is not counted.
     pub fn data_path(&mut self, now: Instant, mut looks: HashMap<Identity, DataPathLook>) {
         for (identity, listener) in &mut self.listeners {

@@ -32,7 +32,7 @@ const HELP: [&str; 20] = [
     "WAIT             mean time from there to accept()",
     "COOKIES          sent/proven/false",
     "DROPS            segments dropped at its sockets",
-    "-                the source is missing; `netmoat queues` says why",
+    "-                the source is missing; `netmoat queues` says why. Blank: none yet",
     "",
     "`netmoat queues LISTENER` has all there is of one; `netmoat tune` what to",
     "change for it. Sparklines: the newest stands right, one mark each look.",
@@ -130,8 +130,11 @@ fn header(state: &State, width: usize) -> Line<'static> {
         spans.push(Span::styled("  PAUSED", state.paint.bad()));
     }
     let left: usize = spans.iter().map(Span::width).sum();
-    let room = width.saturating_sub(left + right.len());
-    spans.push(Span::raw(format!("{:room$}{right}", "")));
+    // Where it does not fit there is none.
+    if left + right.len() < width {
+        let room = width - left - right.len();
+        spans.push(Span::raw(format!("{:room$}{right}", "")));
+    }
     Line::from(spans)
 }
 
