@@ -189,9 +189,9 @@ impl Agent {
         let now = Instant::now();
         let cost = now.saturating_duration_since(self.looked);
         self.queues.health.looked("sock_diag", now, cost, None);
-        // They are compiled anew once a second at least, and whenever one came or went.
+        // They are compiled anew whenever one came or went. And a second without a look would be told as a second in which
+        // nothing was accepted.
         let told = std::mem::replace(&mut self.queues.told, self.compilations);
-        // A second without one would be told as a second in which nothing was accepted.
         let due = self.queues.health.left_out() >= LEFT_OUT;
         if quiet && !due && self.compiled.is_quiet() && self.compilations == told {
             return self.queues.health.nothing_waits();

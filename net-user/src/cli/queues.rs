@@ -28,7 +28,8 @@ wait for the application; full means that it does not keep up. CONN/S, RESET/S:
 connections completed, and ended other than in order, a second. HANDSHAKE: from
 the SYN-ACK to the client's ACK, half of them and 99 of 100. WAIT: mean time to
 accept(). COOKIES: sent/proven/false. DROPS: segments dropped at its sockets.
-A dash: the source is missing, and a line below says why. Blank: not measured yet.";
+A dash: the source is missing, and a line below says why. Blank: none measured
+yet.";
 
 /// The name of the listeners that a command is about.
 pub(super) const LISTENER_HELP: &str =

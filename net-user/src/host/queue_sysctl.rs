@@ -37,12 +37,12 @@ pub fn read() -> Result<QueueSettings> {
     let reserved = get("net.ipv4.ip_local_reserved_ports")?;
     Ok(QueueSettings {
         somaxconn: read_number("core/somaxconn")?,
-        max_syn_backlog: read_number("ipv4/tcp_max_syn_backlog")?,
+        max_syn_backlog: read_signed("ipv4/tcp_max_syn_backlog")?,
         synack_retries: read_number("ipv4/tcp_synack_retries")?,
         syncookies: read_number("ipv4/tcp_syncookies")?,
         abort_on_overflow: read_number::<u32>("ipv4/tcp_abort_on_overflow")? != 0,
         fin_timeout: read_number("ipv4/tcp_fin_timeout")?,
-        max_tw_buckets: read_number("ipv4/tcp_max_tw_buckets")?,
+        max_tw_buckets: read_signed("ipv4/tcp_max_tw_buckets")?,
         tw_reuse: read_number("ipv4/tcp_tw_reuse")?,
         orphan_retries: read_number("ipv4/tcp_orphan_retries")?,
         local_port_range,
@@ -114,6 +114,12 @@ fn path(name: &str) -> String {
 
 fn plain(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A setting that the kernel keeps as a signed number, and lets be negative.
+fn read_signed(name: &str) -> Result<u32> {
+    let value: i64 = read_number(name)?;
+    Ok(u32::try_from(value.max(0)).unwrap_or(u32::MAX))
 }
 
 /// How many ports of a range are reserved by a list such as `8080,9148-9150` (`proc_do_large_bitmap`, `kernel/sysctl.c`).

@@ -79,6 +79,8 @@ pub struct Health {
     listeners: BTreeMap<Identity, Watched>,
     /// Looks since the last that were not worth taking.
     left_out: u32,
+    /// Listeners that were closed while something was wrong, until the next judgement.
+    gone: Vec<(Identity, VerdictKind)>,
     host: Host,
     owners: OwnersLook,
     sources: SourcesLook,
@@ -103,7 +105,14 @@ impl Health {
     /// Takes the listeners as sock_diag tells them: every 50 ms, or 100 ms. One that is missing is forgotten.
     pub fn listeners(&mut self, now: Instant, looks: Vec<ListenerLook>) {
         let live: HashSet<_> = looks.iter().map(|look| look.identity).collect();
-        self.listeners.retain(|identity, _| live.contains(identity));
+        let gone = &mut self.gone;
+        self.listeners.retain(|identity, listener| {
+            let kept = live.contains(identity);
+            if !kept && let Some(verdict) = listener.held.gravest() {
+                gone.push((*identity, verdict.kind));
+            }
+            kept
+        });
         let left_out = std::mem::take(&mut self.left_out);
         for look in looks {
             match self.listeners.entry(look.identity) {
@@ -200,7 +209,11 @@ impl Health {
     pub fn judge(&mut self, now: Instant, wall: u64) -> Vec<Turn> {
         let settings = self.host.settings();
         let lately = self.host.lately();
-        let mut turns = Vec::new();
+        let closed = |(identity, from): (Identity, VerdictKind)| closed(identity, from, wall);
+        let mut turns: Vec<_> = std::mem::take(&mut self.gone)
+            .into_iter()
+            .map(closed)
+            .collect();
         let identities: Vec<_> = self.listeners.keys().copied().collect();
         let all: u64 = self.listeners.values().map(Watched::overflowed).sum();
         for identity in identities {
@@ -322,6 +335,29 @@ fn turn(
         name,
         from,
         to,
+        text,
+    }
+}
+
+/// The change of a listener that was closed: nothing is wrong with it any more.
+fn closed(identity: Identity, from: VerdictKind, wall: u64) -> Turn {
+    let name = name_of(&identity);
+    let text = format!(
+        "{name}: {} is over: nothing listens there any more",
+        from.name()
+    );
+    Turn {
+        listener: Some(identity),
+        name,
+        from,
+        to: Verdict {
+            kind: VerdictKind::Healthy,
+            since: wall,
+            sentence: "Nothing listens there any more".to_owned(),
+            evidence: Vec::new(),
+            confidence: Confidence::High,
+            fixes: Vec::new(),
+        },
         text,
     }
 }

@@ -179,3 +179,60 @@ fn only_the_listeners_asked_for_stay_and_an_unknown_one_is_told_those_there_are(
     );
     assert_eq!(selector("[::1:80").unwrap_err().code, Code::Usage);
 }
+
+#[test]
+fn many_listeners_do_not_make_long_lines_and_a_reason_is_told_once() {
+    let many = (1..=100).map(|port| ListenerQueues { port, ..left() });
+    let mut all = of(many.collect());
+    let missing = |name: &str, why: &str| crate::control::queues::Source {
+        name: name.to_owned(),
+        tells: format!("what {name} tells"),
+        missing: Some(why.to_owned()),
+        ..Default::default()
+    };
+    all.sources = vec![
+        missing("xdp", "no agent"),
+        missing("driver", "no counters"),
+        missing("tracepoint", "no agent"),
+    ];
+    let text = lines(&human(&all, false, None));
+    for line in [
+        "left to the kernel: all: the config says off",
+        "Missing: what xdp tells (xdp); what tracepoint tells (tracepoint): no agent",
+        "Missing: what driver tells (driver): no counters",
+    ] {
+        assert!(text.iter().any(|l| l == line), "{line} in {text:#?}");
+    }
+    all.listeners.push(web());
+    let text = lines(&human(&all, false, None));
+    let line = text.iter().find(|l| l.starts_with("left to")).unwrap();
+    assert!(
+        line.ends_with("192.0.2.1:8 and 92 more: the config says off"),
+        "{line}"
+    );
+    let failure = choose(all, Some(&selector("no-such-name").unwrap())).unwrap_err();
+    assert!(failure.to_string().ends_with(" and 93 more"), "{failure}");
+}
+
+#[test]
+fn a_full_queue_without_a_verdict_is_told_in_the_first_sentence() {
+    let mut full = web();
+    full.accept_full = true;
+    let text = lines(&human(&of(vec![full]), false, None)).swap_remove(0);
+    assert_eq!(text, "1 listener; accept queue full at 1 at this moment.");
+}
+
+#[test]
+fn a_fix_that_is_a_piece_of_a_config_keeps_its_lines() {
+    let mut listener = web();
+    let mut told = verdict(VerdictKind::ConnectionFlood, "Too many");
+    told.fixes = vec![crate::control::queues::Fix {
+        what: "limit\nthem".to_owned(),
+        command: Some("[tcp]\nopen_connections\u{1b} = 200".to_owned()),
+    }];
+    listener.verdicts = vec![told];
+    let clean = words::printable(&of(vec![listener])).unwrap();
+    let text = lines(&human(&clean, false, None));
+    let at = text.iter().position(|l| l == "Fix: limit them").unwrap();
+    assert_eq!(text[at + 1..at + 3], ["[tcp]", "open_connections = 200"]);
+}

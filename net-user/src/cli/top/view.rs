@@ -32,7 +32,7 @@ const HELP: [&str; 20] = [
     "WAIT             mean time from there to accept()",
     "COOKIES          sent/proven/false",
     "DROPS            segments dropped at its sockets",
-    "-                the source is missing; `netmoat queues` says why. Blank: none yet",
+    "-                the source is missing; `netmoat queues` says why. Blank: none",
     "",
     "`netmoat queues LISTENER` has all there is of one; `netmoat tune` what to",
     "change for it. Sparklines: the newest stands right, one mark each look.",

@@ -240,7 +240,7 @@ fn a_proxy_that_holds_the_connections_of_its_application_is_no_certain_flood_and
 }
 
 #[test]
-fn the_only_peer_may_be_a_proxy_and_one_that_the_application_forgets_to_close_does_no_harm() {
+fn connections_that_the_application_forgot_to_close_are_no_flood() {
     for (forgotten, expected) in [(0, ConnectionFlood), (400, Healthy)] {
         let mut sim = Sim::new();
         sim.states().established = 600 - forgotten;
@@ -249,9 +249,6 @@ fn the_only_peer_may_be_a_proxy_and_one_that_the_application_forgets_to_close_do
         sim.walk.peers = 1;
         sim.seconds(9, |_| {});
         assert_eq!(sim.kinds(), [expected], "{forgotten}");
-        if expected == ConnectionFlood {
-            assert_eq!(sim.verdict(ConnectionFlood).confidence, Confidence::Low);
-        }
     }
 }
 

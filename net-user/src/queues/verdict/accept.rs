@@ -223,8 +223,12 @@ pub(super) fn backlog_too_small(facts: &Facts) -> Option<Finding> {
 /// A backlog to propose: 4096, what kernels since 5.4 have as somaxconn, or twice as long where it is that already.
 pub(in crate::queues) fn longer(limit: u32) -> u32 {
     let twice = limit.saturating_add(1).checked_next_power_of_two();
-    twice.unwrap_or(u32::MAX).max(4096)
+    // Beyond a million nothing is gained, and the kernel takes no more than 2^31 - 1.
+    twice.unwrap_or(MOST).clamp(4096, MOST).max(limit)
 }
+
+/// The longest queue that is proposed.
+const MOST: u32 = 1 << 20;
 
 fn at_least(facts: &Facts) -> &'static str {
     if facts.lately.counted {
