@@ -189,3 +189,20 @@ fn a_reuseport_group_of_twenty_thousand_costs_no_more_than_its_length() {
         began.elapsed()
     );
 }
+
+#[test]
+fn a_verdict_ends_with_its_listener() {
+    let mut sim = Sim::new();
+    sim.complete(129);
+    sim.sockets[0].accept_queue = 129;
+    sim.seconds(12, |sim| sim.overflow(3));
+    sim.health.listeners(sim.now, Vec::new());
+    let turns = sim.health.judge(sim.now, sim.wall);
+    assert_eq!(turns.len(), 1);
+    assert_eq!((turns[0].from, turns[0].to.kind), (AcceptFull, Healthy));
+    has(
+        &turns[0].text,
+        "accept_full is over: nothing listens there any more",
+    );
+    assert!(sim.health.judge(sim.now, sim.wall).is_empty(), "told once");
+}
