@@ -6,6 +6,7 @@ mod guards;
 mod lists;
 mod neighbors;
 mod queues;
+mod tune;
 
 use std::{
     collections::{HashMap, HashSet},

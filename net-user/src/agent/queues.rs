@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -14,12 +14,9 @@ use tokio::sync::mpsc;
 use super::Agent;
 use crate::{
     config::SynMode,
-    control::{
-        protocol::{Reply, RequestError, VERSION},
-        queues::{Budget, Loss, Queues, Source, Tune, TuneAction, Tuning, VerdictKind},
-    },
+    control::queues::{Budget, Loss, Queues, Source, VerdictKind},
     host::{
-        self, loss, owners, queue_sysctl,
+        self, loss, owners,
         sock_diag::{Diag, ListenSocket},
         tuning::Tuner,
         walk::Walker,
@@ -27,14 +24,13 @@ use crate::{
     listeners::{Classified, Compiled, Identity, Levels, budget_interval_ns, identity},
     neighbor::Now,
     queues::{
-        Health, Selector, WALK_EVERY,
+        Health, WALK_EVERY,
         budget::{Counted, Follower},
         looks::{
             BudgetsLook, DataPathLook, ListenerLook, ListenerWalk, OwnersLook, QueueSettings, Walk,
         },
         pace::Pace,
         talkers::Talkers,
-        tune::propose,
     },
 };
 
@@ -84,7 +80,7 @@ pub(super) struct QueueWatch {
     /// SYNs at the last look, by slot: a sketch is read when there were more.
     syns: HashMap<u32, u64>,
     /// Used on threads of their own: each setting waits for the disk before it is changed.
-    tuner: Arc<Mutex<Tuner>>,
+    pub(super) tuner: Arc<Mutex<Tuner>>,
     sender: mpsc::Sender<Looked>,
     looked: mpsc::Receiver<Looked>,
 }
@@ -471,79 +467,6 @@ impl Agent {
         }
         self.queues.health.report(Instant::now())
     }
-
-    /// What would be changed for what is going on.
-    pub(super) fn answer_tuning(&mut self, listener: Option<String>, reply: Reply<Tuning>) {
-        let queues = self.report_queues();
-        let tuner = Arc::clone(&self.queues.tuner);
-        tokio::task::spawn_blocking(move || {
-            let _ = reply.send(tuning(&queues, listener.as_deref(), &locked(&tuner)));
-        });
-    }
-
-    /// Applies or reverts; the outcome of each change is in the answer.
-    pub(super) fn answer_tune(&mut self, tune: Tune, reply: Reply<Tuning>) {
-        let queues = self.report_queues();
-        let tuner = Arc::clone(&self.queues.tuner);
-        tokio::task::spawn_blocking(move || {
-            let _ = reply.send(tuned(&queues, &tune, &mut locked(&tuner)));
-        });
-    }
-}
-
-/// One that panicked left the tuner as it was before a change or after it.
-fn locked(tuner: &Mutex<Tuner>) -> MutexGuard<'_, Tuner> {
-    tuner.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn tuning(queues: &Queues, listener: Option<&str>, tuner: &Tuner) -> Result<Tuning, RequestError> {
-    let only = selector(listener)?;
-    let settings = queue_sysctl::read().map_err(failed)?;
-    if let Some(selector) = &only
-        && !queues.listeners.iter().any(|l| selector.matches(l))
-    {
-        let text = format!(
-            "no listener is meant by {:?}; `netmoat queues` lists them",
-            listener.unwrap_or_default()
-        );
-        return Err(RequestError::Refused(text));
-    }
-    let (changes, advice) = propose(queues, &settings, only.as_ref());
-    Ok(Tuning {
-        version: VERSION,
-        changes,
-        advice,
-        applied: tuner.applied(),
-    })
-}
-
-fn tuned(queues: &Queues, tune: &Tune, tuner: &mut Tuner) -> Result<Tuning, RequestError> {
-    let proposed = match tune.action {
-        TuneAction::Apply => tuning(queues, tune.listener.as_deref(), tuner)?,
-        TuneAction::Revert => Tuning::default(),
-    };
-    let changes = match tune.action {
-        TuneAction::Apply => tuner.apply(&proposed.changes),
-        TuneAction::Revert => tuner.revert(),
-    };
-    Ok(Tuning {
-        version: VERSION,
-        changes: changes.map_err(failed)?,
-        advice: proposed.advice,
-        applied: tuner.applied(),
-    })
-}
-
-fn selector(listener: Option<&str>) -> Result<Option<Selector>, RequestError> {
-    let parse = |text: &str| {
-        text.parse::<Selector>()
-            .map_err(|error| RequestError::Refused(format!("{error:#}")))
-    };
-    listener.map(parse).transpose()
-}
-
-fn failed(error: anyhow::Error) -> RequestError {
-    RequestError::Failed(format!("{error:#}"))
 }
 
 /// What a look gives, and what it costs.
