@@ -364,33 +364,45 @@ mod tests {
 
     #[test]
     fn each_criterion_fails_alone() {
-        let verdicts = |kernel_survives, netmoat_holds, netmoat_us, sent| -> Vec<bool> {
-            let acts = [
+        let judged = |kernel_survives, netmoat_holds, netmoat_us, sent, said: VerdictKind| {
+            let mut acts = [
                 played(acts::IDLE, true, 100, 0.0),
                 played(acts::KERNEL, kernel_survives, 100, 1000.0),
                 played(acts::NETMOAT, netmoat_holds, netmoat_us, sent),
             ];
+            acts[2].said = Some(Said {
+                verdict: said.name().to_owned(),
+                sentence: String::new(),
+            });
             judge(&acts, 1000)
                 .iter()
                 .map(|criterion| criterion.passed)
-                .collect()
+                .collect::<Vec<_>>()
         };
-        assert_eq!(verdicts(false, true, 300, 1000.0), [true; 5]);
+        let verdicts = |kernel_survives, netmoat_holds, netmoat_us, sent| {
+            let said = VerdictKind::SynFlood;
+            judged(kernel_survives, netmoat_holds, netmoat_us, sent, said)
+        };
+        assert_eq!(verdicts(false, true, 300, 1000.0), [true; 6]);
+        assert_eq!(
+            judged(false, true, 300, 1000.0, VerdictKind::Healthy),
+            [true, true, true, true, true, false]
+        );
         assert_eq!(
             verdicts(true, true, 300, 1000.0),
-            [true, true, false, true, true]
+            [true, true, false, true, true, true]
         );
         assert_eq!(
             verdicts(false, false, 300, 1000.0),
-            [true, true, true, false, false]
+            [true, true, true, false, false, true]
         );
         assert_eq!(
             verdicts(false, true, 301, 1000.0),
-            [true, true, true, true, false]
+            [true, true, true, true, false, true]
         );
         assert_eq!(
             verdicts(false, true, 300, 899.0),
-            [true, false, true, true, true]
+            [true, false, true, true, true, true]
         );
         assert_eq!(
             judge(&[], 1000)
