@@ -51,9 +51,27 @@ const FRESH_OWNERS_EVERY: Duration = Duration::from_secs(1);
 
 /// What was looked at aside from the agent's task.
 pub(super) enum Looked {
-    Walk(Box<Walker>, Result<Walk>, Option<(OwnersLook, Duration)>),
+    Walk(Box<Walks>, Result<Walk>, Option<(OwnersLook, Duration)>),
     Owners((OwnersLook, Duration)),
     Loss((Result<Loss>, Duration)),
+}
+
+/// What walks are made with.
+#[derive(Default)]
+pub(super) struct Walks {
+    walker: Walker,
+    /// Kept, since its buffers are megabytes; none before the first walk.
+    diag: Option<Diag>,
+}
+
+impl Walks {
+    fn walk(&mut self, sockets: &[ListenSocket], settings: &QueueSettings) -> Result<Walk> {
+        let diag = match &mut self.diag {
+            Some(diag) => diag,
+            none => none.insert(Diag::open()?),
+        };
+        self.walker.walk(diag, sockets, settings, WALK_BOUND)
+    }
 }
 
 /// What is known of the queues.
@@ -64,7 +82,7 @@ pub(super) struct QueueWatch {
     /// Which compilation of the listeners the last look that was told of is of.
     told: u64,
     /// None while a walk is under way.
-    walker: Option<Box<Walker>>,
+    walker: Option<Box<Walks>>,
     walks: Pace,
     owners: Pace,
     fresh_owners: Pace,
@@ -107,7 +125,7 @@ impl QueueWatch {
             health,
             rested: false,
             told: 0,
-            walker: Some(Box::new(Walker::new())),
+            walker: Some(Box::default()),
             walks: Pace::new(WALK_EVERY, WALK_SHARE),
             owners: Pace::new(OWNERS_EVERY, SHARE),
             fresh_owners: Pace::new(FRESH_OWNERS_EVERY, SHARE),
@@ -391,9 +409,8 @@ impl Agent {
         let sockets: Vec<ListenSocket> = listeners.map(|l| l.socket.clone()).collect();
         let wanted = queues.owners.due(now).then(|| wanted.clone());
         queues.aside(move || {
-            let walk = Diag::open()
-                .and_then(|mut diag| walker.walk(&mut diag, &sockets, &settings, WALK_BOUND));
-            let look = |wanted| timed(|| owners::look(&wanted, Some(walker.sockets())));
+            let walk = walker.walk(&sockets, &settings);
+            let look = |wanted| timed(|| owners::look(&wanted, Some(walker.walker.sockets())));
             let owners = wanted.map(look);
             Looked::Walk(walker, walk, owners)
         });
