@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 use net_common::abi::{FlowKey, FlowStats, ListenerStats, SKETCH_CELLS};
 use net_common::units::addr_words;
+use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
 use super::Agent;
@@ -51,7 +52,11 @@ const FRESH_OWNERS_EVERY: Duration = Duration::from_secs(1);
 
 /// What was looked at aside from the agent's task.
 pub(super) enum Looked {
-    Walk(Box<Walks>, Result<Walk>, Option<(OwnersLook, Duration)>),
+    Walk(
+        Box<Walks>,
+        (Result<Walk>, Duration),
+        Option<(OwnersLook, Duration)>,
+    ),
     Owners((OwnersLook, Duration)),
     Loss((Result<Loss>, Duration)),
 }
@@ -409,7 +414,7 @@ impl Agent {
         let sockets: Vec<ListenSocket> = listeners.map(|l| l.socket.clone()).collect();
         let wanted = queues.owners.due(now).then(|| wanted.clone());
         queues.aside(move || {
-            let walk = walker.walk(&sockets, &settings);
+            let walk = timed(|| walker.walk(&sockets, &settings));
             let look = |wanted| timed(|| owners::look(&wanted, Some(walker.walker.sockets())));
             let owners = wanted.map(look);
             Looked::Walk(walker, walk, owners)
@@ -420,7 +425,7 @@ impl Agent {
     pub(super) fn take_look(&mut self, looked: Looked) {
         let now = Instant::now();
         match looked {
-            Looked::Walk(walker, walk, owners) => {
+            Looked::Walk(walker, (walk, cost), owners) => {
                 self.queues.walker = Some(walker);
                 let why = match &walk {
                     Ok(walk) if walk.complete => None,
@@ -432,7 +437,6 @@ impl Agent {
                 let taken = walk.as_ref().map_or(Duration::ZERO, |walk| walk.cost);
                 self.queues.health.looked("walk", now, taken, why);
                 let walk = self.note("walk of the connections", walk);
-                let cost = walk.as_ref().map_or(Duration::ZERO, |walk| walk.cost);
                 self.queues.walks.done(now, cost);
                 if let Some((look, cost)) = owners {
                     self.queues.owners.done(now, cost);
@@ -486,11 +490,16 @@ impl Agent {
     }
 }
 
-/// What a look gives, and what it costs.
+/// What a look gives, and the CPU time it costs: on a busy machine it takes longer, and costs no more.
 fn timed<T>(look: impl FnOnce() -> T) -> (T, Duration) {
-    let began = Instant::now();
+    let began = thread_time();
     let seen = look();
-    (seen, began.elapsed())
+    (seen, thread_time().saturating_sub(began))
+}
+
+/// CPU time of the calling thread.
+fn thread_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// One classified socket of each listener.
