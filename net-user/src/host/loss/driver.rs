@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsRawFd as _, OwnedFd},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Result, ensure};
@@ -59,12 +60,17 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn statistics(&self) -> Result<Vec<(String, u64)>> {
-        // Pages that nobody writes to take no memory.
-        let mut buffer = vec![0; BUFFER];
+        // Kept: pages that nobody writes to take no memory, but a heap that gets it back zeroes all of it the next time.
+        static SPACE: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+        let mut space = SPACE.lock().unwrap_or_else(PoisonError::into_inner);
+        let buffer = &mut *space;
+        if buffer.is_empty() {
+            *buffer = vec![0; BUFFER];
+        }
         // struct ethtool_sset_info: command, reserved, mask of sets, number for each set.
-        put(&mut buffer, [ETHTOOL_GSSET_INFO, 0]);
-        set(&mut buffer, 1, 1 << ETH_SS_STATS);
-        self.ask(&mut buffer)?;
+        put(buffer, [ETHTOOL_GSSET_INFO, 0]);
+        set(buffer, 1, 1 << ETH_SS_STATS);
+        self.ask(buffer)?;
         if buffer.get(1) != Some(&(1 << ETH_SS_STATS)) {
             return Ok(Vec::new());
         }
@@ -74,9 +80,9 @@ impl Asked<'_> {
             "the driver has {count} statistics, and no more than {MAX_STATISTICS} are read"
         );
         // struct ethtool_gstrings: command, set, number, names.
-        put(&mut buffer, [ETHTOOL_GSTRINGS, ETH_SS_STATS]);
-        set(&mut buffer, 1, u64::from(count));
-        self.ask(&mut buffer)?;
+        put(buffer, [ETHTOOL_GSTRINGS, ETH_SS_STATS]);
+        set(buffer, 1, u64::from(count));
+        self.ask(buffer)?;
         let octets: Vec<u8> = buffer
             .iter()
             .skip(1)
@@ -91,14 +97,14 @@ impl Asked<'_> {
             .collect();
         let [named, _] = halves(buffer.get(1));
         // struct ethtool_stats: command, number, values.
-        put(&mut buffer, [ETHTOOL_GSTATS, count]);
-        self.ask(&mut buffer)?;
+        put(buffer, [ETHTOOL_GSTATS, count]);
+        self.ask(buffer)?;
         let [_, valued] = halves(buffer.first());
         ensure!(
             named == count && valued == count,
             "the driver's statistics changed while they were read, from {count} to {named} and {valued}"
         );
-        let values = buffer.into_iter().skip(1);
+        let values = buffer.iter().skip(1).copied();
         Ok(names.into_iter().zip(values).collect())
     }
 
