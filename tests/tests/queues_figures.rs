@@ -227,17 +227,17 @@ fn the_syn_queue_holds_one_more_than_the_backlog_and_the_rest_get_cookies_or_not
     }
 }
 
-/// R-Q-5: 1, 2, 4 s.
+/// R-Q-5: 1, 2, 4, 8 s: longer than the pause between two walks of an unoptimised agent on a busy machine.
 #[test]
 fn a_half_open_connection_is_answered_again_and_ends_when_netmoat_says_so() {
     let scene = Scene::new();
-    set(&scene, "net.ipv4.tcp_synack_retries", "2");
+    set(&scene, "net.ipv4.tcp_synack_retries", "3");
     let _listener = scene.listen(4);
     let agent = scene.protect(OFF);
     let watch = Watch::new(&agent);
     let told = watch.until("the listener", PORT, |l| l.half_open_life_ms > 0);
-    assert_eq!(told.half_open_life_ms, 7000);
-    assert_eq!(told.syn_ack_schedule_ms, [1000, 3000]);
+    assert_eq!(told.half_open_life_ms, 15_000);
+    assert_eq!(told.syn_ack_schedule_ms, [1000, 3000, 7000]);
     let before = nstat(&scene);
     let start = Instant::now();
     let peer = scene.raw(4);
@@ -251,16 +251,16 @@ fn a_half_open_connection_is_answered_again_and_ends_when_netmoat_says_so() {
     .unwrap();
     let life = start.elapsed();
     // Timers of the kernel are coarse, and the machine is busy.
-    assert!((6500..9000).contains(&life.as_millis()), "{life:?}");
+    assert!((14_500..18_000).contains(&life.as_millis()), "{life:?}");
     let moved = truth::moved(&before, &nstat(&scene));
-    assert_eq!(moved.get("TcpExtTCPTimeouts"), Some(&15), "{moved:#?}");
-    assert_eq!(moved.get("TcpExtTCPSynRetrans"), Some(&10), "{moved:#?}");
+    assert_eq!(moved.get("TcpExtTCPTimeouts"), Some(&20), "{moved:#?}");
+    assert_eq!(moved.get("TcpExtTCPSynRetrans"), Some(&15), "{moved:#?}");
     assert!(!moved.contains_key("TcpExtListenDrops"), "{moved:#?}");
     for port in 3000..3005 {
-        assert_eq!(peer.received(port).len(), 3, "the SYN-ACK and two more");
+        assert_eq!(peer.received(port).len(), 4, "the SYN-ACK and three more");
     }
     watch.until("the SYN-ACKs that were sent again", PORT, |l| {
-        l.syn_ack_retransmits == Some(10)
+        l.syn_ack_retransmits == Some(15)
     });
     watch.until("an empty SYN queue", PORT, |l| {
         l.syn_queue == 0 && l.syn_queue_oldest_ms.is_none()
