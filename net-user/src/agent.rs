@@ -74,18 +74,39 @@ const FILTER_EVERY: Duration = Duration::from_secs(30);
 /// How long cookies that were just sent are still honoured at the end: many round trips.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// What needs more privileges than the agent's work: the control socket in its place, the programs in the kernel.
+pub struct Prepared {
+    socket: BoundSocket,
+    ebpf: Ebpf,
+}
+
+/// Checks the host, takes the control socket and loads the programs. Threads that are made afterwards may have fewer
+/// privileges. Nothing is attached yet.
+///
+/// # Errors
+/// Whatever is in the way of the config.
+pub fn prepare(config: &Config) -> Result<Prepared> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    refuse(runtime.block_on(preflight::check(config, Purpose::Start)))?;
+    drop(runtime);
+    let socket = BoundSocket::bind(&config.socket)?;
+    let ebpf = load::load()?;
+    Ok(Prepared { socket, ebpf })
+}
+
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// Whatever keeps the agent from protecting what it was told to, before anything is attached; or the
 /// loss of the control socket's or the maps' service later.
-pub async fn run(config: Config) -> Result<()> {
+pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     // First, so that a signal during the start ends it in order.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    refuse(preflight::check(&config, Purpose::Start).await)?;
-    let socket = BoundSocket::bind(&config.socket)?;
-    let mut agent = Agent::start(config).await?;
+    let Prepared { socket, ebpf } = prepared;
+    let mut agent = Agent::start(config, ebpf).await?;
     // SAFETY: the ring buffer keeps the one file descriptor it has until it is dropped, with `events`.
     let mut events = unsafe { AsyncFd::register(Maps::listener_events(&mut agent.ebpf)?)? };
     // SAFETY: as above, with `neighbor_events`.
@@ -290,10 +311,9 @@ struct Agent {
 }
 
 impl Agent {
-    /// Loads, fills the maps, attaches. An error leaves nothing behind.
-    async fn start(config: Config) -> Result<Self> {
+    /// Fills the maps, attaches. An error leaves nothing behind.
+    async fn start(config: Config, mut ebpf: Ebpf) -> Result<Self> {
         let links = Links::open()?;
-        let mut ebpf = load::load()?;
         let program_id = |name| -> Result<u32> {
             Ok(ebpf
                 .program(name)

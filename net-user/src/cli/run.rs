@@ -13,13 +13,14 @@ Examples:
 const WORKERS: usize = 2;
 
 pub(super) fn run(config: Config) -> Result<Code, Failure> {
+    let prepared = crate::agent::prepare(&config).map_err(Failure::from_agent)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("netmoat")
         .enable_all()
         .build()?;
     runtime
-        .block_on(crate::agent::run(config))
+        .block_on(crate::agent::run(config, prepared))
         .map_err(Failure::from_agent)?;
     Ok(Code::Ok)
 }

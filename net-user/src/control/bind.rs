@@ -15,7 +15,6 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
-use tokio::net::UnixListener;
 
 /// Members may read through the socket.
 pub const GROUP: &str = "netmoat";
@@ -63,7 +62,8 @@ pub enum BindError {
 /// The control socket, listening; its file is removed on drop.
 #[derive(Debug)]
 pub struct BoundSocket {
-    pub(super) listener: UnixListener,
+    /// Non-blocking.
+    pub(super) listener: StdListener,
     path: PathBuf,
     /// Device and inode of the socket file, so that only our own is removed.
     inode: (u64, u64),
@@ -73,7 +73,7 @@ pub struct BoundSocket {
 
 impl BoundSocket {
     /// Takes `path`: creates its directory (0750) when absent, replaces a socket that nobody answers,
-    /// refuses when an agent is running. Must be called inside a tokio runtime.
+    /// refuses when an agent is running. Who connects waits until it is served.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let group = nix::unistd::Group::from_name(GROUP)
             .ok()
@@ -95,10 +95,8 @@ impl BoundSocket {
             .map_err(io_error("set the mode of", path))?;
         listen(&listener, Backlog::MAXCONN).map_err(step("listen on"))?;
         let metadata = fs::symlink_metadata(path).map_err(io_error("look at", path))?;
-        let listener = UnixListener::from_std(StdListener::from(listener))
-            .map_err(io_error("listen on", path))?;
         Ok(Self {
-            listener,
+            listener: StdListener::from(listener),
             path: path.to_owned(),
             inode: (metadata.dev(), metadata.ino()),
             _lock: lock,

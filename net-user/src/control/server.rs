@@ -17,7 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::net::unix::UCred;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -60,6 +60,11 @@ pub async fn serve(
     requests: mpsc::Sender<Request>,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    let listener = socket.listener.try_clone();
+    let listener = match listener.and_then(UnixListener::from_std) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("control socket: cannot be served: {error}"),
+    };
     let own_uid = nix::unistd::geteuid().as_raw();
     let router = router(requests);
     let readers = Arc::new(Semaphore::new(CONNECTIONS - RESERVED));
@@ -70,7 +75,7 @@ pub async fn serve(
             // Its guard is dropped inside, as it is not Send.
             () = async { drop(shutdown.wait_for(|stop| *stop).await) } => break,
             Some(_) = connections.join_next() => continue,
-            accepted = socket.listener.accept() => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     // Out of descriptors or memory: accept() would fail at once again and again.
@@ -105,6 +110,7 @@ pub async fn serve(
     }
     // No new connections, and the file is gone before the last ones end.
     drop(socket);
+    drop(listener);
     let _ = timeout(SHUTDOWN_TIME, async {
         while connections.join_next().await.is_some() {}
     })
