@@ -3,6 +3,8 @@
 //! Every type is `repr(C)`, free of implicit padding (asserted below) and made of plain integers, so
 //! that its bytes mean the same on both sides. A change to any of them raises [`ABI_VERSION`].
 
+pub mod layout;
+
 /// Version of everything in this module. The object carries it in the global `ABI`; the agent refuses
 /// to work with an object or a map of another version.
 pub const ABI_VERSION: u32 = 5;

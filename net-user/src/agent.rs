@@ -41,7 +41,7 @@ use crate::{
         server,
     },
     datapath::{
-        attach::{self, Attached},
+        attach::{self, Attached, Sockets},
         load,
         maps::Maps,
         preflight::{self, Purpose, Severity},
@@ -284,6 +284,7 @@ struct Agent {
     settings: Settings,
     keys: Keys,
     interfaces: Vec<Attached>,
+    sockets: Sockets,
     program_ids: (u32, u32),
     diag: Diag,
     links: Links,
@@ -340,8 +341,8 @@ impl Agent {
         let keys = Keys::new()?;
         maps.set_keys(&keys.value)?;
         // From here on every new peer enters the filter.
-        let missing = attach::attach_sockets(&mut ebpf)?;
-        for (_, reason) in &missing {
+        let sockets = attach::attach_sockets(&mut ebpf, None)?;
+        for (_, reason) in &sockets.missing {
             warn!("{reason}");
         }
 
@@ -385,7 +386,8 @@ impl Agent {
             guards,
             neighbors,
             lists,
-            queues: queues::QueueWatch::new(tuner, &missing),
+            queues: queues::QueueWatch::new(tuner, &sockets.missing),
+            sockets,
             slots: Slots::default(),
             compiled: Compiled::default(),
             recompile: true,
@@ -407,7 +409,8 @@ impl Agent {
             .set_neighbor_settings(&agent.neighbors.settings())?;
         agent.start_guards(&all).await?;
         for (name, ifindex) in &wanted {
-            let attached = attach::attach(&mut agent.ebpf, name, *ifindex, agent.config.xdp_mode)?;
+            let mode = agent.config.xdp_mode;
+            let attached = attach::attach(&mut agent.ebpf, None, name, *ifindex, mode)?;
             agent.interfaces.push(attached);
         }
         // And every SYN that passes; those who were there before are found now.

@@ -8,11 +8,14 @@ use aya::{
     programs::{BtfTracePoint, ProgramError, SchedClassifier, Xdp},
 };
 use btf_rs::{Btf as BtfTypes, Type};
-use net_common::abi::{ABI_VERSION, SockOffsets};
+use net_common::abi::{ABI_VERSION, SockOffsets, layout::KEPT};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use tracing::debug;
 
-use super::kfunc;
+use super::{
+    kfunc,
+    pin::{Definition, Plan},
+};
 
 /// Name of the XDP program; how another agent's is recognized (15 octets are kept by the kernel).
 pub const XDP_PROGRAM: &str = "netmoat_xdp";
@@ -44,21 +47,58 @@ pub struct Verified {
     pub size: u32,
 }
 
-/// Loads every program and map; nothing is attached to an interface yet. Of [`OPTIONAL_PROGRAMS`] those that the kernel
+/// How the object defines the maps that are kept.
+///
+/// # Errors
+/// The object cannot be read.
+pub(super) fn definitions() -> Result<Vec<Definition>> {
+    let object = aya_obj::Object::parse(OBJECT).context("the embedded eBPF object is damaged")?;
+    KEPT.iter()
+        .map(|kept| {
+            let map = object
+                .maps
+                .get(kept.name)
+                .with_context(|| format!("the object has no map {}", kept.name))?;
+            Ok(Definition {
+                name: kept.name,
+                kind: map.map_type(),
+                key: map.key_size(),
+                value: map.value_size(),
+                entries: map.max_entries(),
+                flags: map.map_flags(),
+            })
+        })
+        .collect()
+}
+
+/// [`load_with`] new maps alone.
+///
+/// # Errors
+/// See there.
+pub fn load() -> Result<Ebpf> {
+    load_with(&Plan::default())
+}
+
+/// Loads every program and map; those that the plan adopts are of an agent before. Nothing is attached yet. Of [`OPTIONAL_PROGRAMS`] those that the kernel
 /// takes; [`super::attach::attach_sockets`] tells of the others.
 ///
 /// # Errors
 /// The kernel lacks BTF or the kfunc, or its verifier refuses a program (the log is in the error).
-pub fn load() -> Result<Ebpf> {
+pub fn load_with(plan: &Plan) -> Result<Ebpf> {
     let btf = Btf::from_sys_fs().with_context(|| {
         format!("{VMLINUX_BTF} cannot be read: netmoat needs a kernel with CONFIG_DEBUG_INFO_BTF")
     })?;
     check_abi(OBJECT)?;
     let object = kfunc::resolve(OBJECT, &btf)?;
     let offsets = sock_offsets()?;
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    loader
         .btf(Some(&btf))
-        .override_global("SOCK_OFFSETS", &offsets, true)
+        .override_global("SOCK_OFFSETS", &offsets, true);
+    for (name, path) in &plan.adopted {
+        loader.map_pin_path(name, path.as_path());
+    }
+    let mut ebpf = loader
         .load(&object)
         .context("the eBPF object cannot be loaded")?;
     program::<Xdp>(&mut ebpf, XDP_PROGRAM)?

@@ -4,4 +4,5 @@ pub mod attach;
 pub mod kfunc;
 pub mod load;
 pub mod maps;
+pub mod pin;
 pub mod preflight;
