@@ -7,7 +7,7 @@ pub mod layout;
 
 /// Version of everything in this module. The object carries it in the global `ABI`; the agent refuses
 /// to work with an object or a map of another version.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Upper bound of listeners with statistics of their own ([`Listener::slot`] is below it).
 pub const MAX_LISTENERS: u32 = 4096;
@@ -119,11 +119,15 @@ pub struct PortState {
     /// Cookie epoch in which the last cookie was sent, plus one; 0 for never. While it is recent, ACKs
     /// to this port are checked.
     pub last_epoch: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// When a socket of this namespace last began or ceased to listen on the port, [`crate::sources::seconds`] of the
+    /// kernel's monotonic clock; 0 for never. Written by the tracepoint.
+    pub changed_s: u32,
 }
 
-/// The one value of `SETTINGS`, written by the agent.
+/// Generations of the policy: one is in force, the other written meanwhile.
+pub const GENERATIONS: u32 = 2;
+
+/// Value of `SETTINGS`, one a generation, written by the agent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -138,6 +142,9 @@ pub struct Settings {
     pub flags: u32,
     /// Which half of `SOCKET_FILTER` is read, 0 or 1. Both are written.
     pub filter_half: u32,
+    /// From when on everything is only observed, nanoseconds of the kernel's coarse monotonic clock; 0 for never. So a
+    /// change that is to be confirmed loses its force on time also without an agent.
+    pub tentative_until_ns: u64,
 }
 
 impl Settings {
@@ -160,6 +167,8 @@ pub struct CookieKeys {
     pub current: u32,
     /// Number of keys that are valid: 1 until the first rotation, then 2.
     pub valid: u32,
+    /// Since when the current key is in use, nanoseconds of the kernel's monotonic clock, for the agent that comes after.
+    pub since_ns: u64,
 }
 
 impl core::fmt::Debug for CookieKeys {
@@ -383,7 +392,7 @@ pub struct Limit {
     pub tolerance_ns: u64,
 }
 
-/// The one value of `NEIGHBOR_SETTINGS`, written by the agent.
+/// Value of `NEIGHBOR_SETTINGS`, one a generation, written by the agent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NeighborSettings {
@@ -598,7 +607,7 @@ impl AddressRole {
     pub const SERVER: u32 = 1 << 2;
 }
 
-/// The one value of `GUARD_SETTINGS`, written by the agent: the guards of IP, ICMP, UDP and TCP without a socket.
+/// Value of `GUARD_SETTINGS`, one a generation, written by the agent: the guards of IP, ICMP, UDP and TCP without a socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GuardSettings {
@@ -807,8 +816,8 @@ shared! {
     ListenerKey = 24,
     Listener = 40,
     PortState = 16,
-    Settings = 32,
-    CookieKeys = 40,
+    Settings = 40,
+    CookieKeys = 48,
     ListenerStats = 72,
     FlowKey = 20,
     FlowStats = 240,

@@ -290,6 +290,7 @@ mod tests {
             keys: [a, b],
             current: 0,
             valid: 2,
+            since_ns: 0,
         }
     }
 
@@ -332,7 +333,7 @@ mod tests {
             prop_assert_eq!(check(&keys(k, [!k[0], 1]), &claim, epoch), Some(terms));
             // C-6: still good in the next epoch, and under a key that has been rotated since.
             prop_assert_eq!(check(&keys(k, [3, 4]), &claim, epoch.wrapping_add(1)), Some(terms));
-            let rotated = CookieKeys { keys: [k, [!k[0], 1]], current: 1, valid: 2 };
+            let rotated = CookieKeys { keys: [k, [!k[0], 1]], current: 1, valid: 2, since_ns: 0 };
             prop_assert_eq!(check(&rotated, &claim, epoch), Some(terms));
         }
 
@@ -439,6 +440,7 @@ mod tests {
             keys: [[5, 6], [0, 0]],
             current: 0,
             valid: 1,
+            since_ns: 0,
         };
         assert_eq!(check(&fresh, &claim, 9), None);
     }

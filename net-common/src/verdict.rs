@@ -256,6 +256,9 @@ reasons! {
     /// IPv6 packet with headers beyond the parser's bounds, beyond its source's share: the guards could not look behind
     /// them (R-GEN-2).
     ParserLimitShare = 95, "parser_limit_share", Drop;
+    /// SYN to a port whose listeners changed while no agent was there to look at them: nobody knows whether a cookie
+    /// would fit, so that the kernel answers.
+    SynUntended = 96, "syn_untended", Pass;
 }
 
 /// A decision about one packet.

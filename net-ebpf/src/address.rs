@@ -6,7 +6,7 @@ use net_common::{
     units::Version,
 };
 
-use crate::maps::{ADDRESSES, GUARD_SETTINGS, SETTINGS};
+use crate::{maps::ADDRESSES, policy};
 
 /// Flag of functions with global linkage that take an address as two words: it is IPv6.
 pub const IPV6: u32 = 1;
@@ -57,7 +57,7 @@ pub fn is_link_local(version: Version, addr: &AddrWords) -> bool {
 /// Whether an address is a unicast address of this namespace.
 #[inline(always)]
 pub fn is_own(version: Version, addr: &AddrWords) -> bool {
-    let (Some(guards), Some(settings)) = (GUARD_SETTINGS.get(0), SETTINGS.get(0)) else {
+    let (Some(guards), Some(settings)) = (policy::guards(), policy::settings()) else {
         return false;
     };
     let (word, bits) = own_place(addr, settings.hash_seed);

@@ -10,7 +10,7 @@ use net_common::{
     units::{EtherType, IpProto, Version},
 };
 
-use crate::{address::is_own, limit, maps::GUARD_SETTINGS, packet::View, sources};
+use crate::{address::is_own, limit, packet::View, policy, sources};
 
 /// The lowest port that Linux gives a socket which asks for none (`ip_local_port_range`). What leaves from a lower one may
 /// be a service's answer, sent to whatever port a forged question came from.
@@ -28,7 +28,7 @@ pub fn on_egress(ctx: &TcContext) {
 
 #[inline(always)]
 fn note(ctx: &TcContext) -> Option<()> {
-    let settings = GUARD_SETTINGS.get(0)?;
+    let settings = policy::guards()?;
     if settings.flags & (GuardSettings::UDP | GuardSettings::ICMP) == 0 {
         return None;
     }

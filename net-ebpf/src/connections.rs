@@ -17,9 +17,9 @@ use crate::{
     address::is_own,
     ip::comes_from_us,
     limit,
-    maps::{GUARD_SETTINGS, SOURCE_STATE},
+    maps::SOURCE_STATE,
     packet::{View, unpack},
-    sources,
+    policy, sources,
     verdict::{HANDED_ON, Word, ruled},
 };
 
@@ -37,7 +37,7 @@ pub enum Change {
 /// Notes that a connection of this namespace was established, or ended.
 #[inline(always)]
 pub fn changed(version: Version, peer: &AddrWords, own: &AddrWords, change: Change) {
-    let Some(settings) = GUARD_SETTINGS.get(0) else {
+    let Some(settings) = policy::guards() else {
         return;
     };
     if !is_own(version, own) {
@@ -108,7 +108,7 @@ pub extern "C" fn syn_guard(ctx: *mut xdp_md, place: u32) -> Word {
 
 #[inline(always)]
 fn on_syn(ctx: &XdpContext, packet: &Packet) -> Option<Word> {
-    let settings = GUARD_SETTINGS.get(0)?;
+    let settings = policy::guards()?;
     let (src, dst) = parse::addresses(&View(ctx), packet)?;
     let version = packet.version;
     // One of a packet to itself is for the rules of TCP (R-TCP-3).

@@ -18,8 +18,8 @@ use net_common::{
 
 use crate::{
     address::{halves, is_link_local, is_own, kind, version, whole},
-    maps::GUARD_SETTINGS,
     packet::{Context, View, below, forget_in, offset, scratch, unpack},
+    policy,
     sources::{self, As},
     verdict::{HANDED_ON, Word, count, refused, ruled, word},
 };
@@ -32,9 +32,7 @@ pub fn concerns(packet: &Packet) -> bool {
     packet.protocol != IpProto::TCP
         || ip::is_fragment(packet)
         || packet.version == Version::V4 && packet.l4 - packet.l3 != 20
-        || GUARD_SETTINGS
-            .get(0)
-            .is_some_and(|s| s.flags & REVERSE_PATH != 0)
+        || policy::guards().is_some_and(|s| s.flags & REVERSE_PATH != 0)
 }
 
 /// The guard of IP.
@@ -48,7 +46,7 @@ pub extern "C" fn ip_guard(ctx: *mut xdp_md, place: u32, l4: u32, l4_len: u32) -
 #[inline(always)]
 fn judge(ctx: &XdpContext, packet: &Packet) -> Option<Word> {
     const ENFORCE: u32 = GuardSettings::IP_ENFORCE;
-    let settings = GUARD_SETTINGS.get(0)?;
+    let settings = policy::guards()?;
     if settings.flags & GuardSettings::IP == 0 {
         return packet_is_late(packet);
     }
@@ -169,7 +167,7 @@ extern "C" fn reverse_path(ctx: *mut xdp_md, kind: u32, high: u64, low: u64) -> 
     if local || unspecified {
         return 1;
     }
-    let Some(settings) = GUARD_SETTINGS.get(0) else {
+    let Some(settings) = policy::guards() else {
         return 1;
     };
     let Some(scratch) = scratch::<XdpContext>() else {
@@ -233,7 +231,7 @@ pub extern "C" fn deep_guard(ctx: *mut xdp_md, l3: u32) -> Word {
 
 #[inline(always)]
 fn deep(ctx: &XdpContext, l3: usize) -> Option<Word> {
-    let settings = GUARD_SETTINGS.get(0)?;
+    let settings = policy::guards()?;
     if settings.flags & GuardSettings::IP == 0 {
         return None;
     }
@@ -249,7 +247,7 @@ fn deep(ctx: &XdpContext, l3: usize) -> Option<Word> {
 /// The verdict of a first fragment whose headers the parser found cut short.
 #[inline(always)]
 pub fn cut_short(reason: Reason) -> Word {
-    match GUARD_SETTINGS.get(0) {
+    match policy::guards() {
         Some(settings) if settings.flags & GuardSettings::IP != 0 => {
             ruled(settings, GuardSettings::IP_ENFORCE, reason)
         }

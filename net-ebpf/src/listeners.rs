@@ -6,16 +6,21 @@
 //! strangers' listeners a needless wake-up; neither does harm. Their connections count for nobody: another namespace may
 //! have our addresses.
 
-use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::BtfTracePointContext};
+use aya_ebpf::{
+    helpers::{bpf_probe_read_kernel, generated::bpf_ktime_get_ns},
+    programs::BtfTracePointContext,
+};
 use net_common::{
     abi::{AddrWords, ListenerEvent, SockOffsets},
+    sources::seconds,
     units::Version,
 };
 
 use crate::{
     connections::{self, Change},
     flows,
-    maps::{LISTENER_EVENTS, SETTINGS},
+    maps::{LISTENER_EVENTS, PORTS},
+    policy,
     socket::remember,
 };
 
@@ -59,6 +64,19 @@ pub fn is_ours(sk: *const u8, offsets: &SockOffsets) -> bool {
     inum == offsets.own_inum
 }
 
+/// Remembers when a port's listeners changed, for the time when there is no agent to follow them.
+#[inline(always)]
+fn note_change(port: u16) {
+    if let Some(state) = PORTS.get_ptr_mut(port.into()) {
+        // SAFETY: no arguments, no preconditions.
+        let now = unsafe { bpf_ktime_get_ns() };
+        // SAFETY: a live map value.
+        let changed = unsafe { &raw mut (*state).changed_s };
+        // SAFETY: as above.
+        unsafe { changed.write_volatile(seconds(now)) };
+    }
+}
+
 #[inline(always)]
 pub fn on_state(ctx: &BtfTracePointContext) {
     // TP_PROTO(const struct sock *sk, const int oldstate, const int newstate), Linux 4.16.
@@ -69,6 +87,9 @@ pub fn on_state(ctx: &BtfTracePointContext) {
     // A connection begins as a copy of its listener, in that one's state.
     if new == TCP_LISTEN || old == TCP_LISTEN && new == TCP_CLOSE {
         let port: u16 = field(sk, offsets.num);
+        if is_ours(sk, &offsets) {
+            note_change(port);
+        }
         if let Some(mut entry) = LISTENER_EVENTS.reserve::<ListenerEvent>(0) {
             entry.write(ListenerEvent {
                 port,
@@ -79,7 +100,7 @@ pub fn on_state(ctx: &BtfTracePointContext) {
     }
     let ends = new == TCP_CLOSE && old != TCP_LISTEN && old != TCP_SYN_SENT && old != TCP_SYN_RECV;
     if (new == TCP_SYN_SENT || new == TCP_ESTABLISHED || ends)
-        && let Some(settings) = SETTINGS.get(0)
+        && let Some(settings) = policy::settings()
     {
         let ours = is_ours(sk, &offsets);
         if ours && new != TCP_SYN_SENT {

@@ -19,6 +19,7 @@ mod neighbor;
 mod options;
 mod packet;
 mod pipeline;
+mod policy;
 mod recent;
 mod socket;
 mod sources;
@@ -38,12 +39,14 @@ use aya_ebpf::{
 /// Every frame that enters the interface.
 #[xdp(frags)]
 fn netmoat_xdp(ctx: XdpContext) -> xdp_action::Type {
+    policy::choose();
     pipeline::run(&ctx)
 }
 
 /// Every packet behind XDP: turns the ACK that proves a cookie into a request socket.
 #[classifier]
 fn netmoat_tc(ctx: TcContext) -> i32 {
+    policy::choose();
     handshake::run(&ctx);
     // TCX_NEXT: whatever else is attached goes on.
     TC_ACT_UNSPEC
@@ -52,6 +55,7 @@ fn netmoat_tc(ctx: TcContext) -> i32 {
 /// Every packet that leaves: notes what this host asks its neighbours for.
 #[classifier]
 fn netmoat_egress(ctx: TcContext) -> i32 {
+    policy::choose();
     neighbor::on_egress(&ctx);
     asked::on_egress(&ctx);
     TC_ACT_UNSPEC
@@ -60,6 +64,7 @@ fn netmoat_egress(ctx: TcContext) -> i32 {
 /// Every change of a TCP socket's state, in all network namespaces.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn netmoat_sock(ctx: BtfTracePointContext) -> i32 {
+    policy::choose();
     listeners::on_state(&ctx);
     0
 }
@@ -67,6 +72,7 @@ fn netmoat_sock(ctx: BtfTracePointContext) -> i32 {
 /// Every SYN-ACK that the kernel sends again, in all network namespaces. Optional.
 #[btf_tracepoint(function = "tcp_retransmit_synack")]
 fn netmoat_retrans(ctx: BtfTracePointContext) -> i32 {
+    policy::choose();
     flows::on_retransmit(&ctx);
     0
 }
@@ -74,6 +80,7 @@ fn netmoat_retrans(ctx: BtfTracePointContext) -> i32 {
 /// Every reset that a connection receives, in all network namespaces. Optional.
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn netmoat_reset(ctx: BtfTracePointContext) -> i32 {
+    policy::choose();
     flows::on_reset(&ctx);
     0
 }

@@ -9,8 +9,8 @@ use aya_ebpf::{
 use net_common::{
     abi::{
         ASKED_CELLS, AddrWords, AddressKey, AddressRole, Asked, Binding, CANDIDATE_CELLS, CLASSES,
-        ClassLimits, ClassState, CookieKeys, FlowKey, FlowStats, GuardSettings, HitLog,
-        INTERFACE_CELLS, InterfaceLimits, LIMIT_CELLS as LIMIT_CELL_ENTRIES,
+        ClassLimits, ClassState, CookieKeys, FlowKey, FlowStats, GENERATIONS, GuardSettings,
+        HitLog, INTERFACE_CELLS, InterfaceLimits, LIMIT_CELLS as LIMIT_CELL_ENTRIES,
         LIST_TABLES as LIST_TABLE_ENTRIES, ListTable, Listener, ListenerKey, ListenerStats,
         MAX_ADDRESSES, MAX_BINDINGS, MAX_LISTENER_KEYS, MAX_LISTENERS, NEIGHBOR_CELLS,
         NEWCOMER_CELLS, NeighborKey, NeighborSettings, PortState, SEEN_CELLS, SKETCH_CELLS,
@@ -33,9 +33,17 @@ use crate::{
 #[unsafe(no_mangle)]
 static ABI: u32 = net_common::abi::ABI_VERSION;
 
-/// One value. Written by the agent. A miss cannot happen; if it did, everything passes.
+/// One value: which of two generations of the policy is in force, see `policy.rs`. Written by the agent, in one store.
 #[map]
-pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+pub static GENERATION: Array<u32> = Array::with_max_entries(1, 0);
+
+/// One value: the generation that the program that runs has chosen.
+#[map]
+pub static CHOSEN: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// One value a generation. Written by the agent. A miss cannot happen; if it did, everything passes.
+#[map]
+pub static SETTINGS: Array<Settings> = Array::with_max_entries(GENERATIONS, 0);
 
 /// One value, secret. Written by the agent: the idle slot first, then the flip.
 #[map]
@@ -105,9 +113,9 @@ pub static LISTENER_EVENTS: RingBuf = RingBuf::with_byte_size(16 * 1024, 0);
 #[map]
 pub static BINDINGS: HashMap<NeighborKey, Binding> = HashMap::with_max_entries(MAX_BINDINGS, 0);
 
-/// One value. Written by the agent. Zero: the guards of ARP and NDP are off.
+/// One value a generation. Written by the agent. Zero: the guards of ARP and NDP are off.
 #[map]
-pub static NEIGHBOR_SETTINGS: Array<NeighborSettings> = Array::with_max_entries(1, 0);
+pub static NEIGHBOR_SETTINGS: Array<NeighborSettings> = Array::with_max_entries(GENERATIONS, 0);
 
 /// One value: when the agent was last seen alive, nanoseconds of the coarse monotonic clock.
 #[map]
@@ -171,13 +179,13 @@ pub static LIST_HITS: PerCpuArray<HitLog> = PerCpuArray::with_max_entries(2, 0);
 pub static ADDRESSES: HashMap<AddressKey, AddressRole> =
     HashMap::with_max_entries(MAX_ADDRESSES, 0);
 
-/// One value. Written by the agent. Zero: the guards of IP, ICMP, UDP and stray segments are off.
+/// One value a generation. Written by the agent. Zero: the guards of IP, ICMP, UDP and stray segments are off.
 #[map]
-pub static GUARD_SETTINGS: Array<GuardSettings> = Array::with_max_entries(1, 0);
+pub static GUARD_SETTINGS: Array<GuardSettings> = Array::with_max_entries(GENERATIONS, 0);
 
-/// What each class may send. Written by the agent.
+/// What each class may send, generation × [`CLASSES`] + class. Written by the agent.
 #[map]
-pub static CLASS_LIMITS: Array<ClassLimits> = Array::with_max_entries(CLASSES, 0);
+pub static CLASS_LIMITS: Array<ClassLimits> = Array::with_max_entries(GENERATIONS * CLASSES, 0);
 
 /// Theoretical arrival times of what a class has in common. Written by the data path.
 #[map]

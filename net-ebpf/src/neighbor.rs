@@ -12,7 +12,7 @@ use aya_ebpf::{
 use net_common::{
     abi::{
         ASKED_NS, AddrWords, Asked, Binding, EVENT_FRAME, InterfaceLimits, Limit, NeighborEvent,
-        NeighborKey, NeighborSettings, STALE_NS,
+        NeighborKey, NeighborSettings,
     },
     guard::{
         arp,
@@ -31,10 +31,11 @@ use net_common::{
 use crate::{
     limit,
     maps::{
-        ASKED, BINDINGS, CANDIDATES, HEARTBEAT, INTERFACE_LIMITS, NEIGHBOR_EVENTS, NEIGHBOR_LIMIT,
-        NEIGHBOR_SCRATCH, NEIGHBOR_SETTINGS, NeighborScratch, SEEN, SETTINGS, Sighting,
+        ASKED, BINDINGS, CANDIDATES, INTERFACE_LIMITS, NEIGHBOR_EVENTS, NEIGHBOR_LIMIT,
+        NEIGHBOR_SCRATCH, NeighborScratch, SEEN, Sighting,
     },
     packet::{Context, View, forget, offset, unpack, up_to},
+    policy,
     verdict::{HANDED_ON, count, trial, word},
 };
 
@@ -89,7 +90,7 @@ pub fn hidden(reason: Reason) -> Verdict {
         Reason::NdHidden => (S::NDP, S::NDP_ENFORCE),
         _ => return reason.into(),
     };
-    match NEIGHBOR_SETTINGS.get(0) {
+    match policy::neighbors() {
         Some(settings) if settings.flags & on != 0 => ruled(settings, enforce, reason),
         _ => Reason::ParserLimit.into(),
     }
@@ -115,7 +116,7 @@ pub extern "C" fn ndp_guard(ctx: *mut xdp_md, place: u32, l4: u32, l4_len: u32, 
 /// None when the frame is sane and was handed on.
 #[inline(always)]
 fn judge_arp(ctx: &XdpContext, l3: usize, vlan: u16) -> Option<Verdict> {
-    let settings = NEIGHBOR_SETTINGS.get(0)?;
+    let settings = policy::neighbors()?;
     if settings.flags & NeighborSettings::ARP == 0 {
         return Some(Reason::NoRule.into());
     }
@@ -147,7 +148,7 @@ fn judge_arp(ctx: &XdpContext, l3: usize, vlan: u16) -> Option<Verdict> {
 /// None when the message is sane and was handed on.
 #[inline(always)]
 fn judge_ipv6(ctx: &XdpContext, packet: &Packet, vlan: u16) -> Option<Verdict> {
-    let settings = NEIGHBOR_SETTINGS.get(0)?;
+    let settings = policy::neighbors()?;
     if settings.flags & NeighborSettings::NDP == 0 {
         return Some(Reason::NoRule.into());
     }
@@ -310,8 +311,8 @@ impl Site {
         let scratch = NEIGHBOR_SCRATCH.get_ptr_mut(0)?;
         let sighting: *const Sighting = at!(scratch, NeighborScratch, sighting);
         Some(Self {
-            settings: NEIGHBOR_SETTINGS.get(0)?,
-            seed: SETTINGS.get(0)?.hash_seed,
+            settings: policy::neighbors()?,
+            seed: policy::settings()?.hash_seed,
             now: limit::now(),
             // SAFETY: a live map value, this CPU's own; nobody writes to it meanwhile.
             sighting: unsafe { &*sighting },
@@ -381,9 +382,7 @@ impl Site {
     /// Whether the agent was there lately.
     #[inline(always)]
     fn agent_alive(&self) -> bool {
-        HEARTBEAT
-            .get(0)
-            .is_some_and(|&beat| beat != 0 && self.now < beat.saturating_add(STALE_NS))
+        policy::is_alive(policy::heartbeat(), self.now)
     }
 
     /// Whether this host asked for the address in the last 3 s, and whether it wanted it for itself.
@@ -700,7 +699,7 @@ fn note_request(ctx: &TcContext) -> Option<()> {
     if protocol == EtherType::IPV4.0.to_be() {
         return None;
     }
-    let settings = NEIGHBOR_SETTINGS.get(0)?;
+    let settings = policy::neighbors()?;
     if settings.flags & (NeighborSettings::ARP | NeighborSettings::NDP) == 0 {
         return None;
     }
@@ -739,7 +738,7 @@ fn note_request(ctx: &TcContext) -> Option<()> {
 
 #[inline(always)]
 fn note(addr: &AddrWords, probe: bool) {
-    let Some(settings) = SETTINGS.get(0) else {
+    let Some(settings) = policy::settings() else {
         return;
     };
     let Some(cell) = ASKED.get_ptr_mut(asked_cell(addr, settings.hash_seed)) else {

@@ -12,11 +12,9 @@ use net_common::{
 use crate::{
     address::{halves, kind, version, whole},
     limit::{self, compare_and_swap},
-    maps::{
-        CLASS_LIMITS, CLASS_STATE, LIMIT_CELLS as LIMITS, NEWCOMERS, SETTINGS, SOURCE_STATE,
-        SOURCES,
-    },
+    maps::{CLASS_STATE, LIMIT_CELLS as LIMITS, NEWCOMERS, SOURCE_STATE, SOURCES},
     packet::{below, forget_in},
+    policy,
     verdict::count,
 };
 
@@ -81,7 +79,7 @@ const TOTAL_ONLY: u32 = 1 << 3;
 /// A source's place: first word of its set, and its fingerprint. The upper half of an address is enough.
 #[inline(always)]
 fn find(kind: u32, high: u64) -> Option<(*mut u64, sources::Key)> {
-    let seed = SETTINGS.get(0)?.hash_seed;
+    let seed = policy::settings()?.hash_seed;
     let key = sources::key(version(kind), &whole(high, 0), seed);
     Some((SOURCES.get_ptr_mut(key.set)?.cast(), key))
 }
@@ -207,9 +205,9 @@ extern "C" fn source_limit(kind: u32, high: u64, low: u64) -> u32 {
 #[inline(always)]
 fn judge(kind: u32, high: u64, low: u64) -> Option<Share> {
     let class = kind >> NUMBER_SHIFT & 0xff;
-    let limits = CLASS_LIMITS.get(class)?;
+    let limits = policy::limits(class)?;
     let state = CLASS_STATE.get_ptr_mut(class)?;
-    let seed = SETTINGS.get(0)?.hash_seed;
+    let seed = policy::settings()?.hash_seed;
     let now = limit::now();
     let who = kind >> (2 * NUMBER_SHIFT);
     let mut tier = who & 3;

@@ -13,9 +13,10 @@ use net_common::{
 use crate::{
     address::{is_link_local, is_own},
     limit,
-    maps::{GUARD_SETTINGS, STRAYS},
+    maps::STRAYS,
     packet::{View, scratch, unpack},
     pipeline::{Tcp, segment},
+    policy,
     socket::{self, Found},
     sources::{self, As},
     syn_cookie::kernel_cookie,
@@ -26,7 +27,7 @@ use crate::{
 #[inline(always)]
 pub fn concerns(syn_ack: bool) -> bool {
     const ON: u32 = GuardSettings::TCP | GuardSettings::STRAYS;
-    if GUARD_SETTINGS.get(0).is_none_or(|s| s.flags & ON != ON) {
+    if policy::guards().is_none_or(|s| s.flags & ON != ON) {
         return false;
     }
     let sampled = is_sampled(1);
@@ -40,7 +41,7 @@ pub fn concerns(syn_ack: bool) -> bool {
 pub extern "C" fn stray_guard(ctx: *mut xdp_md, place: u32, l4: u32, l4_len: u32) -> Word {
     let ctx = XdpContext::new(ctx);
     let pass = word(Reason::TcpPass);
-    let Some(settings) = GUARD_SETTINGS.get(0) else {
+    let Some(settings) = policy::guards() else {
         return pass;
     };
     let Ok(tcp) = segment(&View(&ctx), unpack(place, l4, l4_len, 0)) else {

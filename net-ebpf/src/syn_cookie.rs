@@ -5,6 +5,7 @@ use net_common::{
     abi::{Listener, ListenerKey, ListenerStats, PortState, Settings},
     cookie::{self, Claim, Flow, Terms},
     parse::{Frame, Header},
+    sources::seconds,
     spread::syn_ack_cell,
     synack::{PLAIN_WORDS, SynAck, TIMESTAMPS_WORDS},
     tcp_options::Options,
@@ -17,11 +18,11 @@ use net_common::{
 
 use crate::{
     limit,
-    maps::{ACTIVITY, COOKIE_KEYS, LISTENER_STATS, LISTENERS, PORTS, SETTINGS, SYN_ACK_LIMIT},
+    maps::{ACTIVITY, COOKIE_KEYS, LISTENER_STATS, LISTENERS, PORTS, SYN_ACK_LIMIT},
     options,
     packet::{Context, Octets, View, forget},
     pipeline::Tcp,
-    recent,
+    policy, recent,
     socket::{self, Found},
     syns,
     trace::trace,
@@ -72,6 +73,13 @@ pub fn outstanding(last: u32, epoch: u32) -> bool {
     last != 0 && epoch.wrapping_add(1).wrapping_sub(last) <= 1
 }
 
+/// Whether a port's listeners changed at a time ([`PortState::changed_s`]) that the agent may not have lived to see. It
+/// needs up to 100 ms to know, so that the second before that of its last sign counts, too.
+#[inline(always)]
+fn changed_since(changed: u32, heartbeat: u64) -> bool {
+    changed != 0 && changed.saturating_add(1) >= seconds(heartbeat)
+}
+
 /// A SYN that passed the sanity rules.
 #[inline(always)]
 pub fn on_syn(ctx: &XdpContext, tcp: &Tcp) -> Verdict {
@@ -80,13 +88,21 @@ pub fn on_syn(ctx: &XdpContext, tcp: &Tcp) -> Verdict {
     };
     syns::count(tcp, listener.slot);
     let (Some(settings), Some(port)) = (
-        SETTINGS.get(0),
+        policy::settings(),
         PORTS.get_ptr_mut(tcp.segment.dst_port.into()),
     ) else {
         return Reason::Internal.into();
     };
     let version = tcp.packet.version;
     let now = limit::now();
+    let heartbeat = policy::heartbeat();
+    let tended = policy::is_alive(heartbeat, now);
+    // SAFETY: `port` is a live map value.
+    let changed = unsafe { (&raw const (*port).changed_s).read_volatile() };
+    if !tended && changed_since(changed, heartbeat) {
+        socket::remember(version, &tcp.src, settings);
+        return Reason::SynUntended.into();
+    }
     // SAFETY: `port` is a live map value.
     let tat = unsafe { &raw mut (*port).tat_ns };
     let budget = listener.flags & Listener::ALWAYS == 0
@@ -107,12 +123,13 @@ pub fn on_syn(ctx: &XdpContext, tcp: &Tcp) -> Verdict {
             Found::Nothing => return Reason::SynUnprotected.into(),
         }
     }
-    let observe = settings.flags & Settings::OBSERVE != 0;
+    let observe = policy::observes(settings);
     if observe {
         // Whatever is decided below, the SYN passes and the kernel makes a request socket of it.
         socket::remember(version, &tcp.src, settings);
     }
-    if listener.flags & Listener::ACCEPT_FULL != 0 {
+    // Without the agent nobody would notice that the queue has room again.
+    if listener.flags & Listener::ACCEPT_FULL != 0 && tended {
         if !observe {
             stat(listener.slot, |s| s.accept_full += 1);
         }

@@ -8,9 +8,10 @@ use net_common::{
 
 use crate::{
     limit::set_bits_32,
-    maps::{SETTINGS, SKETCHES, SYN_LOG},
+    maps::{SKETCHES, SYN_LOG},
     packet::below,
     pipeline::Tcp,
+    policy,
     syn_cookie::stat,
 };
 
@@ -29,7 +30,7 @@ pub fn count(tcp: &Tcp, slot: u32) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn syn_seen(front: u64, back: u64, slot: u32, version: u32) -> i32 {
-    let Some(settings) = SETTINGS.get(0) else {
+    let Some(settings) = policy::settings() else {
         return 0;
     };
     stat(slot, |s| s.syns += 1);

@@ -12,8 +12,8 @@ use net_common::{
 
 use crate::{
     address::{is_link_local, is_own, roles},
-    maps::GUARD_SETTINGS,
     packet::{View, unpack},
+    policy,
     socket::{self, Tuple, Udp},
     sources::{self, As},
     verdict::{HANDED_ON, Word, refused, ruled, word},
@@ -29,7 +29,7 @@ pub extern "C" fn udp_guard(ctx: *mut xdp_md, place: u32, l4: u32, l4_len: u32) 
 
 #[inline(always)]
 fn judge(ctx: &XdpContext, packet: &Packet) -> Option<Word> {
-    let settings = GUARD_SETTINGS.get(0)?;
+    let settings = policy::guards()?;
     if settings.flags & GuardSettings::UDP == 0 {
         return None;
     }

@@ -6,14 +6,15 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use net_common::{
-    abi::{DROP_FRAME, DropEvent, GuardSettings, Settings, Trial},
+    abi::{DROP_FRAME, DropEvent, GuardSettings, Trial},
     verdict::{Reason, Verdict},
 };
 
 use crate::{
     limit,
-    maps::{COUNTERS, DROP_EVENTS, EVENT_LIMITS, GUARD_SETTINGS, SETTINGS},
+    maps::{COUNTERS, DROP_EVENTS, EVENT_LIMITS},
     packet::{Context, forget_in, up_to},
+    policy,
 };
 
 /// A verdict as a stage with global linkage returns it, or [`HANDED_ON`].
@@ -149,9 +150,7 @@ fn record(ctx: &XdpContext, word: Word, observed: bool) {
 #[inline(always)]
 fn observing() -> bool {
     // Without settings nothing is enforced: fails open.
-    SETTINGS
-        .get(0)
-        .is_none_or(|s| s.flags & Settings::OBSERVE != 0)
+    policy::settings().is_none_or(policy::observes)
 }
 
 /// The trial that a frame is, if it is the agent's own, who asks what becomes of it; see [`Trial`].
@@ -161,7 +160,7 @@ pub fn trial(ctx: &XdpContext) -> Option<*mut u64> {
     if meta + size_of::<Trial>() > end {
         return None;
     }
-    let settings = GUARD_SETTINGS.get(0)?;
+    let settings = policy::guards()?;
     let trial = meta as *mut u64;
     // SAFETY: it was shown to lie before the packet.
     let secret = unsafe { trial.read_volatile() };
@@ -197,8 +196,7 @@ macro_rules! put {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tell_drop(ctx: *mut xdp_md, reason: u32, observed: u32, share: u32) -> i32 {
-    let (Some(settings), Some(cell)) = (GUARD_SETTINGS.get(0), EVENT_LIMITS.get_ptr_mut(reason))
-    else {
+    let (Some(settings), Some(cell)) = (policy::guards(), EVENT_LIMITS.get_ptr_mut(reason)) else {
         return 0;
     };
     let rate = &settings.events;

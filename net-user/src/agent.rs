@@ -336,6 +336,7 @@ impl Agent {
             hash_seed: random_u64()?,
             flags: observe_flag(config.mode),
             filter_half: 1,
+            tentative_until_ns: 0,
         };
         maps.set_settings(&settings)?;
         let keys = Keys::new()?;

@@ -28,11 +28,25 @@ impl Keys {
             keys: [random()?, [0; 2]],
             current: 0,
             valid: 1,
+            since_ns: monotonic_ns()?,
         };
         Ok(Self {
             value,
             since: Instant::now(),
         })
+    }
+
+    /// The keys that an agent before left in the kernel, with their age; none when it left none.
+    ///
+    /// # Errors
+    /// There is no clock.
+    pub fn adopt(value: CookieKeys) -> Result<Option<Self>> {
+        if value.valid == 0 || value.valid > 2 || value.current > 1 {
+            return Ok(None);
+        }
+        let age = monotonic_ns()?.saturating_sub(value.since_ns);
+        let since = Instant::now().checked_sub(Duration::from_nanos(age));
+        Ok(since.map(|since| Self { value, since }))
     }
 
     /// Whether a rotation now would forget a key whose cookies are still good.
@@ -52,12 +66,18 @@ impl Keys {
         let second = CookieKeys {
             current: idle,
             valid: 2,
+            since_ns: monotonic_ns()?,
             ..first
         };
         self.value = second;
         self.since = Instant::now();
         Ok([first, second])
     }
+}
+
+fn monotonic_ns() -> Result<u64> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+    Ok(Duration::from(now).as_nanos() as u64)
 }
 
 fn random() -> Result<[u64; 2]> {
@@ -75,6 +95,23 @@ pub fn random_u64() -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_that_follows_another_has_its_keys_and_their_age() {
+        let old = Keys::new().unwrap();
+        let value = CookieKeys {
+            since_ns: old.value.since_ns - 5_000_000_000,
+            ..old.value
+        };
+        let keys = Keys::adopt(value).unwrap().unwrap();
+        assert_eq!(keys.value, value);
+        assert!(keys.since.elapsed() >= Duration::from_secs(5));
+        let mut rotated = Keys::adopt(keys.value).unwrap().unwrap();
+        rotated.rotate().unwrap();
+        let again = Keys::adopt(rotated.value).unwrap().unwrap();
+        assert!(again.rotation_breaks_handshakes(), "the rule survives");
+        assert!(Keys::adopt(CookieKeys::default()).unwrap().is_none());
+    }
 
     #[test]
     fn rotation_keeps_the_key_before_and_flips_last() {

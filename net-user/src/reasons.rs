@@ -76,6 +76,7 @@ pub const fn stage_of(reason: Reason) -> Stage {
         ),
         SynInBudget | SynOnSocket | SynSigned | CookieProven | AckOnSocket | KernelCookie
         | CookieSent | HandshakeMade | SocketLookup | ReplyImpossible => stage("SYN cookies", ""),
+        SynUntended => stage("SYN cookies", "Start the agent again."),
         CookieFalse => stage(
             "SYN cookies",
             "An ACK that came later than two minutes, or after netmoat was restarted: the client connects again. If \

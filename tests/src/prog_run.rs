@@ -32,6 +32,7 @@ use net_common::{
     verdict::{Action, Reason},
 };
 use net_user::datapath::{
+    attach,
     load::{self, EGRESS_PROGRAM, TC_PROGRAM, XDP_PROGRAM},
     maps::Maps,
 };
@@ -90,6 +91,8 @@ pub struct Lab {
     maps: Maps,
     ports: Array<MapData, PortState>,
     settings: Settings,
+    /// Keeps the tracepoints attached.
+    sockets_followed: Option<attach::Sockets>,
     /// Real listeners, IPv4 and IPv6.
     pub sockets: Option<[TcpListener; 2]>,
     /// What `LISTENERS` holds for them.
@@ -205,17 +208,21 @@ impl Lab {
             maps,
             ports,
             settings,
+            sockets_followed: None,
             sockets: None,
             listeners,
             neighbors,
             guards,
             lists,
         };
+        // As of an agent that lives for an hour.
+        lab.neighbors.beat(coarse_ns() + HOUR);
         lab.set_settings(|_| {});
         lab.set_keys(&CookieKeys {
             keys: [KEYS[0], [0; 2]],
             current: 0,
             valid: 1,
+            since_ns: 0,
         });
         lab.set_listeners(|_| {});
         lab.open();

@@ -335,6 +335,7 @@ fn keys_may_be_rotated_in_the_middle_of_a_handshake_c_6() {
                 keys: [KEYS[0], [0; 2]],
                 current: 0,
                 valid: 1,
+                since_ns: 0,
             });
             let old = handshake(lab, envelope, &linux_syn(40_000, 5));
             // The idle slot first, then the flip.
@@ -342,6 +343,7 @@ fn keys_may_be_rotated_in_the_middle_of_a_handshake_c_6() {
                 keys: KEYS,
                 current: 0,
                 valid: 2,
+                since_ns: 0,
             });
             lab.expect(
                 "idle slot written",
@@ -352,6 +354,7 @@ fn keys_may_be_rotated_in_the_middle_of_a_handshake_c_6() {
                 keys: KEYS,
                 current: 1,
                 valid: 2,
+                since_ns: 0,
             });
             lab.expect("flipped", &envelope.tcp(&old, &[]), Reason::CookieProven);
             let new = handshake(lab, envelope, &linux_syn(40_000, 5));
@@ -365,6 +368,7 @@ fn keys_may_be_rotated_in_the_middle_of_a_handshake_c_6() {
                 keys: [[1, 2], KEYS[1]],
                 current: 0,
                 valid: 2,
+                since_ns: 0,
             });
             lab.expect(
                 "two rotations ago",

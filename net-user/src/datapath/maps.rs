@@ -9,9 +9,8 @@ use aya::{
 };
 use net_common::{
     abi::{
-        AddressKey, AddressRole, Binding, ClassLimits, CookieKeys, GuardSettings, Listener,
-        ListenerKey, ListenerStats, NeighborKey, NeighborSettings, PortState, SOCKET_FILTER_BLOCKS,
-        SOURCE_SETS, Settings, SourceSet, SourceState,
+        AddressKey, AddressRole, Binding, CookieKeys, Listener, ListenerKey, ListenerStats,
+        NeighborKey, PortState, SOCKET_FILTER_BLOCKS, SOURCE_SETS, SourceSet, SourceState,
     },
     spread::filter_place,
     units::{Version, addr_words},
@@ -19,15 +18,18 @@ use net_common::{
 };
 
 mod flows;
+mod policy;
 
 use flows::Flows;
+use policy::Policy;
+pub(crate) use policy::wait_for_programs;
 
 /// Of so many blocks of the filter one is looked at for its fill.
 const SAMPLED: usize = 16;
 
 /// Every map that the agent reads or writes.
 pub struct Maps {
-    settings: Array<MapData, Settings>,
+    policy: Policy,
     keys: Array<MapData, CookieKeys>,
     listeners: HashMap<MapData, ListenerKey, Listener>,
     ports: Array<MapData, PortState>,
@@ -36,10 +38,7 @@ pub struct Maps {
     counters: PerCpuArray<MapData, u64>,
     stats: PerCpuArray<MapData, ListenerStats>,
     bindings: HashMap<MapData, NeighborKey, Binding>,
-    neighbor_settings: Array<MapData, NeighborSettings>,
     heartbeat: Array<MapData, u64>,
-    guard_settings: Array<MapData, GuardSettings>,
-    class_limits: Array<MapData, ClassLimits>,
     addresses: HashMap<MapData, AddressKey, AddressRole>,
     sources: Array<MapData, SourceSet>,
     source_state: Array<MapData, SourceState>,
@@ -140,7 +139,7 @@ impl Maps {
     /// The object and the agent disagree about a map.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
         Ok(Self {
-            settings: take(ebpf, "SETTINGS")?,
+            policy: Policy::take(ebpf)?,
             keys: take(ebpf, "COOKIE_KEYS")?,
             listeners: take(ebpf, "LISTENERS")?,
             ports: take(ebpf, "PORTS")?,
@@ -149,10 +148,7 @@ impl Maps {
             counters: take(ebpf, "COUNTERS")?,
             stats: take(ebpf, "LISTENER_STATS")?,
             bindings: take(ebpf, "BINDINGS")?,
-            neighbor_settings: take(ebpf, "NEIGHBOR_SETTINGS")?,
             heartbeat: take(ebpf, "HEARTBEAT")?,
-            guard_settings: take(ebpf, "GUARD_SETTINGS")?,
-            class_limits: take(ebpf, "CLASS_LIMITS")?,
             addresses: take(ebpf, "ADDRESSES")?,
             sources: take(ebpf, "SOURCES")?,
             source_state: take(ebpf, "SOURCE_STATE")?,
@@ -188,20 +184,10 @@ impl Maps {
         take(ebpf, "DROP_EVENTS")
     }
 
-    /// Writes the settings.
-    ///
-    /// # Errors
-    /// The kernel refuses, which it never should for an array.
-    pub fn set_settings(&mut self, settings: &Settings) -> Result<()> {
-        self.settings
-            .set(0, settings, 0)
-            .context("SETTINGS cannot be written")
-    }
-
     /// Writes the cookie keys.
     ///
     /// # Errors
-    /// As [`Self::set_settings`].
+    /// The kernel refuses, which it never should for an array.
     pub fn set_keys(&mut self, keys: &CookieKeys) -> Result<()> {
         self.keys
             .set(0, keys, 0)
@@ -226,16 +212,6 @@ impl Maps {
         let name =
             |key: &NeighborKey| format!("BINDINGS: {}", crate::neighbor::ports::address(key));
         replace(&mut self.bindings, &mut self.written_bindings, wanted, name)
-    }
-
-    /// Writes the settings of the neighbour guards.
-    ///
-    /// # Errors
-    /// As [`Self::set_settings`].
-    pub fn set_neighbor_settings(&mut self, settings: &NeighborSettings) -> Result<()> {
-        self.neighbor_settings
-            .set(0, settings, 0)
-            .context("NEIGHBOR_SETTINGS cannot be written")
     }
 
     /// Makes `ADDRESSES` hold `wanted`, without what is gone: [`Self::drop_addresses`] removes that.
@@ -264,29 +240,6 @@ impl Maps {
             &address_name,
         )?;
         Ok(self.written_addresses.len() < before)
-    }
-
-    /// Writes the settings of the guards of IP, ICMP, UDP and TCP.
-    ///
-    /// # Errors
-    /// As [`Self::set_settings`].
-    pub fn set_guard_settings(&mut self, settings: &GuardSettings) -> Result<()> {
-        self.guard_settings
-            .set(0, settings, 0)
-            .context("GUARD_SETTINGS cannot be written")
-    }
-
-    /// Writes the limits of each class, by number.
-    ///
-    /// # Errors
-    /// As [`Self::set_settings`].
-    pub fn set_class_limits(&mut self, limits: &[ClassLimits]) -> Result<()> {
-        for (class, limits) in (0..).zip(limits) {
-            self.class_limits
-                .set(class, limits, 0)
-                .context("CLASS_LIMITS cannot be written")?;
-        }
-        Ok(())
     }
 
     /// Every set of the table of known sources, by number.
@@ -338,7 +291,7 @@ impl Maps {
     /// Tells the data path that the agent is alive; `now` is of the coarse monotonic clock.
     ///
     /// # Errors
-    /// As [`Self::set_settings`].
+    /// The kernel refuses, which it never should for an array.
     pub fn beat(&mut self, now: Duration) -> Result<()> {
         self.heartbeat
             .set(0, now.as_nanos() as u64, 0)

@@ -4,8 +4,6 @@ use std::{
     io,
     net::{IpAddr, Ipv6Addr},
     os::fd::{AsFd as _, AsRawFd as _},
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow};
@@ -20,6 +18,7 @@ use net_common::{
 use nix::libc;
 
 use super::tables::{TableError, Tables};
+use crate::datapath::maps::wait_for_programs;
 
 /// The maps that the data path reads.
 pub struct Kernel {
@@ -147,17 +146,6 @@ impl Kernel {
 }
 
 const _: () = assert!(LIST_TABLES == 4);
-
-/// Waits until no program runs that began before.
-fn wait_for_programs() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: no memory is passed.
-    let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if done != 0 {
-        // Not to be had with nohz_full: then longer than any program runs.
-        thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// Empties a place of an array of maps, which aya has no call for.
 fn delete(map: &Map, index: u32) -> io::Result<()> {

@@ -22,7 +22,11 @@ pub fn flow_key(bound: SocketAddr) -> FlowKey {
 impl Lab {
     /// Has the tracepoints follow sockets, for connections that are really made. Returns which are missing.
     pub fn follow_sockets(&mut self) -> Vec<(&'static str, String)> {
-        attach::attach_sockets(&mut self.ebpf).expect("the tracepoint of sockets")
+        let sockets = attach::attach_sockets(&mut self.ebpf, None);
+        let sockets = sockets.expect("the tracepoint of sockets");
+        let missing = sockets.missing.clone();
+        self.sockets_followed = Some(sockets);
+        missing
     }
 
     /// Makes these listeners the ones whose connections are counted, each in its slot.

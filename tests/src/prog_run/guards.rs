@@ -9,8 +9,8 @@ use aya::{
 };
 use net_common::{
     abi::{
-        AddressKey, AddressRole, CLASSES, Class, ClassLimits, ClassState, DropEvent, GuardSettings,
-        LIMIT_CELLS, OWN_WORDS, Settings, SourceSet, SourceState, Trial,
+        AddressKey, AddressRole, CLASSES, Class, ClassLimits, ClassState, DropEvent, GENERATIONS,
+        GuardSettings, LIMIT_CELLS, OWN_WORDS, Settings, SourceSet, SourceState, Trial,
     },
     sources::{self, Tier},
     spread::{Span, limit_cell, own_place},
@@ -98,7 +98,10 @@ impl Guards {
     /// Changes the guards' settings.
     pub fn set(&mut self, change: impl FnOnce(&mut GuardSettings)) {
         change(&mut self.settings);
-        self.map.set(0, self.settings, 0).expect("GUARD_SETTINGS");
+        for generation in 0..GENERATIONS {
+            let written = self.map.set(generation, self.settings, 0);
+            written.expect("GUARD_SETTINGS");
+        }
     }
 
     /// Sets or clears flags of the guards' settings.
@@ -116,9 +119,10 @@ impl Guards {
     pub fn limit(&mut self, class: Class, change: impl FnOnce(&mut ClassLimits)) {
         let mut limits = self.limits.get(&(class as u32), 0).expect("CLASS_LIMITS");
         change(&mut limits);
-        self.limits
-            .set(class as u32, limits, 0)
-            .expect("CLASS_LIMITS");
+        for generation in 0..GENERATIONS {
+            let at = generation * CLASSES + class as u32;
+            self.limits.set(at, limits, 0).expect("CLASS_LIMITS");
+        }
     }
 
     /// Takes all limits of a class away, and rests what it has in common.

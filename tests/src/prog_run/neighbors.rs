@@ -8,8 +8,8 @@ use aya::{
 };
 use net_common::{
     abi::{
-        Asked, Binding, INTERFACE_CELLS, InterfaceLimits, Limit, NEIGHBOR_CELLS, NeighborEvent,
-        NeighborKey, NeighborSettings, SEEN_CELLS, STALE_NS, Settings,
+        Asked, Binding, GENERATIONS, INTERFACE_CELLS, InterfaceLimits, Limit, NEIGHBOR_CELLS,
+        NeighborEvent, NeighborKey, NeighborSettings, SEEN_CELLS, STALE_NS, Settings,
     },
     spread::{asked_cell, interface_cell},
     units::{Mac, addr_words},
@@ -110,9 +110,10 @@ impl Neighbors {
     /// Changes the guards' settings.
     pub fn set(&mut self, change: impl FnOnce(&mut NeighborSettings)) {
         change(&mut self.settings);
-        self.map
-            .set(0, self.settings, 0)
-            .expect("NEIGHBOR_SETTINGS");
+        for generation in 0..GENERATIONS {
+            let written = self.map.set(generation, self.settings, 0);
+            written.expect("NEIGHBOR_SETTINGS");
+        }
     }
 
     /// Sets or clears flags of the guards' settings.
