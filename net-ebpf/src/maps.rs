@@ -45,6 +45,11 @@ pub static CHOSEN: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(GENERATIONS, 0);
 
+/// One value: the seed of all hashes ([`Settings::hash_seed`]), kept for the agent that comes after in a map of its own, so
+/// that a change of the settings' layout does not make worthless what was counted by it.
+#[map]
+pub static SEED: Array<u64> = Array::with_max_entries(1, 0);
+
 /// One value, secret. Written by the agent: the idle slot first, then the flip.
 #[map]
 pub static COOKIE_KEYS: Array<CookieKeys> = Array::with_max_entries(1, 0);

@@ -3,6 +3,7 @@
 
 mod drops;
 mod guards;
+mod kept;
 mod lists;
 mod neighbors;
 mod queues;
@@ -29,13 +30,15 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use kept::Kept;
+
 use crate::{
     cli::{Code, Failure},
     config::{Config, Mode, XdpMode},
     control::{
         bind::BoundSocket,
         protocol::{
-            Counters, Health, InterfaceStatus, KeysRotated, ModeChanged, Reply, Request,
+            Counters, Detached, Health, InterfaceStatus, KeysRotated, ModeChanged, Reply, Request,
             RequestError, Status, VERSION,
         },
         server,
@@ -55,8 +58,8 @@ use crate::{
         sysctl::{Ipv6Settings, TcpSettings},
         tuning::Tuner,
     },
-    keys::{COOKIE_LIFE, Keys, random_u64},
-    listeners::{Compiled, Facts, Identity, Interface, Slots, compile, identity, tolerance_ns},
+    keys::{COOKIE_LIFE, Keys},
+    listeners::{Compiled, Facts, Identity, Interface, Slots, compile, identity},
     neighbor::NeighborWatch,
 };
 
@@ -77,6 +80,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// What needs more privileges than the agent's work: the control socket in its place, the programs in the kernel.
 pub struct Prepared {
     socket: BoundSocket,
+    kept: Kept,
     ebpf: Ebpf,
 }
 
@@ -92,8 +96,10 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     refuse(runtime.block_on(preflight::check(config, Purpose::Start)))?;
     drop(runtime);
     let socket = BoundSocket::bind(&config.socket)?;
-    let ebpf = load::load()?;
-    Ok(Prepared { socket, ebpf })
+    let kept = Kept::open(config)?;
+    let ebpf = load::load_with(&kept.plan)?;
+    kept.pin_new_maps(&ebpf)?;
+    Ok(Prepared { socket, kept, ebpf })
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -105,8 +111,8 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     // First, so that a signal during the start ends it in order.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let Prepared { socket, ebpf } = prepared;
-    let mut agent = Agent::start(config, ebpf).await?;
+    let Prepared { socket, kept, ebpf } = prepared;
+    let mut agent = Agent::start(config, kept, ebpf).await?;
     // SAFETY: the ring buffer keeps the one file descriptor it has until it is dropped, with `events`.
     let mut events = unsafe { AsyncFd::register(Maps::listener_events(&mut agent.ebpf)?)? };
     // SAFETY: as above, with `neighbor_events`.
@@ -131,12 +137,17 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let mut beat = ticker(BEAT_EVERY);
     let mut filter = ticker(FILTER_EVERY);
     let mut rotation = ticker(agent.config.syn.key_rotation);
-    rotation.reset();
+    rotation.reset_after(agent.next_rotation());
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
-            Some(request) = inbox.recv() => agent.answer(request),
+            Some(request) = inbox.recv() => {
+                agent.answer(request);
+                if agent.detach.is_some() {
+                    break;
+                }
+            }
             guard = events.readable_mut() => {
                 let mut guard = guard?;
                 drain_ring(guard.get_inner_mut());
@@ -193,16 +204,19 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     }
 
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    agent.drain().await;
+    if !agent.stays() {
+        agent.drain().await;
+    }
     agent.close_neighbors();
     agent.close_lists();
+    let interfaces = agent.interfaces.iter().map(|i| i.name.clone()).collect();
+    let left = agent.leave();
+    if let Some(reply) = agent.detach.take() {
+        Agent::detached(reply, interfaces, &left);
+    }
     let _ = stop.send(true);
     server.await.context("the control server failed")?;
-    info!(
-        "stopped: programs detached from {}",
-        names(&agent.interfaces)
-    );
-    Ok(())
+    left
 }
 
 fn ticker(every: Duration) -> tokio::time::Interval {
@@ -285,6 +299,9 @@ struct Agent {
     keys: Keys,
     interfaces: Vec<Attached>,
     sockets: Sockets,
+    kept: Kept,
+    /// Who asked for everything to be taken off.
+    detach: Option<Reply<Detached>>,
     program_ids: (u32, u32),
     diag: Diag,
     links: Links,
@@ -312,8 +329,8 @@ struct Agent {
 }
 
 impl Agent {
-    /// Fills the maps, attaches. An error leaves nothing behind.
-    async fn start(config: Config, mut ebpf: Ebpf) -> Result<Self> {
+    /// Fills the maps, attaches. An error leaves nothing behind, or what an agent before has left.
+    async fn start(config: Config, kept: Kept, mut ebpf: Ebpf) -> Result<Self> {
         let links = Links::open()?;
         let program_id = |name| -> Result<u32> {
             Ok(ebpf
@@ -327,22 +344,13 @@ impl Agent {
             program_id(load::TC_PROGRAM)?,
         );
         let mut maps = Maps::take(&mut ebpf)?;
-        let settings = Settings {
-            syn_ack_interval_ns: config.syn.syn_ack_limit.interval_ns(),
-            syn_ack_tolerance_ns: tolerance_ns(
-                config.syn.syn_ack_limit.interval_ns(),
-                config.syn.syn_ack_burst,
-            ),
-            hash_seed: random_u64()?,
-            flags: observe_flag(config.mode),
-            filter_half: 1,
-            tentative_until_ns: 0,
-        };
+        maps.adopt(&kept.plan)?;
+        maps.begin();
+        let settings = kept.settings(&config, &mut maps)?;
         maps.set_settings(&settings)?;
-        let keys = Keys::new()?;
-        maps.set_keys(&keys.value)?;
+        let keys = kept.keys(&mut maps)?;
         // From here on every new peer enters the filter.
-        let sockets = attach::attach_sockets(&mut ebpf, None)?;
+        let sockets = attach::attach_sockets(&mut ebpf, kept.pins())?;
         for (_, reason) in &sockets.missing {
             warn!("{reason}");
         }
@@ -364,13 +372,14 @@ impl Agent {
         });
         let wanted = wanted.collect::<Result<Vec<_>>>()?;
         let facts = read_facts(&links, &all, &wanted).await?;
-        let (neighbors, kept) = neighbors::start(&config, &wanted)?;
+        let (neighbors, stored) = neighbors::start(&config, &wanted)?;
         let lists = lists::ListWorker::start(&mut ebpf, &config)?;
         let guards = guards::Guards::new(&config)?;
         let tuner = Tuner::open(&config.state_dir);
         let tuned = tuner
             .problem()
             .map_or(Ok(()), |text| Err(anyhow!("{text}")));
+        let slots = Slots::adopt(maps.flow_slots());
         let mut agent = Self {
             config,
             started: Instant::now(),
@@ -389,7 +398,9 @@ impl Agent {
             lists,
             queues: queues::QueueWatch::new(tuner, &sockets.missing),
             sockets,
-            slots: Slots::default(),
+            kept,
+            detach: None,
+            slots,
             compiled: Compiled::default(),
             recompile: true,
             compilations: 0,
@@ -399,24 +410,51 @@ impl Agent {
             looked: Instant::now(),
             problems: HashMap::new(),
         };
-        agent.note("neighbor state", kept);
+        agent.note("neighbor state", stored);
         agent.note_lost_pins();
         agent.note("settings that were tuned", tuned);
         agent.note_lists();
-        agent.try_refresh_listeners()?;
-        agent.refresh_neighbors(&all)?;
-        agent
-            .maps
-            .set_neighbor_settings(&agent.neighbors.settings())?;
-        agent.start_guards(&all).await?;
+        // What goes on whole is not touched before the new programs have taken their places.
+        let late = agent.kept.goes_on_whole();
+        if !late {
+            agent.fill(&all).await?;
+            agent.maps.write_new_policy()?;
+        }
         for (name, ifindex) in &wanted {
             let mode = agent.config.xdp_mode;
-            let attached = attach::attach(&mut agent.ebpf, None, name, *ifindex, mode)?;
+            let pins = agent.kept.pins();
+            let attached = attach::attach(&mut agent.ebpf, pins, name, *ifindex, mode)?;
             agent.interfaces.push(attached);
         }
+        if late {
+            agent.fill(&all).await?;
+        }
+        agent.maps.commit()?;
+        agent.beat();
         // And every SYN that passes; those who were there before are found now.
-        agent.renewal = Some(Renewal::start(&mut agent.maps, 0)?);
+        if agent.renewal.is_none() && agent.settings.flags & Settings::FILTER_COMPLETE == 0 {
+            let half = agent.settings.filter_half ^ 1;
+            agent.renewal = Some(Renewal::start(&mut agent.maps, half)?);
+        }
+        agent.settle()?;
         Ok(agent)
+    }
+
+    /// Fills the maps for the first time.
+    async fn fill(&mut self, all: &[Link]) -> Result<()> {
+        self.try_refresh_listeners()?;
+        self.refresh_neighbors(all)?;
+        self.maps
+            .set_neighbor_settings(&self.neighbors.settings())?;
+        self.start_guards(all).await
+    }
+
+    /// Until the cookie key is to change.
+    fn next_rotation(&self) -> Duration {
+        self.config
+            .syn
+            .key_rotation
+            .saturating_sub(self.keys.since.elapsed())
     }
 
     fn summary(&self) -> String {
@@ -486,7 +524,12 @@ impl Agent {
         self.set_flow_slots(&compiled)?;
         let complete = self.settings.flags & Settings::FILTER_COMPLETE != 0;
         let before: HashSet<_> = protected(&self.compiled).collect();
-        let newly = protected(&compiled).any(|listener| !before.contains(&listener));
+        let newly = if self.compilations == 0 {
+            // Those of an agent before went into the filter all the while.
+            !self.maps.stand(&compiled.entries)
+        } else {
+            protected(&compiled).any(|listener| !before.contains(&listener))
+        };
         if newly && (complete || self.renewal.is_some()) {
             // SYNs to a listener that was not protected did not enter the filter (a scan of closed ports
             // would fill it): look sockets up until a new half knows theirs.
@@ -681,6 +724,7 @@ impl Agent {
                     }),
                 );
             }
+            Request::Detach(reply) => self.detach = Some(reply),
             Request::Lists(request) => self.answer_of_lists(request),
             request @ (Request::Events { .. } | Request::Drops { .. } | Request::Explain(..)) => {
                 self.answer_of_drops(request);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use net_common::{
-    abi::{Listener, ListenerKey, MAX_LISTENERS},
+    abi::{FlowKey, Listener, ListenerKey, MAX_LISTENERS},
     units::addr_words,
 };
 
@@ -127,6 +127,20 @@ pub struct Slots {
 }
 
 impl Slots {
+    /// The slots that an agent before gave to listeners, so that their counters go on. A listener that is bound to a device
+    /// has none of its own there, and gets another.
+    pub fn adopt(found: &HashMap<FlowKey, u32>) -> Self {
+        let of: HashMap<_, _> = found
+            .iter()
+            .filter(|&(_, &slot)| slot < MAX_LISTENERS)
+            .filter_map(|(key, &slot)| Some((of_flow(key)?, slot)))
+            .collect();
+        let next = of.values().max().map_or(0, |slot| slot + 1);
+        let used: HashSet<_> = of.values().copied().collect();
+        let free = (0..next).filter(|slot| !used.contains(slot)).collect();
+        Self { of, free, next }
+    }
+
     fn assign(&mut self, identity: Identity, fresh: &mut Vec<u32>) -> Option<u32> {
         if let Some(&slot) = self.of.get(&identity) {
             return Some(slot);
@@ -192,6 +206,26 @@ impl Slots {
             keep
         });
     }
+}
+
+/// The listener that a key of `FLOW_SLOTS` stands for.
+fn of_flow(key: &FlowKey) -> Option<Identity> {
+    let octets: Vec<u8> = key
+        .addr
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .collect();
+    let address = match key.family {
+        4 => IpAddr::from(<[u8; 4]>::try_from(octets.get(..4)?).ok()?),
+        6 => IpAddr::from(<[u8; 16]>::try_from(octets).ok()?),
+        _ => return None,
+    };
+    Some(Identity {
+        address,
+        port: key.port,
+        family: u8::try_from(key.family).ok()?,
+        ifindex: 0,
+    })
 }
 
 /// Which listener a socket belongs to.

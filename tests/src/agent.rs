@@ -5,13 +5,17 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use net_common::verdict::Reason;
-use net_user::control::protocol::{Counters, ListenerQueues, Queues, Status};
+use net_user::{
+    control::protocol::{Counters, ListenerQueues, Queues, Status},
+    datapath::pin::Pins,
+};
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -38,6 +42,110 @@ pub struct Agent {
 struct Files {
     binary: PathBuf,
     directory: TempDir,
+}
+
+/// The name of an instance that stays in the kernel without its agent. Dropped, it takes off whatever is left of it; so it
+/// must outlive its agents, and the namespaces outlive it.
+pub struct Instance {
+    name: String,
+    binary: PathBuf,
+    state: TempDir,
+}
+
+impl Instance {
+    /// A name that no other test has.
+    ///
+    /// # Errors
+    /// The binary was not built, or there is no room on the disk.
+    pub fn new() -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Ok(Self {
+            name: format!("test-{}-{number}", std::process::id()),
+            binary: workspace_binary("netmoat")?,
+            state: tempfile::Builder::new().prefix("netmoat-lab-").tempdir()?,
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its pins.
+    pub fn pins(&self) -> PathBuf {
+        Pins::dir(&self.name)
+    }
+
+    /// Starts an agent of the instance on the host's interface and waits until it answers; see [`Agent::start`].
+    /// Protection stays in the kernel when it ends, in whatever way, and the next start takes it over.
+    ///
+    /// # Errors
+    /// The agent ends or stays silent; its log is in the error.
+    pub fn start(&self, host: &Host, config: &str) -> Result<Agent> {
+        self.launch(host, config)?.answering()
+    }
+
+    /// As [`Self::start`], with another build of the agent.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn start_build(&self, binary: &Path, host: &Host, config: &str) -> Result<Agent> {
+        let interfaces = [host.link.name.as_str()];
+        let config = self.config(config);
+        let state = Some(self.state.path());
+        Agent::launch_build(binary, state, &host.ns, &interfaces, &config)?.answering()
+    }
+
+    /// Starts an agent of the instance and does not wait.
+    ///
+    /// # Errors
+    /// See [`Agent::launch`].
+    pub fn launch(&self, host: &Host, config: &str) -> Result<Agent> {
+        self.launch_on(&host.ns, &[&host.link.name], config)
+    }
+
+    /// As [`Self::launch`], on interfaces of the caller's choice.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn launch_on(
+        &self,
+        namespace: &Namespace,
+        interfaces: &[&str],
+        config: &str,
+    ) -> Result<Agent> {
+        let config = self.config(config);
+        Agent::launch_in(Some(self.state.path()), namespace, interfaces, &config)
+    }
+
+    fn config(&self, config: &str) -> String {
+        let keep = if config.contains("on_exit") {
+            ""
+        } else {
+            "on_exit = \"keep\"\n"
+        };
+        format!("instance = {:?}\n{keep}{config}", self.name)
+    }
+
+    /// `netmoat detach`, for an instance without an agent.
+    ///
+    /// # Errors
+    /// The binary is gone.
+    pub fn detach(&self) -> Result<Output> {
+        let socket = self.state.path().join("nobody.sock");
+        netmoat(&self.binary, &socket, &["--instance", &self.name, "detach"])
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let done = self.detach();
+        let done = done.is_ok_and(|output| output.status.success());
+        if !done && !thread::panicking() {
+            panic!("the instance {} cannot be taken off", self.name);
+        }
+    }
 }
 
 impl Files {
@@ -112,12 +220,29 @@ impl Agent {
         interfaces: &[&str],
         config: &str,
     ) -> Result<Self> {
+        let binary = workspace_binary("netmoat")?;
+        Self::launch_build(&binary, state, namespace, interfaces, config)
+    }
+
+    fn launch_build(
+        binary: &Path,
+        state: Option<&Path>,
+        namespace: &Namespace,
+        interfaces: &[&str],
+        config: &str,
+    ) -> Result<Self> {
         let files = Files {
-            binary: workspace_binary("netmoat")?,
+            binary: binary.to_owned(),
             directory: tempfile::Builder::new().prefix("netmoat-lab-").tempdir()?,
         };
+        // Also where the tests themselves run under a service manager.
+        let on_exit = if config.contains("on_exit") {
+            ""
+        } else {
+            "on_exit = \"detach\"\n"
+        };
         let text = format!(
-            "interfaces = {interfaces:?}\nsocket = {:?}\nstate_dir = {:?}\n{config}\n",
+            "interfaces = {interfaces:?}\nsocket = {:?}\nstate_dir = {:?}\n{on_exit}{config}\n",
             files.socket(),
             state.unwrap_or(files.directory.path()),
         );

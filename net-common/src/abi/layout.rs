@@ -21,6 +21,7 @@ const fn kept(name: &'static str, layout: u32, lost: &'static str) -> Kept {
 pub const KEPT: &[Kept] = &[
     kept("SETTINGS", 1, ""),
     kept("GENERATION", 1, ""),
+    kept("SEED", 1, ""),
     kept("COOKIE_KEYS", 1, "handshakes with a pending cookie break"),
     kept("LISTENERS", 1, ""),
     kept(

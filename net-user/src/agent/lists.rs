@@ -93,6 +93,8 @@ impl ListWorker {
     /// Fills the maps with what the config names and what was saved, and starts the thread.
     pub(super) fn start(ebpf: &mut Ebpf, config: &Config) -> Result<Self> {
         let mut lists = Lists::new(ebpf)?;
+        // Of an agent before all of a list is in force until all of the new one is.
+        lists.hold();
         configure(&mut lists, &config.lists)?;
         let (store, saved, mut problems) = Store::open(&config.state_dir);
         let mut rescued = Vec::new();
@@ -104,6 +106,9 @@ impl ListWorker {
             } else if saved.rescued && store.is_usable() {
                 rescued.push((saved.list, saved.name));
             }
+        }
+        for (list, error) in lists.release() {
+            problems.push(format!("the {} list is not in force: {error}", list.word()));
         }
         let shared = Arc::new(Mutex::new(Shared {
             start: problems,

@@ -3,6 +3,7 @@
 mod capture;
 mod check;
 mod counters;
+mod detach;
 mod events;
 mod explain;
 mod failure;
@@ -26,7 +27,7 @@ use clap::{Args, Parser, Subcommand};
 pub use failure::{Code, Failure};
 use output::{Format, Output};
 
-use crate::config::{self, DEFAULT_SOCKET, Mode, Overrides, XdpMode};
+use crate::config::{self, Mode, Overrides, XdpMode};
 use crate::control::client::Client;
 use crate::lists::List;
 
@@ -52,6 +53,9 @@ struct Global {
     // Not a clap default: `run` and `check` must know whether it was given, as the config may name another.
     #[arg(long, global = true, value_name = "PATH", env = "NETMOAT_SOCKET")]
     socket: Option<PathBuf>,
+    /// The instance, of which each network namespace may have one [default: default]
+    #[arg(long, global = true, value_name = "NAME", env = "NETMOAT_INSTANCE", value_parser = instance)]
+    instance: Option<String>,
     /// How much to log to standard error
     #[arg(long, global = true, value_enum, default_value_t = log::Level::Info, env = "NETMOAT_LOG_LEVEL")]
     log_level: log::Level,
@@ -62,8 +66,13 @@ impl Global {
         Client::new(
             self.socket
                 .clone()
-                .unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
+                .unwrap_or_else(|| config::socket_of(&self.instance_name())),
         )
+    }
+
+    fn instance_name(&self) -> String {
+        let named = self.instance.as_deref();
+        named.unwrap_or(config::DEFAULT_INSTANCE).to_owned()
     }
 }
 
@@ -100,6 +109,9 @@ enum Command {
     /// Which kernel settings to change for what was found; changes them when asked to
     #[command(after_help = tune::EXAMPLES)]
     Tune(tune::Args),
+    /// Take the programs off, with everything that netmoat keeps in the kernel
+    #[command(after_help = detach::EXAMPLES)]
+    Detach,
     /// Carry verdicts out, or only count them
     #[command(after_help = mode::EXAMPLES)]
     Mode {
@@ -176,6 +188,7 @@ impl ConfigArgs {
             mode: self.mode,
             xdp_mode: self.xdp_mode,
             socket: global.socket.clone(),
+            instance: global.instance.clone(),
         };
         Ok(config::Config::load(self.config.as_deref(), &overrides)?)
     }
@@ -205,6 +218,7 @@ impl Cli {
             Command::Top(args) => top::top(&global.client(), &out, &args),
             Command::Tune(args) => tune::tune(&global.client(), &out, &args),
             Command::Mode { mode } => mode::mode(&global.client(), &out, mode),
+            Command::Detach => detach::detach(&global.client(), &out, &global.instance_name()),
             Command::Key(KeyCommand::Rotate { force }) => {
                 key::rotate(&global.client(), &out, force)
             }
@@ -227,6 +241,13 @@ impl Cli {
             Command::Explain { code, .. } => explain::explain(&out, code.as_deref()),
             Command::Capture(args) => capture::capture(&global.client(), &args),
         }
+    }
+}
+
+fn instance(name: &str) -> Result<String, String> {
+    match config::instance_name_fault(name) {
+        None => Ok(name.to_owned()),
+        Some(fault) => Err(fault),
     }
 }
 

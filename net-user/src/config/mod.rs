@@ -47,6 +47,10 @@ pub struct Config {
     pub mode: Mode,
     /// How to attach XDP.
     pub xdp_mode: XdpMode,
+    /// Name of the instance: of its pins, and of its paths unless they are named.
+    pub instance: String,
+    /// What becomes of protection when the agent stops.
+    pub on_exit: OnExit,
     /// Path of the control socket.
     pub socket: PathBuf,
     /// SYN cookies and limits.
@@ -82,6 +86,47 @@ impl Mode {
             Self::Observe => "observe",
             Self::Enforce => "enforce",
         }
+    }
+}
+
+/// What becomes of protection when the agent stops, in whatever way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExit {
+    /// Programs and maps stay in the kernel and go on; the next start takes them over.
+    Keep,
+    /// Everything goes with the process.
+    Detach,
+}
+
+/// The instance when none is named.
+pub const DEFAULT_INSTANCE: &str = "default";
+
+/// Why this cannot be the name of an instance, if it cannot.
+pub fn instance_name_fault(name: &str) -> Option<String> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let ok = (1..=32).contains(&name.len()) && name.chars().all(fits) && !name.starts_with('-');
+    (!ok).then(|| {
+        format!(
+            "`{}` is no name of an instance: write 1 to 32 lower-case letters, digits or `-`, no `-` first",
+            name.escape_debug()
+        )
+    })
+}
+
+/// The control socket of an instance that names no other.
+pub fn socket_of(instance: &str) -> PathBuf {
+    match instance {
+        DEFAULT_INSTANCE => PathBuf::from(DEFAULT_SOCKET),
+        name => PathBuf::from(format!("/run/netmoat/{name}/control.sock")),
+    }
+}
+
+/// The state directory of an instance that names no other.
+pub fn state_dir_of(instance: &str) -> PathBuf {
+    match instance {
+        DEFAULT_INSTANCE => PathBuf::from(DEFAULT_STATE_DIR),
+        name => Path::new(DEFAULT_STATE_DIR).join(name),
     }
 }
 
@@ -259,6 +304,8 @@ pub struct Overrides {
     pub xdp_mode: Option<XdpMode>,
     /// Replaces `socket`.
     pub socket: Option<PathBuf>,
+    /// Replaces `instance`.
+    pub instance: Option<String>,
 }
 
 impl Config {

@@ -17,6 +17,10 @@ pub struct RawConfig {
     pub mode: Option<Spanned<Text>>,
     /// `auto`, `native` or `generic`.
     pub xdp_mode: Option<Spanned<Text>>,
+    /// Name of the instance.
+    pub instance: Option<Spanned<Text>>,
+    /// `keep` or `detach`.
+    pub on_exit: Option<Spanned<Text>>,
     /// Path of the control socket.
     pub socket: Option<Spanned<Text>>,
     /// Directory of what outlives the agent.

@@ -18,8 +18,9 @@ use super::error::{ConfigError, Place, Problem, nearest};
 use super::raw::{RawConfig, RawListener, RawSyn, Text};
 use super::units::{HumanDuration, Rate, UnitError};
 use super::{
-    Config, DEFAULT_SOCKET, DEFAULT_STATE_DIR, GuardMode, ListenerPolicy, Mode, Overrides, SynMode,
-    SynPolicy, XdpMode, guards::MAX_BURST,
+    Config, DEFAULT_INSTANCE, DEFAULT_SOCKET, DEFAULT_STATE_DIR, GuardMode, ListenerPolicy, Mode,
+    OnExit, Overrides, SynMode, SynPolicy, XdpMode, guards::MAX_BURST, instance_name_fault,
+    socket_of, state_dir_of,
 };
 
 /// A cookie is valid in its epoch and the next, and two keys are accepted: a key must outlive two epochs
@@ -31,6 +32,7 @@ const XDP_MODES: [(&str, XdpMode); 3] = [
     ("native", XdpMode::Native),
     ("generic", XdpMode::Generic),
 ];
+const ON_EXIT: [(&str, OnExit); 2] = [("keep", OnExit::Keep), ("detach", OnExit::Detach)];
 const GUARD_MODES: [(&str, GuardMode); 3] = [
     ("off", GuardMode::Off),
     ("observe", GuardMode::Observe),
@@ -41,6 +43,16 @@ const SYN_MODES: [(&str, SynMode); 3] = [
     ("auto", SynMode::Auto),
     ("always", SynMode::Always),
 ];
+
+/// A service manager starts the agent again, and protection goes on meanwhile; in the foreground nothing stays behind.
+fn default_on_exit() -> OnExit {
+    let managed = ["INVOCATION_ID", "NOTIFY_SOCKET"].map(|name| std::env::var_os(name).is_some());
+    if managed.contains(&true) {
+        OnExit::Keep
+    } else {
+        OnExit::Detach
+    }
+}
 
 const DEFAULT_LISTENER: ListenerPolicy = ListenerPolicy {
     mode: SynMode::Auto,
@@ -68,8 +80,12 @@ pub(super) fn resolve(
     let xdp_mode = reader
         .word(raw.xdp_mode.as_ref(), "XDP mode", &XDP_MODES)
         .unwrap_or(XdpMode::Auto);
-    let socket = reader.socket(raw.socket.as_ref(), overrides.socket.as_deref());
-    let state_dir = reader.state_dir(raw.state_dir.as_ref());
+    let instance = reader.instance(raw.instance.as_ref(), overrides.instance.as_deref());
+    let on_exit = reader
+        .word(raw.on_exit.as_ref(), "on_exit", &ON_EXIT)
+        .unwrap_or_else(default_on_exit);
+    let socket = reader.socket(raw.socket.as_ref(), overrides.socket.as_deref(), &instance);
+    let state_dir = reader.state_dir(raw.state_dir.as_ref(), &instance);
     let syn = reader.syn(&raw.syn, &raw.listeners);
     let neighbors = reader.neighbors(&raw, &interfaces);
     let guards = reader.guards(&raw);
@@ -84,6 +100,8 @@ pub(super) fn resolve(
         interfaces,
         mode: overrides.mode.unwrap_or(mode),
         xdp_mode: overrides.xdp_mode.unwrap_or(xdp_mode),
+        instance,
+        on_exit,
         socket,
         syn,
         neighbors,
@@ -225,11 +243,28 @@ impl Reader<'_> {
         names
     }
 
-    fn socket(&mut self, raw: Option<&Spanned<Text>>, given: Option<&Path>) -> PathBuf {
+    fn instance(&mut self, raw: Option<&Spanned<Text>>, given: Option<&str>) -> String {
+        let (name, span) = match (given, raw) {
+            (Some(name), _) => (name, None),
+            (None, Some(name)) => (name.get_ref().0.as_str(), Some(name.span())),
+            (None, None) => (DEFAULT_INSTANCE, None),
+        };
+        if let Some(fault) = instance_name_fault(name) {
+            self.problem(span, fault, "as in \"edge\"".to_owned());
+        }
+        name.to_owned()
+    }
+
+    fn socket(
+        &mut self,
+        raw: Option<&Spanned<Text>>,
+        given: Option<&Path>,
+        instance: &str,
+    ) -> PathBuf {
         let (path, span) = match (given, raw) {
             (Some(path), _) => (path.to_owned(), None),
             (None, Some(path)) => (PathBuf::from(&path.get_ref().0), Some(path.span())),
-            (None, None) => (PathBuf::from(DEFAULT_SOCKET), None),
+            (None, None) => (socket_of(instance), None),
         };
         if !path.is_absolute() || path.file_name().is_none() {
             self.problem(
@@ -255,9 +290,9 @@ impl Reader<'_> {
         path
     }
 
-    fn state_dir(&mut self, raw: Option<&Spanned<Text>>) -> PathBuf {
+    fn state_dir(&mut self, raw: Option<&Spanned<Text>>, instance: &str) -> PathBuf {
         let Some(raw) = raw else {
-            return PathBuf::from(DEFAULT_STATE_DIR);
+            return state_dir_of(instance);
         };
         let path = PathBuf::from(&raw.get_ref().0);
         if !path.is_absolute() || path.file_name().is_none() {

@@ -22,8 +22,8 @@ use tokio::time::timeout;
 
 use super::drops::{Drops, ExplainFrame, FrameExplained};
 use super::protocol::{
-    Counters, Events, Failed, KeysRotated, ModeChanged, NeighborAudit, Neighbors, NeighborsChanged,
-    PinNeighbor, Queues, RotateKeys, SetMode, Status, UnpinNeighbor, VERSION,
+    Counters, Detached, Events, Failed, KeysRotated, ModeChanged, NeighborAudit, Neighbors,
+    NeighborsChanged, PinNeighbor, Queues, RotateKeys, SetMode, Status, UnpinNeighbor, VERSION,
 };
 use super::queues::{Tune, Tuning};
 use crate::config::Mode;
@@ -139,6 +139,11 @@ impl Client {
     pub async fn set_mode(&self, mode: Mode) -> Result<ModeChanged, ClientError> {
         self.request(Method::POST, "/v1/mode", &SetMode { mode })
             .await
+    }
+
+    /// `POST /v1/detach`
+    pub async fn detach(&self) -> Result<Detached, ClientError> {
+        self.request(Method::POST, "/v1/detach", &()).await
     }
 
     /// `POST /v1/keys/rotate`

@@ -77,6 +77,8 @@ pub enum Request {
         /// Where the answer goes.
         reply: Reply<Drops>,
     },
+    /// `POST /v1/detach`
+    Detach(Reply<Detached>),
     /// `POST /v1/explain`
     Explain(ExplainFrame, Reply<FrameExplained>),
 }
@@ -352,6 +354,15 @@ pub struct ModeChanged {
     pub before: Mode,
     /// The mode from now on.
     pub mode: Mode,
+}
+
+/// Answer to `POST /v1/detach`; the agent has ended then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detached {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Where the programs were.
+    pub interfaces: Vec<String>,
 }
 
 /// Answer to `POST /v1/keys/rotate`.

@@ -17,8 +17,8 @@ use hyper_util::service::TowerToHyperService;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::{UnixListener, UnixStream};
 use tokio::net::unix::UCred;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -51,7 +51,7 @@ const MAX_EXPLAIN: usize = MAX_FRAME * 2 + MAX_BODY;
 const READ: &str = "/v1/status, /v1/counters, /v1/queues, /v1/tune, /v1/neighbors, /v1/neighbors/audit, /v1/events, /v1/lists, \
      /v1/lists/find, /v1/lists/names, /v1/drops";
 /// What POST changes.
-const WRITE: &str = "/v1/mode, /v1/tune, /v1/keys/rotate, /v1/neighbors/pin, /v1/neighbors/unpin, /v1/neighbors/repair, /v1/lists/add, \
+const WRITE: &str = "/v1/mode, /v1/tune, /v1/keys/rotate, /v1/detach, /v1/neighbors/pin, /v1/neighbors/unpin, /v1/neighbors/repair, /v1/lists/add, \
      /v1/lists/del, /v1/lists/import, /v1/explain";
 
 /// Serves the control socket until `shutdown` becomes true (or its sender is gone), then removes it.
@@ -214,6 +214,7 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
         .route("/v1/tune", get(tuning).post(tune))
         .route("/v1/mode", post(set_mode))
         .route("/v1/keys/rotate", post(rotate_keys))
+        .route("/v1/detach", post(detach))
         .route("/v1/neighbors", get(neighbors))
         .route("/v1/neighbors/pin", post(pin_neighbor))
         .route("/v1/neighbors/unpin", post(unpin_neighbor))
@@ -322,6 +323,15 @@ async fn rotate_keys(
     agent
         .ask(|reply| Request::RotateKeys { force, reply })
         .await
+}
+
+async fn detach(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Response, Answer> {
+    peer.require_write()?;
+    tracing::info!("detach asked for by {}", peer.who());
+    agent.ask(Request::Detach).await
 }
 
 async fn pin_neighbor(

@@ -228,12 +228,10 @@ impl Sockets {
     ///
     /// # Errors
     /// A pin cannot be removed; the others are.
-    pub fn take_off(mut self) -> Result<()> {
+    pub fn take_off(&mut self) -> Result<()> {
         let mut first = Ok(());
-        for held in &mut self.links {
-            let done = held.unpin();
-            held.state = State::Gone;
-            first = first.and(done);
+        for mut held in self.links.drain(..) {
+            first = first.and(held.unpin());
         }
         first
     }

@@ -51,7 +51,7 @@ pub struct Verified {
 ///
 /// # Errors
 /// The object cannot be read.
-pub(super) fn definitions() -> Result<Vec<Definition>> {
+pub(crate) fn definitions() -> Result<Vec<Definition>> {
     let object = aya_obj::Object::parse(OBJECT).context("the embedded eBPF object is damaged")?;
     KEPT.iter()
         .map(|kept| {

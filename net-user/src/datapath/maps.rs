@@ -17,6 +17,8 @@ use net_common::{
     verdict::{COUNTERS, Reason},
 };
 
+use super::pin::Plan;
+
 mod flows;
 mod policy;
 
@@ -30,6 +32,7 @@ const SAMPLED: usize = 16;
 /// Every map that the agent reads or writes.
 pub struct Maps {
     policy: Policy,
+    seed: Array<MapData, u64>,
     keys: Array<MapData, CookieKeys>,
     listeners: HashMap<MapData, ListenerKey, Listener>,
     ports: Array<MapData, PortState>,
@@ -60,6 +63,16 @@ where
         .take_map(name)
         .ok_or_else(|| anyhow!("the object has no map {name}"))?;
     T::try_from(map).with_context(|| format!("map {name} is of another type"))
+}
+
+/// All of a map.
+fn contents<K: Pod + Eq + Hash, V: Pod>(
+    map: &HashMap<MapData, K, V>,
+    name: &str,
+) -> Result<StdHashMap<K, V>> {
+    map.iter()
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{name} cannot be read"))
 }
 
 /// Makes a map hold exactly `wanted`; `written` is what it holds. Everything that can be written is, and the first
@@ -140,6 +153,7 @@ impl Maps {
     pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
         Ok(Self {
             policy: Policy::take(ebpf)?,
+            seed: take(ebpf, "SEED")?,
             keys: take(ebpf, "COOKIE_KEYS")?,
             listeners: take(ebpf, "LISTENERS")?,
             ports: take(ebpf, "PORTS")?,
@@ -158,6 +172,66 @@ impl Maps {
             written_bindings: StdHashMap::new(),
             written_addresses: StdHashMap::new(),
         })
+    }
+
+    /// Learns what an agent before has left in the maps that go on, so that only differences are written.
+    ///
+    /// # Errors
+    /// The kernel refuses a read.
+    pub fn adopt(&mut self, plan: &Plan) -> Result<()> {
+        self.policy.adopt(plan);
+        if plan.adopts("LISTENERS") {
+            self.written = contents(&self.listeners, "LISTENERS")?;
+        }
+        if plan.adopts("BINDINGS") {
+            let found = contents(&self.bindings, "BINDINGS")?;
+            // The data path's times are not the agent's.
+            let ours = |(key, binding): (NeighborKey, Binding)| {
+                let ours = Binding {
+                    macs: binding.macs,
+                    flags: binding.flags,
+                    ..Binding::default()
+                };
+                (key, ours)
+            };
+            self.written_bindings = found.into_iter().map(ours).collect();
+        }
+        if plan.adopts("ADDRESSES") {
+            self.written_addresses = contents(&self.addresses, "ADDRESSES")?;
+        }
+        if plan.adopts("FLOW_SLOTS") {
+            self.flows.adopt()?;
+        }
+        Ok(())
+    }
+
+    /// Whether all of these keys stand in `LISTENERS` already.
+    pub fn stand(&self, wanted: &StdHashMap<ListenerKey, Listener>) -> bool {
+        wanted.keys().all(|key| self.written.contains_key(key))
+    }
+
+    /// The seed of all hashes; 0 before there is one.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn seed(&self) -> Result<u64> {
+        self.seed.get(&0, 0).context("SEED cannot be read")
+    }
+
+    /// Keeps the seed of all hashes for the agent that comes after.
+    ///
+    /// # Errors
+    /// The kernel refuses, which it never should for an array.
+    pub fn set_seed(&mut self, seed: u64) -> Result<()> {
+        self.seed.set(0, seed, 0).context("SEED cannot be written")
+    }
+
+    /// The cookie keys as they stand in the kernel; none valid before the first.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn keys(&self) -> Result<CookieKeys> {
+        self.keys.get(&0, 0).context("COOKIE_KEYS cannot be read")
     }
 
     /// The ring buffer of listener events.

@@ -19,7 +19,7 @@ use tracing::info;
 mod maps;
 mod sys;
 
-pub(super) use maps::Definition;
+pub(crate) use maps::Definition;
 pub use maps::{Anew, Plan};
 
 use super::load::{OPTIONAL_PROGRAMS, SOCK_PROGRAM};
@@ -243,8 +243,7 @@ impl Pins {
             first = first.and(remove_dir(&self.dir.join(name)));
         }
         first = first.and(remove_dir(&self.dir));
-        // Other instances may be below it.
-        let _ = fs::remove_dir(ROOT);
+        tidy_up();
         first
     }
 }
@@ -379,4 +378,27 @@ fn expect(path: &Path, kind: Kind) -> Result<bool> {
         return Err(strange(format!("it holds {name}, wanted {wanted}")));
     }
     Ok(true)
+}
+
+/// Removes netmoat's directory when the last instance is gone.
+pub fn tidy_up() {
+    // Other instances may be below it.
+    let _ = fs::remove_dir(ROOT);
+}
+
+/// Which instance holds an XDP program by a pin, and whether its agent is running.
+pub fn holder_of(program: u32) -> Option<(String, bool)> {
+    let instances = entries(Path::new(ROOT)).ok()?;
+    instances.into_iter().find_map(|(instance, dir)| {
+        let links = entries(&dir.join(LINKS)).ok()?;
+        links
+            .iter()
+            .filter(|(name, _)| name.ends_with("-xdp"))
+            .filter(|(_, path)| expect(path, Kind::Link).is_ok_and(|found| found))
+            .filter_map(|(_, path)| FdLink::from(PinnedLink::from_pin(path).ok()?).info().ok())
+            .find(|info| info.program_id() == program)?;
+        let free = fs::File::open(&dir)
+            .is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok());
+        Some((instance, !free))
+    })
 }

@@ -6,6 +6,7 @@ mod lists;
 mod neighbors;
 
 use super::load::XDP_PROGRAM;
+use super::pin::holder_of;
 use crate::config::{Config, GuardMode, SynMode};
 use crate::host::links::{self, Address, Link, Links, XdpMode};
 use crate::host::nft::{Effect, Obstacle, Ruleset, Scope};
@@ -363,6 +364,9 @@ fn foreign_xdp(
     match program {
         Some(XDP_PROGRAM) if purpose == Purpose::Plan => report.ok(format!(
             "note: netmoat runs on {name} now (XDP program {id}); it takes a config when it is started anew"
+        )),
+        Some(XDP_PROGRAM) if let Some((instance, false)) = holder_of(id) => report.ok(format!(
+            "note: {name} has the program of an agent before (XDP program {id}, instance {instance}); this one takes its place"
         )),
         Some(XDP_PROGRAM) => report.error(
             format!(

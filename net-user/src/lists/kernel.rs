@@ -44,7 +44,7 @@ impl Kernel {
             ebpf.take_map(name)
                 .ok_or_else(|| anyhow!("the object has no map {name}"))
         };
-        Ok(Self {
+        let mut kernel = Self {
             lists: take("LISTS")?.try_into().context("LISTS")?,
             headers: take("LIST_TABLES")?.try_into().context("LIST_TABLES")?,
             compact: take("LIST_COMPACT")?,
@@ -52,7 +52,27 @@ impl Kernel {
             hits: take("LIST_HITS")?.try_into().context("LIST_HITS")?,
             active: 0,
             read: Default::default(),
-        })
+        };
+        kernel.adopt().context("LISTS cannot be read")?;
+        Ok(kernel)
+    }
+
+    /// What an agent before left is in force until the first turn. What it was building when it ended is freed.
+    fn adopt(&mut self) -> Result<(), TableError> {
+        self.active = self.lists.get(&0, 0)?;
+        for list in [net_common::abi::ALLOW, net_common::abi::BLOCK] {
+            for generation in 0..LIST_TABLES / 2 {
+                if self.state(list).checked_sub(1) != Some(generation) {
+                    self.drop_generation(list, generation);
+                }
+            }
+            // Its hits are counted.
+            let logs = self.hits.get(&list, 0)?;
+            if let Some(read) = self.read.get_mut(list as usize) {
+                *read = logs.iter().map(|log| log.count).collect();
+            }
+        }
+        Ok(())
     }
 
     /// 0 while a list is empty, or the generation that is read plus one.

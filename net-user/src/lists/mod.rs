@@ -131,6 +131,8 @@ pub struct Lists {
     tables: [Tables; 2],
     origins: Names,
     reasons: Names,
+    /// Changes are collected and not put in force yet.
+    held: bool,
 }
 
 /// Prefixes whose entries have changed, with the expiry that the tables have; None for those not in them.
@@ -197,7 +199,28 @@ impl Lists {
             tables: [tables()?, tables()?],
             origins: Names::default(),
             reasons: Names::default(),
+            held: false,
         })
+    }
+
+    /// From now on [`Self::replace`] only collects, and what an agent before left in the kernel stays in force, until
+    /// [`Self::release`].
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Puts in force what was collected: each list in one turn. What could not be is told; of that list the former
+    /// contents stay in force.
+    pub fn release(&mut self) -> Vec<(List, TableError)> {
+        self.held = false;
+        let mut failed = Vec::new();
+        for list in [List::Allow, List::Block] {
+            let entries = self.entries[list.number() as usize].clone();
+            if let Err(error) = self.build(list, entries) {
+                failed.push((list, error));
+            }
+        }
+        failed
     }
 
     /// Lists entries under a name; those listed under it already get the new expiry and reason. `now_ns` is the coarse
@@ -359,6 +382,10 @@ impl Lists {
     fn build(&mut self, list: List, next: Entries) -> Result<(), TableError> {
         if next.len() > MAX_LIST_ENTRIES as usize {
             return Err(TableError::TooMany);
+        }
+        if self.held {
+            self.entries[list.number() as usize] = next;
+            return Ok(());
         }
         let compacts = list == List::Block;
         let probe = Tables::new(0, compacts, 0)?;

@@ -9,7 +9,7 @@ use aya::{
 };
 use net_common::abi::{FlowKey, FlowStats, SKETCH_CELLS, SynLog};
 
-use super::{Maps, replace, take};
+use super::{Maps, contents, replace, take};
 
 /// These maps, in a struct of their own.
 pub(super) struct Flows {
@@ -30,6 +30,12 @@ impl Flows {
             syn_log: take(ebpf, "SYN_LOG")?,
             written: StdHashMap::new(),
         })
+    }
+
+    /// Learns what stands in the map.
+    pub(super) fn adopt(&mut self) -> Result<()> {
+        self.written = contents(&self.slots, "FLOW_SLOTS")?;
+        Ok(())
     }
 
     /// Zeroes a slot.
@@ -56,6 +62,11 @@ impl Maps {
         let name = |key: &FlowKey| format!("FLOW_SLOTS: port {} of IPv{}", key.port, key.family);
         let flows = &mut self.flows;
         replace(&mut flows.slots, &mut flows.written, wanted, name)
+    }
+
+    /// What stands in `FLOW_SLOTS`.
+    pub fn flow_slots(&self) -> &StdHashMap<FlowKey, u32> {
+        &self.flows.written
     }
 
     /// Connections of the listener in a slot. Counted one by one meanwhile: two counters of it may be of different moments.

@@ -12,7 +12,7 @@ use net_common::abi::{
 };
 use nix::libc;
 
-use super::{Maps, take};
+use super::{Maps, Plan, take};
 
 /// Longer than any program runs.
 const PROGRAMS_END: Duration = Duration::from_secs(1);
@@ -40,6 +40,8 @@ pub(super) struct Policy {
     before: Option<Values>,
     /// When the other generation was in force last.
     turned: Option<Instant>,
+    /// Maps that an agent before left, which a program may read before the first turn.
+    adopted: Vec<&'static str>,
 }
 
 impl Policy {
@@ -53,6 +55,7 @@ impl Policy {
             values: Values::default(),
             before: None,
             turned: None,
+            adopted: Vec::new(),
         })
     }
 
@@ -63,37 +66,81 @@ impl Policy {
         settings.context("SETTINGS cannot be read")
     }
 
+    /// Whether what is in force is what was set.
+    fn stands(&self) -> Result<bool> {
+        let at = self.generation()?;
+        let values = &self.values;
+        let read = "the policy cannot be read";
+        let mut same = values
+            .settings
+            .is_none_or(|s| self.settings.get(&at, 0).is_ok_and(|k| k == s));
+        same &= values
+            .guards
+            .is_none_or(|g| self.guards.get(&at, 0).is_ok_and(|k| k == g));
+        same &= values
+            .neighbors
+            .is_none_or(|n| self.neighbors.get(&at, 0).is_ok_and(|k| k == n));
+        for (class, limits) in (0..CLASSES).zip(&values.limits) {
+            same &= self.limits.get(&(at * CLASSES + class), 0).context(read)? == *limits;
+        }
+        Ok(same)
+    }
+
     fn generation(&self) -> Result<u32> {
         let generation = self.generation.get(&0, 0);
         Ok(generation.context("GENERATION cannot be read")? % GENERATIONS)
     }
 
+    pub(super) fn adopt(&mut self, plan: &Plan) {
+        let names = [
+            "SETTINGS",
+            "GUARD_SETTINGS",
+            "NEIGHBOR_SETTINGS",
+            "CLASS_LIMITS",
+        ];
+        self.adopted = names.into_iter().filter(|name| plan.adopts(name)).collect();
+    }
+
     /// Writes the values into the generation that is not in force, then puts it in force.
     fn turn(&mut self) -> Result<()> {
         let idle = self.generation()? ^ 1;
-        if self.turned.is_none_or(|at| at.elapsed() < PROGRAMS_END) {
+        if self.turned.is_some_and(|at| at.elapsed() < PROGRAMS_END) {
             wait_for_programs();
         }
+        self.write(idle, &[])?;
+        let turned = self.generation.set(0, idle, 0);
+        turned.context("GENERATION cannot be written")?;
+        self.turned = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Writes the values into a generation, but for some maps.
+    fn write(&mut self, idle: u32, but: &[&str]) -> Result<()> {
         let values = &self.values;
-        if let Some(settings) = &values.settings {
+        let written = |name| !but.contains(&name);
+        if let Some(settings) = values.settings.as_ref().filter(|_| written("SETTINGS")) {
             let written = self.settings.set(idle, settings, 0);
             written.context("SETTINGS cannot be written")?;
         }
-        if let Some(guards) = &values.guards {
+        if let Some(guards) = values.guards.as_ref().filter(|_| written("GUARD_SETTINGS")) {
             let written = self.guards.set(idle, guards, 0);
             written.context("GUARD_SETTINGS cannot be written")?;
         }
-        if let Some(neighbors) = &values.neighbors {
+        if let Some(neighbors) = values
+            .neighbors
+            .as_ref()
+            .filter(|_| written("NEIGHBOR_SETTINGS"))
+        {
             let written = self.neighbors.set(idle, neighbors, 0);
             written.context("NEIGHBOR_SETTINGS cannot be written")?;
         }
         for (class, limits) in (0..CLASSES).zip(&values.limits) {
+            if !written("CLASS_LIMITS") {
+                break;
+            }
             let written = self.limits.set(idle * CLASSES + class, limits, 0);
             written.context("CLASS_LIMITS cannot be written")?;
         }
-        let turned = self.generation.set(0, idle, 0);
-        turned.context("GENERATION cannot be written")?;
-        self.turned = Some(Instant::now());
         Ok(())
     }
 
@@ -147,6 +194,33 @@ impl Maps {
             self.policy.values = before;
         }
         turned
+    }
+
+    /// Writes what was set into both generations of the maps that are new: a program that is attached before the commit
+    /// finds no empty policy in them.
+    ///
+    /// # Errors
+    /// The kernel refuses, which it never should.
+    pub fn write_new_policy(&mut self) -> Result<()> {
+        let adopted = self.policy.adopted.clone();
+        for generation in 0..GENERATIONS {
+            self.policy.write(generation, &adopted)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the policy right if the kernel has another one in force than was set: somebody else wrote it. True when it
+    /// was so.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn mend_policy(&mut self) -> Result<bool> {
+        let policy = &mut self.policy;
+        if policy.before.is_some() || policy.stands()? {
+            return Ok(false);
+        }
+        policy.turn()?;
+        Ok(true)
     }
 
     /// Gives up what was set since [`Self::begin`].

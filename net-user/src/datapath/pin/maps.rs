@@ -22,13 +22,13 @@ const NEW: &str = "-new";
 const OWN_NETNS: &str = "/proc/thread-self/ns/net";
 
 /// A map as the object defines it.
-pub(in crate::datapath) struct Definition {
-    pub(in crate::datapath) name: &'static str,
-    pub(in crate::datapath) kind: u32,
-    pub(in crate::datapath) key: u32,
-    pub(in crate::datapath) value: u32,
-    pub(in crate::datapath) entries: u32,
-    pub(in crate::datapath) flags: u32,
+pub(crate) struct Definition {
+    pub(crate) name: &'static str,
+    pub(crate) kind: u32,
+    pub(crate) key: u32,
+    pub(crate) value: u32,
+    pub(crate) entries: u32,
+    pub(crate) flags: u32,
 }
 
 /// A map that an agent before had and that this one cannot take over.
@@ -78,7 +78,7 @@ impl Pins {
     ///
     /// # Errors
     /// A pin is somebody else's, or of another network namespace.
-    pub(in crate::datapath) fn plan(&self, definitions: &[Definition]) -> Result<Plan> {
+    pub(crate) fn plan(&self, definitions: &[Definition]) -> Result<Plan> {
         if let Ok(word) = fs::read_link(self.dir.join(NETNS)) {
             let own = own_netns()?;
             ensure!(
@@ -136,7 +136,7 @@ impl Pins {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub(in crate::datapath) fn pin_new_maps(&self, ebpf: &Ebpf, plan: &Plan) -> Result<()> {
+    pub(crate) fn pin_new_maps(&self, ebpf: &Ebpf, plan: &Plan) -> Result<()> {
         for (name, path) in entries(&self.dir.join(MAPS))? {
             if name.ends_with(NEW) {
                 debug!(
