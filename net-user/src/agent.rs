@@ -6,6 +6,7 @@ mod guards;
 mod lists;
 mod neighbors;
 mod queues;
+mod service_manager;
 mod tune;
 
 use std::{
@@ -58,6 +59,8 @@ use crate::{
     keys::{COOKIE_LIFE, Keys, random_u64},
     listeners::{Compiled, Facts, Identity, Interface, Slots, compile, identity, tolerance_ns},
     neighbor::NeighborWatch,
+    privileges::Privileges,
+    service::{self, Watchdog},
 };
 
 /// How often the accept queues are looked at, and half as often while all are empty; a full one must be noticed within
@@ -78,6 +81,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub struct Prepared {
     socket: BoundSocket,
     ebpf: Ebpf,
+    /// What was given up since.
+    pub privileges: Privileges,
 }
 
 /// Checks the host, takes the control socket and loads the programs. Threads that are made afterwards may have fewer
@@ -91,9 +96,13 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
         .build()?;
     refuse(runtime.block_on(preflight::check(config, Purpose::Start)))?;
     drop(runtime);
-    let socket = BoundSocket::bind(&config.socket)?;
+    let socket = BoundSocket::take(&config.socket)?;
     let ebpf = load::load()?;
-    Ok(Prepared { socket, ebpf })
+    Ok(Prepared {
+        socket,
+        ebpf,
+        privileges: Privileges::default(),
+    })
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -105,8 +114,16 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     // First, so that a signal during the start ends it in order.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let Prepared { socket, ebpf } = prepared;
+    let Prepared {
+        socket,
+        ebpf,
+        privileges,
+    } = prepared;
+    for shortcoming in &privileges.shortcomings {
+        warn!("{shortcoming}");
+    }
     let mut agent = Agent::start(config, ebpf).await?;
+    agent.privileges = privileges;
     // SAFETY: the ring buffer keeps the one file descriptor it has until it is dropped, with `events`.
     let mut events = unsafe { AsyncFd::register(Maps::listener_events(&mut agent.ebpf)?)? };
     // SAFETY: as above, with `neighbor_events`.
@@ -122,7 +139,8 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(server::serve(socket, requests, stopped));
 
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let mut watchdog = Watchdog::from_env();
+    service::ready();
     info!("{}", agent.summary());
 
     let mut host_changed = false;
@@ -174,7 +192,10 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
                 agent.take_neighbor_events(neighbor_events.get_mut());
                 agent.tick_neighbors();
             }
-            _ = beat.tick() => agent.beat(),
+            _ = beat.tick() => {
+                agent.beat();
+                agent.tell_service_manager(&mut watchdog);
+            }
             _ = host.tick() => {
                 agent.refresh_host().await;
                 agent.sample_drops();
@@ -192,7 +213,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
         }
     }
 
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    service::stopping();
     agent.drain().await;
     agent.close_neighbors();
     agent.close_lists();
@@ -308,6 +329,9 @@ struct Agent {
     looked: Instant,
     /// What is wrong now, by where it was found.
     problems: HashMap<&'static str, String>,
+    privileges: Privileges,
+    /// The line that the service manager was told last.
+    told: String,
 }
 
 impl Agent {
@@ -395,6 +419,8 @@ impl Agent {
             rates: Rates::default(),
             looked: Instant::now(),
             problems: HashMap::new(),
+            privileges: Privileges::default(),
+            told: String::new(),
         };
         agent.note("neighbor state", kept);
         agent.note_lost_pins();
@@ -730,6 +756,7 @@ impl Agent {
             guards: self.guards_at_a_glance()?,
             lists: self.glance_at_lists()?,
             drops: self.rates.glance(),
+            privileges: self.privileges.clone(),
         })
     }
 }

@@ -10,6 +10,7 @@ use anyhow::Result;
 use procfs::process::{FDTarget, Process, all_processes};
 
 use super::sock_diag::Diag;
+use crate::privileges::looker;
 
 /// Where sshd listens unless it is told otherwise.
 const PORT: u16 = 22;
@@ -25,7 +26,7 @@ const CONFIG_DIRECTORY: &str = "/etc/ssh/sshd_config.d";
 /// # Errors
 /// The kernel does not tell its sockets.
 pub fn peers() -> Result<Vec<IpAddr>> {
-    let sockets = sshd_sockets();
+    let sockets = looker::look(sshd_sockets);
     let mut diag = Diag::open()?;
     let listening = diag.listeners()?;
     let ports: HashSet<u16> = listening
