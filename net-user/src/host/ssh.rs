@@ -20,8 +20,7 @@ const CONFIG: &str = "/etc/ssh/sshd_config";
 const CONFIG_DIRECTORY: &str = "/etc/ssh/sshd_config.d";
 
 /// The peers of connections to port 22, to a port that sshd's configuration names or that an sshd listens on, and of
-/// those that an sshd holds. Processes are found as far as the agent may look into them, which under the systemd unit
-/// it may not.
+/// those that an sshd holds. Processes are found as far as the agent may look into them.
 ///
 /// # Errors
 /// The kernel does not tell its sockets.

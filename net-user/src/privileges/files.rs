@@ -16,8 +16,6 @@ use landlock::{
 use nix::libc;
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 
-use crate::config::Config;
-
 /// What is asked for; older kernels give less (CompatLevel::BestEffort).
 const WANTED: ABI = ABI::V6;
 /// Where pins are.
@@ -41,20 +39,12 @@ pub(super) struct Confined {
 ///
 /// # Errors
 /// The kernel has no Landlock, or has it switched off.
-pub(super) fn confine(config: &Config) -> Result<Confined> {
-    let socket = config
-        .socket
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty());
+pub(super) fn confine(state_dir: &Path, sockets: &[&Path]) -> Result<Confined> {
     let keep = make_bitflags!(AccessFs::{
         WriteFile | Truncate | MakeReg | RemoveFile | MakeDir | RemoveDir | Refer
     });
     let mut writable = vec![
-        (config.state_dir.clone(), keep),
-        (
-            socket.unwrap_or(Path::new(".")).to_owned(),
-            make_bitflags!(AccessFs::{WriteFile | Truncate | MakeReg | MakeSock | RemoveFile}),
-        ),
+        (state_dir.to_owned(), keep),
         (Path::new(BPFFS).join("netmoat"), keep),
         // The directory of the pins itself, when it is empty.
         (BPFFS.into(), AccessFs::RemoveDir.into()),
@@ -65,6 +55,13 @@ pub(super) fn confine(config: &Config) -> Result<Confined> {
         ),
         ("/dev/null".into(), AccessFs::WriteFile.into()),
     ];
+    for socket in sockets {
+        let directory = socket.parent().filter(|dir| !dir.as_os_str().is_empty());
+        writable.push((
+            directory.unwrap_or(Path::new(".")).to_owned(),
+            make_bitflags!(AccessFs::{WriteFile | Truncate | MakeReg | MakeSock | RemoveFile}),
+        ));
+    }
     let mut shortcomings = Vec::new();
     let mut handled = AccessFs::from_write(WANTED);
     match executable() {
@@ -171,7 +168,7 @@ mod tests {
     use std::{io, os::unix::net::UnixListener, process::Command, thread};
 
     use super::*;
-    use crate::{config::Overrides, host::testing::in_netns};
+    use crate::host::testing::in_netns;
 
     fn denied<T: std::fmt::Debug>(result: io::Result<T>) -> bool {
         result.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
@@ -179,17 +176,10 @@ mod tests {
 
     /// Does it in a thread that is confined as the agent is, with its state in one directory and its socket in another.
     fn confined<T: Send>(state: &Path, run: &Path, work: impl FnOnce() -> T + Send) -> T {
-        let overrides = Overrides {
-            interfaces: vec!["eth0".into()],
-            socket: Some(run.join("control.sock")),
-            ..Overrides::default()
-        };
-        let mut config = Config::load(Some(Path::new("/dev/null")), &overrides).unwrap();
-        config.state_dir = state.to_owned();
         thread::scope(|scope| {
             let confined = scope.spawn(|| {
                 nix::sys::prctl::set_no_new_privs().unwrap();
-                let confined = confine(&config).unwrap();
+                let confined = confine(state, &[&run.join("control.sock")]).unwrap();
                 assert_eq!(Some(confined.abi), abi());
                 assert_eq!(confined.shortcomings, [""; 0]);
                 work()

@@ -14,17 +14,16 @@ pub mod looker;
 use std::{
     fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt as _,
+    path::Path,
 };
 
 use caps::{CapSet, Capability, errors::CapsError};
 use nix::sys::prctl;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
-
 /// What the agent's work needs after its start.
 ///
-/// - `CAP_BPF`: new maps for lists (`map_create`, kernel/bpf/syscall.c); frames tried by `explain`.
+/// - `CAP_BPF`: new maps, for lists that grow (`map_create`, kernel/bpf/syscall.c).
 /// - `CAP_NET_ADMIN`: programs on interfaces that appear, or that somebody has taken them off; neighbour entries; the
 ///   rules of netfilter, by nft; `/proc/sys/net` where root has no more rights than others.
 /// - `CAP_NET_RAW`: packet sockets to ask neighbours with.
@@ -65,8 +64,9 @@ impl Privileges {
 }
 
 /// Gives up what only the start needs. To be called in the main thread while it is the only one: threads that exist already
-/// keep what they have.
-pub fn give_up(config: &Config) -> Privileges {
+/// keep what they have. `state_dir` and the directories of the sockets, which are removed at the end,
+/// stay writable.
+pub fn give_up(state_dir: &Path, sockets: &[&Path]) -> Privileges {
     let mut left = Privileges::default();
     let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     if threads > 1 {
@@ -76,7 +76,7 @@ pub fn give_up(config: &Config) -> Privileges {
         ));
     }
     // Files are let through by directories that exist, and this one is made by whoever keeps something first.
-    let _ = DirBuilder::new().mode(0o700).create(&config.state_dir);
+    let _ = DirBuilder::new().mode(0o700).create(state_dir);
     // The keys of cookies are in our memory: no core dump, and nobody traces us without CAP_SYS_PTRACE.
     left.note("memory dumps are not off", prctl::set_dumpable(false));
     left.no_new_privs = left
@@ -89,7 +89,7 @@ pub fn give_up(config: &Config) -> Privileges {
         left.shortcomings
             .push(format!("the thread that looks at processes: {text}"));
     }
-    let landlock = files::confine(config);
+    let landlock = files::confine(state_dir, sockets);
     if let Some(confined) = left.note("files are not confined by Landlock", landlock) {
         left.landlock_abi = Some(confined.abi);
         left.shortcomings.extend(confined.shortcomings);

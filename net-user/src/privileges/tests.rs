@@ -86,15 +86,9 @@ fn the_looker_sees_the_sockets_of_others_when_the_agent_no_longer_does() {
     let pid = child.id();
     let directory = tempfile::tempdir().unwrap();
     let found = aside(move || {
-        let overrides = crate::config::Overrides {
-            interfaces: vec!["eth0".into()],
-            socket: Some(directory.path().join("control.sock")),
-            ..Default::default()
-        };
-        let config = std::path::Path::new("/dev/null");
-        let mut config = Config::load(Some(config), &overrides).unwrap();
-        config.state_dir = directory.path().join("state");
-        let left = give_up(&config);
+        let state = directory.path().join("state");
+        let left = give_up(&state, &[&directory.path().join("control.sock")]);
+        assert!(state.is_dir());
         assert!(
             left.seccomp && left.no_new_privs && left.landlock_abi.is_some(),
             "{left:?}"
