@@ -7,6 +7,7 @@ mod kept;
 mod lists;
 mod neighbors;
 mod queues;
+mod service_manager;
 mod tune;
 
 use std::{
@@ -61,6 +62,8 @@ use crate::{
     keys::{COOKIE_LIFE, Keys},
     listeners::{Compiled, Facts, Identity, Interface, Slots, compile, identity},
     neighbor::NeighborWatch,
+    privileges::Privileges,
+    service::{self, Watchdog},
 };
 
 /// How often the accept queues are looked at, and half as often while all are empty; a full one must be noticed within
@@ -82,6 +85,8 @@ pub struct Prepared {
     socket: BoundSocket,
     kept: Kept,
     ebpf: Ebpf,
+    /// What was given up since.
+    pub privileges: Privileges,
 }
 
 /// Checks the host, takes the control socket and loads the programs. Threads that are made afterwards may have fewer
@@ -95,11 +100,16 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
         .build()?;
     refuse(runtime.block_on(preflight::check(config, Purpose::Start)))?;
     drop(runtime);
-    let socket = BoundSocket::bind(&config.socket)?;
+    let socket = BoundSocket::take(&config.socket)?;
     let kept = Kept::open(config)?;
     let ebpf = load::load_with(&kept.plan)?;
     kept.pin_new_maps(&ebpf)?;
-    Ok(Prepared { socket, kept, ebpf })
+    Ok(Prepared {
+        socket,
+        kept,
+        ebpf,
+        privileges: Privileges::default(),
+    })
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -111,8 +121,17 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     // First, so that a signal during the start ends it in order.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let Prepared { socket, kept, ebpf } = prepared;
+    let Prepared {
+        socket,
+        kept,
+        ebpf,
+        privileges,
+    } = prepared;
+    for shortcoming in &privileges.shortcomings {
+        warn!("{shortcoming}");
+    }
     let mut agent = Agent::start(config, kept, ebpf).await?;
+    agent.privileges = privileges;
     // SAFETY: the ring buffer keeps the one file descriptor it has until it is dropped, with `events`.
     let mut events = unsafe { AsyncFd::register(Maps::listener_events(&mut agent.ebpf)?)? };
     // SAFETY: as above, with `neighbor_events`.
@@ -128,7 +147,8 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let server = tokio::spawn(server::serve(socket, requests, stopped));
 
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let mut watchdog = Watchdog::from_env();
+    service::ready();
     info!("{}", agent.summary());
 
     let mut host_changed = false;
@@ -185,7 +205,10 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
                 agent.take_neighbor_events(neighbor_events.get_mut());
                 agent.tick_neighbors();
             }
-            _ = beat.tick() => agent.beat(),
+            _ = beat.tick() => {
+                agent.beat();
+                agent.tell_service_manager(&mut watchdog);
+            }
             _ = host.tick() => {
                 agent.refresh_host().await;
                 agent.sample_drops();
@@ -203,7 +226,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
         }
     }
 
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    service::stopping();
     if !agent.stays() {
         agent.drain().await;
     }
@@ -326,6 +349,9 @@ struct Agent {
     looked: Instant,
     /// What is wrong now, by where it was found.
     problems: HashMap<&'static str, String>,
+    privileges: Privileges,
+    /// The line that the service manager was told last.
+    told: String,
 }
 
 impl Agent {
@@ -409,6 +435,8 @@ impl Agent {
             rates: Rates::default(),
             looked: Instant::now(),
             problems: HashMap::new(),
+            privileges: Privileges::default(),
+            told: String::new(),
         };
         agent.note("neighbor state", stored);
         agent.note_lost_pins();
@@ -778,6 +806,7 @@ impl Agent {
             guards: self.guards_at_a_glance()?,
             lists: self.glance_at_lists()?,
             drops: self.rates.glance(),
+            privileges: self.privileges.clone(),
         })
     }
 }

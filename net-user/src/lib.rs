@@ -14,5 +14,7 @@ pub mod keys;
 pub mod listeners;
 pub mod lists;
 pub mod neighbor;
+pub mod privileges;
 pub mod queues;
 pub mod reasons;
+pub mod service;

@@ -100,3 +100,64 @@ async fn a_second_agent_on_the_same_socket_is_refused() {
         "the first one goes on"
     );
 }
+
+#[tokio::test]
+async fn a_socket_that_was_handed_over_is_served_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    let handed = UnixListener::bind(&socket).unwrap();
+    // Who connects before the agent is there waits.
+    let early = UnixStream::connect(&socket).unwrap();
+    let bound = BoundSocket::from_activation(handed.try_clone().unwrap().into(), &socket).unwrap();
+    let second = BoundSocket::from_activation(handed.try_clone().unwrap().into(), &socket);
+    assert!(
+        matches!(second, Err(BindError::AlreadyRunning { .. })),
+        "one agent a path: {second:?}"
+    );
+    let (requests, _inbox) = mpsc::channel(1);
+    let (stop, stopped) = watch::channel(false);
+    let server = tokio::spawn(serve(bound, requests, stopped));
+    let mut early = tokio::net::UnixStream::from_std({
+        early.set_nonblocking(true).unwrap();
+        early
+    })
+    .unwrap();
+    let answer = {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        early
+            .write_all(b"GET /nothing HTTP/1.0\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        early.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    assert!(answer.starts_with("HTTP/1.0 404"), "{answer}");
+    stop.send(true).unwrap();
+    server.await.unwrap();
+    assert!(
+        UnixStream::connect(&socket).is_ok(),
+        "it is not the agent's to remove"
+    );
+}
+
+#[test]
+fn what_was_handed_over_and_is_not_the_control_socket_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, other) = (
+        dir.path().join("control.sock"),
+        dir.path().join("other.sock"),
+    );
+    let (connected, _peer) = UnixStream::pair().unwrap();
+    let datagrams = std::os::unix::net::UnixDatagram::bind(dir.path().join("datagrams")).unwrap();
+    let handed = [
+        (connected.into(), "no stream socket that listens"),
+        (datagrams.into(), "no stream socket that listens"),
+        (UnixListener::bind(&other).unwrap().into(), "other.sock"),
+    ];
+    for (handed, why) in handed {
+        let error = BoundSocket::from_activation(handed, &socket).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+        assert!(error.to_string().contains("socket unit"), "{error}");
+    }
+}

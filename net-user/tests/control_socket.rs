@@ -95,6 +95,7 @@ fn answer(request: Request) {
                 guards: GuardsAtAGlance::default(),
                 lists: Default::default(),
                 drops: Default::default(),
+                privileges: Default::default(),
             }));
         }
         Request::Counters(reply) => {

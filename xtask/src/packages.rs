@@ -21,7 +21,7 @@ const fn tool(program: &'static str, package: &'static str, reason: &'static str
     }
 }
 
-pub const HOST_TOOLS: [HostTool; 24] = [
+pub const HOST_TOOLS: [HostTool; 25] = [
     tool("ip", "iproute2", "namespaces, veth pairs, `ss`"),
     tool(
         "nginx",
@@ -102,6 +102,11 @@ pub const HOST_TOOLS: [HostTool; 24] = [
         "bpftool",
         "bpftool",
         "foreign programs on an interface, state of maps",
+    ),
+    tool(
+        "systemd-analyze",
+        "systemd",
+        "what the units expose, and whether systemd understands them",
     ),
 ];
 

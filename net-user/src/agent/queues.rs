@@ -24,6 +24,7 @@ use crate::{
     },
     listeners::{Classified, Compiled, Identity, Levels, budget_interval_ns, identity},
     neighbor::Now,
+    privileges::looker,
     queues::{
         Health, WALK_EVERY,
         budget::{Counted, Follower},
@@ -392,7 +393,9 @@ impl Agent {
         if fresh && !queues.owning && queues.fresh_owners.due(now) {
             queues.owning = true;
             queues.known.clone_from(&wanted);
-            queues.aside(move || Looked::Owners(timed(|| owners::look(&wanted, None))));
+            queues.aside(move || {
+                Looked::Owners(looker::look(move || timed(|| owners::look(&wanted, None))))
+            });
         }
         if !queues.losing && queues.losses.due(now) {
             queues.losing = true;
@@ -415,8 +418,11 @@ impl Agent {
         let wanted = queues.owners.due(now).then(|| wanted.clone());
         queues.aside(move || {
             let walk = timed(|| walker.walk(&sockets, &settings));
-            let look = |wanted| timed(|| owners::look(&wanted, Some(walker.walker.sockets())));
-            let owners = wanted.map(look);
+            let (walker, owners) = looker::look(move || {
+                let look = |wanted| timed(|| owners::look(&wanted, Some(walker.walker.sockets())));
+                let owners = wanted.map(look);
+                (walker, owners)
+            });
             Looked::Walk(walker, walk, owners)
         });
     }

@@ -13,7 +13,9 @@ Examples:
 const WORKERS: usize = 2;
 
 pub(super) fn run(config: Config) -> Result<Code, Failure> {
-    let prepared = crate::agent::prepare(&config).map_err(Failure::from_agent)?;
+    let mut prepared = crate::agent::prepare(&config).map_err(Failure::from_agent)?;
+    // While there is no other thread.
+    prepared.privileges = crate::privileges::give_up(&config.state_dir, &[&config.socket]);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("netmoat")

@@ -10,6 +10,7 @@ use crate::control::lists::ListsAtAGlance;
 use crate::control::protocol::{
     ALERTS_OF_S, DropRate, GuardsAtAGlance, Health, NeighborsAtAGlance, SourcesAtAGlance, Status,
 };
+use crate::privileges::Privileges;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -81,11 +82,13 @@ pub(super) fn human(status: &Status) -> String {
     text += &lists(&status.lists);
     text += &format!("Cookie key       in use for {}\n", age(status.keys_age_s));
     text += &format!(
-        "Agent            netmoat {}, pid {}, up {}\n\n",
+        "Agent            netmoat {}, pid {}, up {}\n",
         status.netmoat_version,
         status.pid,
         age(status.uptime_s)
     );
+    text += &privileges(&status.privileges);
+    text.push('\n');
     let rows = status.interfaces.iter().map(|interface| {
         vec![
             interface.name.clone(),
@@ -111,6 +114,28 @@ pub(super) fn human(status: &Status) -> String {
         &[1, 3, 4, 5],
         rows,
     )
+}
+
+fn privileges(left: &Privileges) -> String {
+    // An agent of another version does not tell.
+    if *left == Privileges::default() {
+        return String::new();
+    }
+    let mut parts = vec![match left.capabilities.as_slice() {
+        [] => "no capabilities".to_owned(),
+        some => some.join(", "),
+    }];
+    if left.seccomp {
+        parts.push("system calls filtered".to_owned());
+    }
+    if let Some(abi) = left.landlock_abi {
+        parts.push(format!("files by Landlock (ABI {abi})"));
+    }
+    let mut text = format!("Privileges       {}\n", parts.join("; "));
+    for shortcoming in &left.shortcomings {
+        text += &format!("                 but {shortcoming}\n");
+    }
+    text
 }
 
 /// What belongs into the first sentence: what is being dropped now, and what is called an attack.

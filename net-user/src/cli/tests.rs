@@ -11,6 +11,7 @@ use crate::control::protocol::{
     KernelSetting, NeighborAudit, NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged,
     SourcesAtAGlance, Status, VERSION,
 };
+use crate::privileges::Privileges;
 
 #[test]
 fn the_command_line_is_consistent() {
@@ -176,7 +177,28 @@ fn status() -> Status {
         guards: GuardsAtAGlance::default(),
         lists: crate::control::lists::ListsAtAGlance::default(),
         drops: DropsAtAGlance::default(),
+        privileges: Privileges::default(),
     }
+}
+
+#[test]
+fn status_tells_what_the_agent_may_still_do() {
+    let mut status = status();
+    status.privileges = Privileges {
+        capabilities: vec!["CAP_NET_ADMIN".to_owned(), "CAP_BPF".to_owned()],
+        no_new_privs: true,
+        seccomp: true,
+        landlock_abi: None,
+        shortcomings: vec!["files are not confined by Landlock: this kernel has none".to_owned()],
+    };
+    let text = status::human(&status);
+    assert!(
+        text.contains(
+            "\nPrivileges       CAP_NET_ADMIN, CAP_BPF; system calls filtered\n\
+             \u{20}                but files are not confined by Landlock: this kernel has none\n\n"
+        ),
+        "{text}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::{
     DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
     PermissionsExt as _,
@@ -13,8 +13,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen,
+    socket, sockopt,
 };
+
+use crate::service;
 
 /// Members may read through the socket.
 pub const GROUP: &str = "netmoat";
@@ -47,6 +50,14 @@ pub enum BindError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The service manager has handed over something else.
+    #[error(
+        "the socket that the service manager has handed over cannot be used: {why}; mend the socket unit or disable it"
+    )]
+    Unfit {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The kernel refused a step.
     #[error("cannot {step} {}: {source}", path.display())]
     Io {
@@ -65,13 +76,56 @@ pub struct BoundSocket {
     /// Non-blocking.
     pub(super) listener: StdListener,
     path: PathBuf,
-    /// Device and inode of the socket file, so that only our own is removed.
-    inode: (u64, u64),
+    /// Device and inode of the socket file, so that only our own is removed; none when the service manager has made it.
+    inode: Option<(u64, u64)>,
     /// Held as long as the agent lives: makes "is anybody there? no: replace it" one step.
     _lock: Flock<File>,
 }
 
 impl BoundSocket {
+    /// The socket that the service manager has handed over, if it has; else [`Self::bind`].
+    pub fn take(path: &Path) -> Result<Self, BindError> {
+        let unfit = |error: io::Error| BindError::Unfit {
+            why: error.to_string(),
+        };
+        match service::listen_fd().map_err(unfit)? {
+            // SAFETY: the service manager has opened it for this process, and nothing else here owns it.
+            Some(fd) => Self::from_activation(unsafe { OwnedFd::from_raw_fd(fd) }, path),
+            None => Self::bind(path),
+        }
+    }
+
+    /// Takes a socket that listens already, and stays when the agent ends: who connects meanwhile waits for the next one.
+    /// Owner, group and mode of its file are the service manager's.
+    pub fn from_activation(socket: OwnedFd, path: &Path) -> Result<Self, BindError> {
+        let unfit = |why: &str| BindError::Unfit {
+            why: why.to_owned(),
+        };
+        if getsockopt(&socket, sockopt::SockType) != Ok(SockType::Stream)
+            || getsockopt(&socket, sockopt::AcceptConn) != Ok(true)
+        {
+            return Err(unfit("it is no stream socket that listens"));
+        }
+        let listener = StdListener::from(socket);
+        let address = listener.local_addr().map_err(io_error("look at", path))?;
+        if address.as_pathname() != Some(path) {
+            return Err(unfit(&format!(
+                "it is {address:?}, and the control socket is {} (`ListenStream=` of the unit, `socket` of the config)",
+                path.display()
+            )));
+        }
+        let lock = lock(path)?;
+        listener
+            .set_nonblocking(true)
+            .map_err(io_error("set the flags of", path))?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            inode: None,
+            _lock: lock,
+        })
+    }
+
     /// Takes `path`: creates its directory (0750) when absent, replaces a socket that nobody answers,
     /// refuses when an agent is running. Who connects waits until it is served.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
@@ -98,7 +152,7 @@ impl BoundSocket {
         Ok(Self {
             listener: StdListener::from(listener),
             path: path.to_owned(),
-            inode: (metadata.dev(), metadata.ino()),
+            inode: Some((metadata.dev(), metadata.ino())),
             _lock: lock,
         })
     }
@@ -111,7 +165,8 @@ impl BoundSocket {
 
 impl Drop for BoundSocket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.inode);
+        let Some(inode) = self.inode else { return };
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(
                 "cannot remove the control socket {}: {error}",

@@ -14,6 +14,7 @@ use super::lists::{ListRequest, ListsAtAGlance};
 pub use super::queues::{ListenerQueues, Queues};
 use super::queues::{Tune, Tuning};
 use crate::config::{GuardMode, Mode, XdpMode, guards::ReversePath};
+use crate::privileges::Privileges;
 
 /// Version of the types below, in every answer.
 pub const VERSION: u32 = 1;
@@ -158,6 +159,9 @@ pub struct Status {
     /// Dropped packets.
     #[serde(default)]
     pub drops: DropsAtAGlance,
+    /// What the agent may do, and what it has given up.
+    #[serde(default)]
+    pub privileges: Privileges,
 }
 
 /// What `status` says of dropped packets.
@@ -671,6 +675,13 @@ mod tests {
                 },
                 ..Default::default()
             },
+            privileges: Privileges {
+                capabilities: vec!["CAP_BPF".to_owned()],
+                no_new_privs: true,
+                seccomp: true,
+                landlock_abi: Some(7),
+                shortcomings: Vec::new(),
+            },
         };
         let expected = json!({
             "version": 1, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
@@ -689,7 +700,9 @@ mod tests {
             "lists": { "allowed": 0, "blocked": 0, "names": 0, "capacity": 0, "kernel_memory": 0, "drops": 0,
                        "passes": 0, "building": false },
             "drops": { "enforced": { "packets": 9, "per_second": 3, "mostly": "tcp_flags" },
-                       "observed": { "packets": 0, "per_second": 0, "mostly": null } }
+                       "observed": { "packets": 0, "per_second": 0, "mostly": null } },
+            "privileges": { "capabilities": ["CAP_BPF"], "no_new_privs": true, "seccomp": true, "landlock_abi": 7,
+                            "shortcomings": [] }
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);

@@ -188,6 +188,10 @@ fn privileges(report: &mut Preflight, config: &Config) {
             "mount /proc",
         ),
     }
+    match crate::privileges::offered() {
+        Ok(what) => report.ok(what),
+        Err((what, remedy)) => report.warning(what, remedy),
+    }
 }
 
 fn capabilities(report: &mut Preflight, config: &Config, effective: u64) {

@@ -10,6 +10,7 @@ use anyhow::Result;
 use procfs::process::{FDTarget, Process, all_processes};
 
 use super::sock_diag::Diag;
+use crate::privileges::looker;
 
 /// Where sshd listens unless it is told otherwise.
 const PORT: u16 = 22;
@@ -19,13 +20,12 @@ const CONFIG: &str = "/etc/ssh/sshd_config";
 const CONFIG_DIRECTORY: &str = "/etc/ssh/sshd_config.d";
 
 /// The peers of connections to port 22, to a port that sshd's configuration names or that an sshd listens on, and of
-/// those that an sshd holds. Processes are found as far as the agent may look into them, which under the systemd unit
-/// it may not.
+/// those that an sshd holds. Processes are found as far as the agent may look into them.
 ///
 /// # Errors
 /// The kernel does not tell its sockets.
 pub fn peers() -> Result<Vec<IpAddr>> {
-    let sockets = sshd_sockets();
+    let sockets = looker::look(sshd_sockets);
     let mut diag = Diag::open()?;
     let listening = diag.listeners()?;
     let ports: HashSet<u16> = listening

@@ -46,6 +46,7 @@ fn look(at_s: u64, queues: Queues, cells: &[u64]) -> Look {
             guards: Default::default(),
             lists: Default::default(),
             drops: Default::default(),
+            privileges: Default::default(),
         },
         queues,
         counters: Counters::from_cells(cells),

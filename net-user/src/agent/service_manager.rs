@@ -1,0 +1,27 @@
+//! What the agent tells the service manager while it runs.
+
+use super::Agent;
+use crate::service::{self, Watchdog};
+
+impl Agent {
+    /// A sign of life while the data path is alive; the state in a line when it is another.
+    pub(super) fn tell_service_manager(&mut self, watchdog: &mut Watchdog) {
+        watchdog.tell(self.data_path_alive());
+        let mut problems: Vec<_> = self.problems.values().map(String::as_str).collect();
+        problems.sort_unstable();
+        let line = match problems.as_slice() {
+            [] => self.summary(),
+            some => format!("degraded: {}", some.join("; ")),
+        };
+        if line != self.told {
+            service::status(&line);
+            self.told = line;
+        }
+    }
+
+    /// Whether packets meet the programs and the programs know that the agent lives.
+    pub(super) fn data_path_alive(&self) -> bool {
+        let dead = ["interfaces", "heartbeat"];
+        !dead.iter().any(|place| self.problems.contains_key(place))
+    }
+}
