@@ -131,7 +131,7 @@ fn run_takes_several_interfaces_and_hands_its_overrides_on() {
     }
     .load(&cli.global)
     .unwrap();
-    assert_eq!(config.interfaces, ["eth0", "eth1"]);
+    assert_eq!(crate::config::interface::list(&config.interfaces), "eth0, eth1");
     assert_eq!(
         (config.mode, config.xdp_mode),
         (Mode::Observe, XdpMode::Generic)
