@@ -3,9 +3,11 @@
 
 mod drops;
 mod guards;
+mod interfaces;
 mod lists;
 mod neighbors;
 mod queues;
+mod reconcile;
 mod tune;
 
 use std::{
@@ -14,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
@@ -31,12 +33,12 @@ use tracing::{info, warn};
 
 use crate::{
     cli::{Code, Failure},
-    config::{Config, Mode, XdpMode},
+    config::{Config, Mode, Pattern},
     control::{
         bind::BoundSocket,
         protocol::{
-            Counters, Health, InterfaceStatus, KeysRotated, ModeChanged, Reply, Request,
-            RequestError, Status, VERSION,
+            Counters, Health, KeysRotated, ModeChanged, Reply, Request, RequestError, Status,
+            VERSION,
         },
         server,
     },
@@ -44,6 +46,7 @@ use crate::{
         attach::{self, Attached, Sockets},
         load,
         maps::Maps,
+        pin::Pins,
         preflight::{self, Purpose, Severity},
     },
     drops::rate::Rates,
@@ -51,6 +54,7 @@ use crate::{
     host::{
         links::{self, Link, Links},
         neighbors::gateway_changes,
+        selection::select,
         sock_diag::Diag,
         sysctl::{Ipv6Settings, TcpSettings},
         tuning::Tuner,
@@ -59,6 +63,7 @@ use crate::{
     listeners::{Compiled, Facts, Identity, Interface, Slots, compile, identity, tolerance_ns},
     neighbor::NeighborWatch,
 };
+use interfaces::ProgramIds;
 
 /// How often the accept queues are looked at, and half as often while all are empty; a full one must be noticed within
 /// 100 ms (R-SYN-14).
@@ -158,6 +163,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
             }
             Some(()) = link_changes.next() => {
                 host_changed = true;
+                agent.reconciler.hurry();
                 agent.gateways.changed = true;
             }
             Some(()) = gateway_changes.next() => {
@@ -285,7 +291,11 @@ struct Agent {
     keys: Keys,
     interfaces: Vec<Attached>,
     sockets: Sockets,
-    program_ids: (u32, u32),
+    /// What keeps the programs in the kernel when the agent ends, if they are to stay.
+    pins: Option<Pins>,
+    program_ids: ProgramIds,
+    followed: interfaces::Followed,
+    reconciler: reconcile::Reconciler,
     diag: Diag,
     links: Links,
     facts: Facts,
@@ -322,10 +332,11 @@ impl Agent {
                 .info()?
                 .id())
         };
-        let program_ids = (
-            program_id(load::XDP_PROGRAM)?,
-            program_id(load::TC_PROGRAM)?,
-        );
+        let program_ids = ProgramIds {
+            xdp: program_id(load::XDP_PROGRAM)?,
+            ingress: program_id(load::TC_PROGRAM)?,
+            egress: program_id(load::EGRESS_PROGRAM)?,
+        };
         let mut maps = Maps::take(&mut ebpf)?;
         let settings = Settings {
             syn_ack_interval_ns: config.syn.syn_ack_limit.interval_ns(),
@@ -348,21 +359,13 @@ impl Agent {
         }
 
         let all = links.links().await?;
-        let wanted = config.interfaces.iter().map(|name| {
-            all.iter()
-                .find(|l| &l.name == name)
-                .map(|l| (name.clone(), l.index))
-                .ok_or_else(|| {
-                    anyhow!(
-                        "there is no interface {name}; there are {}",
-                        all.iter()
-                            .map(|l| l.name.as_str())
-                            .collect::<Vec<_>>()
-                            .join(", ")
-                    )
-                })
-        });
-        let wanted = wanted.collect::<Result<Vec<_>>>()?;
+        let routes = links.default_routes().await?;
+        let selection = select(&config.interfaces, &all, &routes.interfaces);
+        if let Some(name) = selection.unmatched.iter().find_map(Pattern::name) {
+            bail!("there is no interface {name} any more");
+        }
+        let chosen = selection.chosen.iter();
+        let wanted: Vec<_> = chosen.map(|c| (c.name.clone(), c.ifindex)).collect();
         let facts = read_facts(&links, &all, &wanted).await?;
         let (neighbors, kept) = neighbors::start(&config, &wanted)?;
         let lists = lists::ListWorker::start(&mut ebpf, &config)?;
@@ -379,11 +382,14 @@ impl Agent {
             settings,
             keys,
             interfaces: Vec::new(),
+            pins: None,
             program_ids,
+            followed: interfaces::Followed::default(),
+            reconciler: reconcile::Reconciler::new(),
             diag: Diag::open()?,
             links,
             facts,
-            gateways: neighbors::Gateways::default(),
+            gateways: neighbors::Gateways::known(routes),
             guards,
             neighbors,
             lists,
@@ -414,6 +420,7 @@ impl Agent {
             let attached = attach::attach(&mut agent.ebpf, None, name, *ifindex, mode)?;
             agent.interfaces.push(attached);
         }
+        agent.hold(selection);
         // And every SYN that passes; those who were there before are found now.
         agent.renewal = Some(Renewal::start(&mut agent.maps, 0)?);
         Ok(agent)
@@ -513,29 +520,14 @@ impl Agent {
 
     async fn try_refresh_host(&mut self) -> Result<()> {
         let all = self.links.links().await?;
-        let wanted: Vec<_> = self
-            .interfaces
-            .iter()
-            .map(|i| (i.name.clone(), i.ifindex))
-            .collect();
-        self.facts = read_facts(&self.links, &all, &wanted).await?;
+        let followed = self.follow_interfaces(&all);
+        self.facts = read_facts(&self.links, &all, &self.attached()).await?;
         self.recompile = true;
         self.gateways.renew(&self.links);
         self.refresh_neighbors(&all)?;
         self.refresh_guards(&all);
-        for (name, ifindex) in &wanted {
-            let link = all
-                .iter()
-                .find(|l| l.index == *ifindex)
-                .with_context(|| format!("{name} is gone; restart netmoat when it is back"))?;
-            let attached = link.xdp.is_some_and(|x| x.id == self.program_ids.0);
-            if !attached {
-                return Err(anyhow!(
-                    "netmoat's XDP program is no longer on {name}; restart netmoat"
-                ));
-            }
-        }
-        Ok(())
+        self.reconcile(&all);
+        followed
     }
 
     /// Reads how many cookies were sent.
@@ -696,6 +688,8 @@ impl Agent {
             .iter()
             .filter(|l| l.protected)
             .count();
+        let problems = self.problems.values().cloned();
+        let problems: Vec<_> = problems.chain(self.reconciler.problem()).collect();
         let last = self.maps.last_epoch()?;
         let age = cookie::epoch(now_ns()?).wrapping_add(1).wrapping_sub(last);
         Ok(Status {
@@ -704,28 +698,13 @@ impl Agent {
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             mode: self.config.mode,
-            health: if self.problems.is_empty() {
+            health: if problems.is_empty() {
                 Health::Ok
             } else {
                 Health::Degraded
             },
-            problems: self.problems.values().cloned().collect(),
-            interfaces: self
-                .interfaces
-                .iter()
-                .map(|i| InterfaceStatus {
-                    name: i.name.clone(),
-                    ifindex: i.ifindex,
-                    xdp_mode: if i.native {
-                        XdpMode::Native
-                    } else {
-                        XdpMode::Generic
-                    },
-                    xdp_program_id: self.program_ids.0,
-                    tc_program_id: self.program_ids.1,
-                    mtu: self.facts.links.get(&i.ifindex).map_or(0, |l| l.mtu),
-                })
-                .collect(),
+            problems,
+            interfaces: self.interface_status(),
             listeners_protected: protected as u32,
             listeners_left_to_kernel: (self.compiled.listeners.len() - protected) as u32,
             cookies_active: last != 0 && age <= 1,
@@ -734,6 +713,10 @@ impl Agent {
             guards: self.guards_at_a_glance()?,
             lists: self.glance_at_lists()?,
             drops: self.rates.glance(),
+            interfaces_missing: self.missing_interfaces(),
+            notes: self.interface_notes(),
+            drift: self.reconciler.glance(),
+            data_path_alive: self.data_path_alive(),
         })
     }
 }

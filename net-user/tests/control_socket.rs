@@ -95,6 +95,10 @@ fn answer(request: Request) {
                 guards: GuardsAtAGlance::default(),
                 lists: Default::default(),
                 drops: Default::default(),
+                interfaces_missing: vec![],
+                notes: vec![],
+                drift: Default::default(),
+                data_path_alive: true,
             }));
         }
         Request::Counters(reply) => {

@@ -35,7 +35,7 @@ pub(super) fn enter(namespace: &str) -> Result<(), Failure> {
             ),
         )
     })?;
-    nix::sched::setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
+    nix::sched::setns(&file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
         Errno::EPERM => Failure::new(
             Code::Permission,
             anyhow!("no permission to enter the network namespace {namespace}: run as root, or with CAP_SYS_ADMIN"),
@@ -66,7 +66,13 @@ fn known() -> String {
         .into_iter()
         .flatten()
         .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().escape_debug().to_string())
+        .map(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .escape_debug()
+                .to_string()
+        })
         .collect();
     names.sort_unstable();
     if names.is_empty() {
@@ -93,6 +99,9 @@ mod tests {
         assert_eq!(absent.code, Code::Error);
         assert!(absent.to_string().contains("no-such-namespace"), "{absent}");
         let other = enter("/dev/null").unwrap_err();
-        assert!(other.to_string().contains("is no network namespace"), "{other}");
+        assert!(
+            other.to_string().contains("is no network namespace"),
+            "{other}"
+        );
     }
 }

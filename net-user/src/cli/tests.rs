@@ -131,7 +131,10 @@ fn run_takes_several_interfaces_and_hands_its_overrides_on() {
     }
     .load(&cli.global)
     .unwrap();
-    assert_eq!(crate::config::interface::list(&config.interfaces), "eth0, eth1");
+    assert_eq!(
+        crate::config::interface::list(&config.interfaces),
+        "eth0, eth1"
+    );
     assert_eq!(
         (config.mode, config.xdp_mode),
         (Mode::Observe, XdpMode::Generic)
@@ -166,7 +169,13 @@ fn status() -> Status {
             xdp_mode: XdpMode::Native,
             xdp_program_id: 31,
             tc_program_id: 32,
+            tc_egress_program_id: 33,
             mtu: 1500,
+            up: true,
+            carrier: true,
+            rx_packets: 0,
+            pattern: "eth0".to_owned(),
+            problem: None,
         }],
         listeners_protected: 1,
         listeners_left_to_kernel: 2,
@@ -176,6 +185,10 @@ fn status() -> Status {
         guards: GuardsAtAGlance::default(),
         lists: crate::control::lists::ListsAtAGlance::default(),
         drops: DropsAtAGlance::default(),
+        interfaces_missing: vec![],
+        notes: vec![],
+        drift: crate::control::protocol::DriftAtAGlance::default(),
+        data_path_alive: true,
     }
 }
 

@@ -155,13 +155,26 @@ mod tests {
         assert_eq!(pattern("eth0").name(), Some("eth0"));
         let default = pattern("default-route");
         assert!(default.is_default_route() && !default.matches("default-route"));
-        assert_eq!((default.name(), default.to_string()), (None, "default-route".to_owned()));
+        assert_eq!(
+            (default.name(), default.to_string()),
+            (None, "default-route".to_owned())
+        );
         assert_eq!(pattern("ens*").name(), None);
     }
 
     #[test]
     fn what_no_interface_can_be_called_is_refused() {
-        for text in ["", "sixteen-octets-x", "a/b", "a:b", ".", "..", "a b", "a\tb", "?234567890123456"] {
+        for text in [
+            "",
+            "sixteen-octets-x",
+            "a/b",
+            "a:b",
+            ".",
+            "..",
+            "a b",
+            "a\tb",
+            "?234567890123456",
+        ] {
             assert!(text.parse::<Pattern>().is_err(), "{text:?}");
         }
         // A star stands for no octets, too.

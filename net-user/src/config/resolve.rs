@@ -18,8 +18,8 @@ use super::error::{ConfigError, Place, Problem, nearest};
 use super::raw::{RawConfig, RawListener, RawSyn, Text};
 use super::units::{HumanDuration, Rate, UnitError};
 use super::{
-    Config, DEFAULT_SOCKET, DEFAULT_STATE_DIR, GuardMode, ListenerPolicy, Mode, Overrides, Pattern, SynMode,
-    SynPolicy, XdpMode, guards::MAX_BURST,
+    Config, DEFAULT_SOCKET, DEFAULT_STATE_DIR, GuardMode, ListenerPolicy, Mode, Overrides, Pattern,
+    SynMode, SynPolicy, XdpMode, guards::MAX_BURST,
 };
 
 /// A cookie is valid in its epoch and the next, and two keys are accepted: a key must outlive two epochs

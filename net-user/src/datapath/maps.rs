@@ -17,9 +17,11 @@ use net_common::{
     verdict::{COUNTERS, Reason},
 };
 
+mod drift;
 mod flows;
 mod policy;
 
+pub use drift::Drift;
 use flows::Flows;
 use policy::Policy;
 pub(crate) use policy::wait_for_programs;
@@ -50,6 +52,8 @@ pub struct Maps {
     written_bindings: StdHashMap<NeighborKey, Binding>,
     /// What stands in `ADDRESSES`.
     written_addresses: StdHashMap<AddressKey, AddressRole>,
+    /// What stands in `COOKIE_KEYS`; none before they are written for the first time.
+    written_keys: Option<CookieKeys>,
 }
 
 fn take<T>(ebpf: &mut Ebpf, name: &str) -> Result<T>
@@ -157,6 +161,7 @@ impl Maps {
             written: StdHashMap::new(),
             written_bindings: StdHashMap::new(),
             written_addresses: StdHashMap::new(),
+            written_keys: None,
         })
     }
 
@@ -191,7 +196,9 @@ impl Maps {
     pub fn set_keys(&mut self, keys: &CookieKeys) -> Result<()> {
         self.keys
             .set(0, keys, 0)
-            .context("COOKIE_KEYS cannot be written")
+            .context("COOKIE_KEYS cannot be written")?;
+        self.written_keys = Some(*keys);
+        Ok(())
     }
 
     /// Makes `LISTENERS` hold exactly `wanted`: first what is gone, then what is new or changed.

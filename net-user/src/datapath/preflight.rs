@@ -6,8 +6,8 @@ mod lists;
 mod neighbors;
 
 use super::load::XDP_PROGRAM;
-use crate::config::{Config, GuardMode, Pattern, SynMode};
 use crate::config::XdpMode as ConfiguredMode;
+use crate::config::{Config, GuardMode, Pattern, SynMode};
 use crate::host::links::{self, Address, Link, Links, XdpMode};
 use crate::host::nft::{Effect, Obstacle, Ruleset, Scope};
 use crate::host::selection::{Chosen, Selection, select};
@@ -34,7 +34,7 @@ const OLDEST_KERNEL: Version = Version {
 const KFUNC: &str = "bpf_sk_assign_tcp_reqsk";
 /// Largest MTU that native XDP takes with a page of 4,096 octets in most drivers: a page less 256 octets of headroom,
 /// 320 of `skb_shared_info` and the Ethernet header with two tags (`veth_xdp_set`, `ixgbe_xdp_setup` and their like).
-pub(super) const NATIVE_MTU: u32 = 3_498;
+pub(crate) const NATIVE_MTU: u32 = 3_498;
 /// A ruleset with large sets takes nft seconds to print.
 const NFT_TIMEOUT: Duration = Duration::from_secs(10);
 

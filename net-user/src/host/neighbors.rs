@@ -264,11 +264,7 @@ fn is_default(route: &RouteMessage) -> bool {
 }
 
 /// Collects the next hops of a route, or of one hop of a multipath route, whose interface is `ifindex`.
-fn next_hops(
-    attributes: &[RouteAttribute],
-    mut ifindex: Option<u32>,
-    found: &mut DefaultRoutes,
-) {
+fn next_hops(attributes: &[RouteAttribute], mut ifindex: Option<u32>, found: &mut DefaultRoutes) {
     let mut gateway: Option<IpAddr> = None;
     for attribute in attributes {
         match attribute {

@@ -69,7 +69,10 @@ pub fn select(patterns: &[Pattern], links: &[Link], default: &BTreeSet<u32>) -> 
         if pattern.name().is_none() {
             let below = || {
                 let lower = stands_on(link)?;
-                Some(format!("it stands on {}, where its frames are judged", lower.name))
+                Some(format!(
+                    "it stands on {}, where its frames are judged",
+                    lower.name
+                ))
             };
             if let Some(why) = fault.map(|(why, _)| why).or_else(below) {
                 selection.left_out.push((link.name.clone(), why));
@@ -98,7 +101,9 @@ pub fn fault(link: &Link, links: &[Link]) -> Option<(String, String)> {
     let name = &link.name;
     if link.index == LOOPBACK {
         return Some((
-            format!("{name} carries this host's own traffic, where 127.0.0.1 is an honest source (R-TCP-3)"),
+            format!(
+                "{name} carries this host's own traffic, where 127.0.0.1 is an honest source (R-TCP-3)"
+            ),
             "name the interfaces that face the network".to_owned(),
         ));
     }
@@ -110,7 +115,9 @@ pub fn fault(link: &Link, links: &[Link]) -> Option<(String, String)> {
     }
     if link.kind.as_deref() == Some("bond") {
         // The program of a bond runs in its ports' drivers, under the ports' indices.
-        let ports = links.iter().filter(|port| port.controller == Some(link.index));
+        let ports = links
+            .iter()
+            .filter(|port| port.controller == Some(link.index));
         let ports: Vec<_> = ports.map(|port| port.name.as_str()).collect();
         return Some((
             format!("{name} is a bond; XDP runs on its ports (R-GEN-6)"),
@@ -195,8 +202,16 @@ mod tests {
         let selection = select(&patterns, &host(), &default.iter().copied().collect());
         (
             selection.chosen.into_iter().map(|c| c.name).collect(),
-            selection.left_out.into_iter().map(|(name, _)| name).collect(),
-            selection.unmatched.iter().map(ToString::to_string).collect(),
+            selection
+                .left_out
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect(),
+            selection
+                .unmatched
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         )
     }
 
@@ -216,7 +231,11 @@ mod tests {
         );
         assert_eq!(
             chosen(&["ens*", "eth*", "veth*"], &[]),
-            (words(&["ens6", "eth0", "eth1"]), words(&[]), words(&["veth*"]))
+            (
+                words(&["ens6", "eth0", "eth1"]),
+                words(&[]),
+                words(&["veth*"])
+            )
         );
     }
 
@@ -226,7 +245,10 @@ mod tests {
         // A VLAN on a bond of two ports.
         assert_eq!(chosen(&["default-route"], &[5]).0, words(&["eth0", "eth1"]));
         let (none, left_out, unmatched) = chosen(&["default-route"], &[7]);
-        assert_eq!((none, left_out, unmatched), (words(&[]), words(&["wg0"]), words(&[])));
+        assert_eq!(
+            (none, left_out, unmatched),
+            (words(&[]), words(&["wg0"]), words(&[]))
+        );
         assert_eq!(chosen(&["default-route"], &[]).2, words(&["default-route"]));
     }
 
@@ -254,6 +276,9 @@ mod tests {
     #[test]
     fn a_vlan_that_is_named_is_attached_to_even_if_what_is_below_it_is_too() {
         let (chosen, left_out, _) = chosen(&["bond0.7", "eth0"], &[]);
-        assert_eq!((chosen, left_out), (words(&["bond0.7", "eth0"]), words(&[])));
+        assert_eq!(
+            (chosen, left_out),
+            (words(&["bond0.7", "eth0"]), words(&[]))
+        );
     }
 }

@@ -12,7 +12,7 @@ use net_common::abi::{
 };
 use nix::libc;
 
-use super::{Maps, take};
+use super::{Drift, Maps, drift::differs, take};
 
 /// Longer than any program runs.
 const PROGRAMS_END: Duration = Duration::from_secs(1);
@@ -40,6 +40,8 @@ pub(super) struct Policy {
     before: Option<Values>,
     /// When the other generation was in force last.
     turned: Option<Instant>,
+    /// What stands in `GENERATION`; none before the first turn.
+    word: Option<u32>,
 }
 
 impl Policy {
@@ -53,6 +55,7 @@ impl Policy {
             values: Values::default(),
             before: None,
             turned: None,
+            word: None,
         })
     }
 
@@ -94,7 +97,39 @@ impl Policy {
         let turned = self.generation.set(0, idle, 0);
         turned.context("GENERATION cannot be written")?;
         self.turned = Some(Instant::now());
+        self.word = Some(idle);
         Ok(())
+    }
+
+    /// Compares what is in force with what was set. If anything differs, all is put in force anew, at once as ever.
+    ///
+    /// # Errors
+    /// The kernel refuses a read or a write.
+    pub(super) fn mend(&mut self) -> Result<Vec<Drift>> {
+        if self.before.is_some() {
+            return Ok(Vec::new());
+        }
+        let (at, values) = (self.generation()?, &self.values);
+        let mut found = vec![
+            differs("GENERATION", &self.generation, 0, self.word.as_ref())?,
+            differs("SETTINGS", &self.settings, at, values.settings.as_ref())?,
+            differs("GUARD_SETTINGS", &self.guards, at, values.guards.as_ref())?,
+            differs(
+                "NEIGHBOR_SETTINGS",
+                &self.neighbors,
+                at,
+                values.neighbors.as_ref(),
+            )?,
+        ];
+        for (class, limits) in (0..CLASSES).zip(&values.limits) {
+            let index = at * CLASSES + class;
+            found.push(differs("CLASS_LIMITS", &self.limits, index, Some(limits))?);
+        }
+        let found: Vec<_> = found.into_iter().flatten().collect();
+        if !found.is_empty() {
+            self.turn()?;
+        }
+        Ok(found)
     }
 
     /// Sets a value, at once unless a change was begun. What cannot be written is as if it had not been set.

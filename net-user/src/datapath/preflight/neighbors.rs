@@ -2,7 +2,7 @@
 
 use super::{Network, Preflight};
 use crate::config::{Config, GuardMode, NeighborConfig};
-use crate::host::links::{Link, Links};
+use crate::host::links::Links;
 use crate::host::neighbor_sysctl;
 use crate::host::neighbors::KernelNeighbor;
 use crate::neighbor::ports::Port;
