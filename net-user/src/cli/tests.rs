@@ -226,8 +226,8 @@ fn status_shows_every_interface() {
          Cookie key       in use for 1m\n\
          Agent            netmoat 0.1.0, pid 7, up 1h1m1s\n\
          \n\
-         INTERFACE  INDEX  XDP     XDP PROGRAM  TC PROGRAM   MTU\n\
-         eth0           2  native           31          32  1500\n"
+         INTERFACE  INDEX  STATE  XDP     XDP PROGRAM  TC PROGRAM   MTU\n\
+         eth0           2  up     native           31          32  1500\n"
     );
 }
 
