@@ -3,10 +3,12 @@
 
 mod drops;
 mod guards;
+mod interfaces;
 mod kept;
 mod lists;
 mod neighbors;
 mod queues;
+mod reconcile;
 mod service_manager;
 mod tune;
 
@@ -16,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
@@ -35,12 +37,12 @@ use kept::Kept;
 
 use crate::{
     cli::{Code, Failure},
-    config::{Config, Mode, XdpMode},
+    config::{Config, Mode, Pattern},
     control::{
         bind::BoundSocket,
         protocol::{
-            Counters, Detached, Health, InterfaceStatus, KeysRotated, ModeChanged, Reply, Request,
-            RequestError, Status, VERSION,
+            Counters, Detached, Health, KeysRotated, ModeChanged, Reply, Request, RequestError,
+            Status, VERSION,
         },
         server,
     },
@@ -55,6 +57,7 @@ use crate::{
     host::{
         links::{self, Link, Links},
         neighbors::gateway_changes,
+        selection::select,
         sock_diag::Diag,
         sysctl::{Ipv6Settings, TcpSettings},
         tuning::Tuner,
@@ -65,6 +68,7 @@ use crate::{
     privileges::Privileges,
     service::{self, Watchdog},
 };
+use interfaces::ProgramIds;
 
 /// How often the accept queues are looked at, and half as often while all are empty; a full one must be noticed within
 /// 100 ms (R-SYN-14).
@@ -189,6 +193,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
             }
             Some(()) = link_changes.next() => {
                 host_changed = true;
+                agent.reconciler.hurry();
                 agent.gateways.changed = true;
             }
             Some(()) = gateway_changes.next() => {
@@ -325,7 +330,9 @@ struct Agent {
     kept: Kept,
     /// Who asked for everything to be taken off.
     detach: Option<Reply<Detached>>,
-    program_ids: (u32, u32),
+    program_ids: ProgramIds,
+    followed: interfaces::Followed,
+    reconciler: reconcile::Reconciler,
     diag: Diag,
     links: Links,
     facts: Facts,
@@ -365,10 +372,11 @@ impl Agent {
                 .info()?
                 .id())
         };
-        let program_ids = (
-            program_id(load::XDP_PROGRAM)?,
-            program_id(load::TC_PROGRAM)?,
-        );
+        let program_ids = ProgramIds {
+            xdp: program_id(load::XDP_PROGRAM)?,
+            ingress: program_id(load::TC_PROGRAM)?,
+            egress: program_id(load::EGRESS_PROGRAM)?,
+        };
         let mut maps = Maps::take(&mut ebpf)?;
         maps.adopt(&kept.plan)?;
         maps.begin();
@@ -382,21 +390,13 @@ impl Agent {
         }
 
         let all = links.links().await?;
-        let wanted = config.interfaces.iter().map(|name| {
-            all.iter()
-                .find(|l| &l.name == name)
-                .map(|l| (name.clone(), l.index))
-                .ok_or_else(|| {
-                    anyhow!(
-                        "there is no interface {name}; there are {}",
-                        all.iter()
-                            .map(|l| l.name.as_str())
-                            .collect::<Vec<_>>()
-                            .join(", ")
-                    )
-                })
-        });
-        let wanted = wanted.collect::<Result<Vec<_>>>()?;
+        let routes = links.default_routes().await?;
+        let selection = select(&config.interfaces, &all, &routes.interfaces);
+        if let Some(name) = selection.unmatched.iter().find_map(Pattern::name) {
+            bail!("there is no interface {name} any more");
+        }
+        let chosen = selection.chosen.iter();
+        let wanted: Vec<_> = chosen.map(|c| (c.name.clone(), c.ifindex)).collect();
         let facts = read_facts(&links, &all, &wanted).await?;
         let (neighbors, stored) = neighbors::start(&config, &wanted)?;
         let lists = lists::ListWorker::start(&mut ebpf, &config)?;
@@ -415,10 +415,12 @@ impl Agent {
             keys,
             interfaces: Vec::new(),
             program_ids,
+            followed: interfaces::Followed::default(),
+            reconciler: reconcile::Reconciler::new(),
             diag: Diag::open()?,
             links,
             facts,
-            gateways: neighbors::Gateways::default(),
+            gateways: neighbors::Gateways::known(routes),
             guards,
             neighbors,
             lists,
@@ -459,6 +461,7 @@ impl Agent {
         }
         agent.maps.commit()?;
         agent.beat();
+        agent.hold(selection);
         // And every SYN that passes; those who were there before are found now.
         if agent.renewal.is_none() && agent.settings.flags & Settings::FILTER_COMPLETE == 0 {
             let half = agent.settings.filter_half ^ 1;
@@ -584,29 +587,14 @@ impl Agent {
 
     async fn try_refresh_host(&mut self) -> Result<()> {
         let all = self.links.links().await?;
-        let wanted: Vec<_> = self
-            .interfaces
-            .iter()
-            .map(|i| (i.name.clone(), i.ifindex))
-            .collect();
-        self.facts = read_facts(&self.links, &all, &wanted).await?;
+        let followed = self.follow_interfaces(&all);
+        self.facts = read_facts(&self.links, &all, &self.attached()).await?;
         self.recompile = true;
         self.gateways.renew(&self.links);
         self.refresh_neighbors(&all)?;
         self.refresh_guards(&all);
-        for (name, ifindex) in &wanted {
-            let link = all
-                .iter()
-                .find(|l| l.index == *ifindex)
-                .with_context(|| format!("{name} is gone; restart netmoat when it is back"))?;
-            let attached = link.xdp.is_some_and(|x| x.id == self.program_ids.0);
-            if !attached {
-                return Err(anyhow!(
-                    "netmoat's XDP program is no longer on {name}; restart netmoat"
-                ));
-            }
-        }
-        Ok(())
+        self.reconcile(&all);
+        followed
     }
 
     /// Reads how many cookies were sent.
@@ -768,6 +756,8 @@ impl Agent {
             .iter()
             .filter(|l| l.protected)
             .count();
+        let problems = self.problems.values().cloned();
+        let problems: Vec<_> = problems.chain(self.reconciler.problem()).collect();
         let last = self.maps.last_epoch()?;
         let age = cookie::epoch(now_ns()?).wrapping_add(1).wrapping_sub(last);
         Ok(Status {
@@ -776,28 +766,13 @@ impl Agent {
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             mode: self.config.mode,
-            health: if self.problems.is_empty() {
+            health: if problems.is_empty() {
                 Health::Ok
             } else {
                 Health::Degraded
             },
-            problems: self.problems.values().cloned().collect(),
-            interfaces: self
-                .interfaces
-                .iter()
-                .map(|i| InterfaceStatus {
-                    name: i.name.clone(),
-                    ifindex: i.ifindex,
-                    xdp_mode: if i.native {
-                        XdpMode::Native
-                    } else {
-                        XdpMode::Generic
-                    },
-                    xdp_program_id: self.program_ids.0,
-                    tc_program_id: self.program_ids.1,
-                    mtu: self.facts.links.get(&i.ifindex).map_or(0, |l| l.mtu),
-                })
-                .collect(),
+            problems,
+            interfaces: self.interface_status(),
             listeners_protected: protected as u32,
             listeners_left_to_kernel: (self.compiled.listeners.len() - protected) as u32,
             cookies_active: last != 0 && age <= 1,
@@ -807,6 +782,10 @@ impl Agent {
             lists: self.glance_at_lists()?,
             drops: self.rates.glance(),
             privileges: self.privileges.clone(),
+            interfaces_missing: self.missing_interfaces(),
+            notes: self.interface_notes(),
+            drift: self.reconciler.glance(),
+            data_path_alive: self.data_path_alive(),
         })
     }
 }

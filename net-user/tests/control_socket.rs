@@ -96,6 +96,10 @@ fn answer(request: Request) {
                 lists: Default::default(),
                 drops: Default::default(),
                 privileges: Default::default(),
+                interfaces_missing: vec![],
+                notes: vec![],
+                drift: Default::default(),
+                data_path_alive: true,
             }));
         }
         Request::Counters(reply) => {

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod bpftool;
 pub mod demo;
 pub mod flood;
 pub mod frames;

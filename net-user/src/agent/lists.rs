@@ -47,6 +47,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Least time between two sweeps, each of which may walk a million entries; the data path ignores what is over at once.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Time between two comparisons of which tables are read with what was written.
+const MEND_EVERY: Duration = Duration::from_secs(5);
 /// Lists up to this size are on the disk before a change is acknowledged; larger ones soon after, since all of the file
 /// is written anew. Imports always are.
 const SAVED_AT_ONCE: usize = 10_000;
@@ -70,6 +72,8 @@ struct Shared {
     /// What is wrong at the moment, and what was when the lists were read at the start.
     now: Option<String>,
     start: Vec<String>,
+    /// What was changed by somebody else and set right, in words, since it was asked for.
+    drift: Vec<String>,
     /// Who must get through, and who of them is locked out, by which entry.
     watched: Vec<Victim>,
     locked_out: Vec<(Victim, Listed)>,
@@ -121,6 +125,7 @@ impl ListWorker {
             unsaved: rescued,
             saved: Instant::now(),
             swept: Instant::now(),
+            mended: Instant::now(),
             shared: Arc::clone(&shared),
         };
         // Of what a damaged file had left, there is no other copy in order.
@@ -271,6 +276,11 @@ impl Agent {
         })
     }
 
+    /// What of the lists was changed by somebody else and set right since the last call, in words.
+    pub(super) fn lists_that_drifted(&mut self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.lists.shared).drift)
+    }
+
     /// Notes what is wrong with the lists.
     pub(super) fn note_lists(&mut self) {
         let ended = self
@@ -316,6 +326,7 @@ struct Worker {
     /// When such a list was saved last.
     saved: Instant,
     swept: Instant,
+    mended: Instant,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -346,12 +357,22 @@ impl Worker {
     }
 
     fn tick(&mut self) {
-        let mut ticked = self.maintain();
+        let mut ticked = self.mend().and(self.maintain());
         if !self.unsaved.is_empty() && self.saved.elapsed() >= SAVE_EVERY {
             ticked = ticked.and(self.save_all());
         }
         self.note(ticked);
         self.publish();
+    }
+
+    /// Sets right what somebody else has changed.
+    fn mend(&mut self) -> Result<()> {
+        if self.mended.elapsed() >= MEND_EVERY {
+            self.mended = Instant::now();
+            let found = self.lists.mend().context("the lists cannot be compared")?;
+            lock(&self.shared).drift.extend(found);
+        }
+        Ok(())
     }
 
     /// Counts hits, and takes out what is over.

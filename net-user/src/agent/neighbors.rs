@@ -1,6 +1,7 @@
 //! The agent's side of [`crate::neighbor`]: events in, maps and the kernel's table out.
 
 use std::{
+    collections::BTreeSet,
     future::pending,
     net::IpAddr,
     time::{Duration, Instant},
@@ -22,6 +23,7 @@ use crate::{
     host::{
         links::{Link, Links},
         neighbor_sysctl,
+        neighbors::DefaultRoutes,
     },
     neighbor::{
         Follow, NeighborWatch, Now, Send as SendFrame,
@@ -34,23 +36,20 @@ use crate::{
 /// Least time between two looks at the routes, which may be a million.
 const ROUTES_PAUSE: Duration = Duration::from_millis(500);
 
-/// Interfaces and addresses.
-type NextHops = Vec<(u32, IpAddr)>;
-
-/// The next hops of default routes, as they were read last.
+/// The default routes, as they were read last.
 pub(super) struct Gateways {
     /// They may be others now.
     pub(super) changed: bool,
-    known: NextHops,
+    known: DefaultRoutes,
     begun: Option<Instant>,
-    reading: Option<JoinHandle<Result<NextHops>>>,
+    reading: Option<JoinHandle<Result<DefaultRoutes>>>,
 }
 
 impl Default for Gateways {
     fn default() -> Self {
         Self {
             changed: true,
-            known: Vec::new(),
+            known: DefaultRoutes::default(),
             begun: None,
             reading: None,
         }
@@ -65,17 +64,30 @@ impl Gateways {
             self.changed = false;
             self.begun = Some(Instant::now());
             let links = links.clone();
-            self.reading = Some(tokio::spawn(async move { links.default_gateways().await }));
+            self.reading = Some(tokio::spawn(async move { links.default_routes().await }));
         }
     }
 
-    /// Their addresses.
+    /// With what was read before the agent's work began.
+    pub(super) fn known(known: DefaultRoutes) -> Self {
+        Self {
+            known,
+            ..Self::default()
+        }
+    }
+
+    /// The addresses of their next hops.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.known.iter().map(|&(_, address)| address)
+        self.known.gateways.iter().map(|&(_, address)| address)
+    }
+
+    /// The interfaces that they lead to.
+    pub(super) const fn interfaces(&self) -> &BTreeSet<u32> {
+        &self.known.interfaces
     }
 
     /// Waits for what is being read. Cancel safe.
-    pub(super) async fn read(&mut self) -> Result<NextHops> {
+    pub(super) async fn read(&mut self) -> Result<DefaultRoutes> {
         let Some(reading) = &mut self.reading else {
             return pending().await;
         };
@@ -165,11 +177,13 @@ impl Agent {
             self.count_lost_events(now);
         }
         let beaten = now.and_then(|now| self.maps.beat(now.mono));
-        self.note("heartbeat", beaten);
+        if self.note("heartbeat", beaten).is_some() {
+            self.reconciler.has_beaten();
+        }
     }
 
     /// The default routes were read, or are to be read again.
-    pub(super) fn take_gateways(&mut self, read: Result<NextHops>) {
+    pub(super) fn take_gateways(&mut self, read: Result<DefaultRoutes>) {
         match self.note("default routes", read) {
             Some(known) => self.gateways.known = known,
             None => self.gateways.changed = true,
@@ -178,10 +192,11 @@ impl Agent {
 
     /// The facts, or the routes, are others.
     pub(super) fn refresh_neighbors(&mut self, links: &[Link]) -> Result<()> {
-        let (addresses, gateways) = (&self.facts.addresses, &self.gateways.known);
+        let gateways: Vec<_> = self.gateways.known.gateways.iter().copied().collect();
+        let addresses = &self.facts.addresses;
         let routed = self
             .neighbors
-            .refresh(links, addresses, gateways, Now::read()?);
+            .refresh(links, addresses, &gateways, Now::read()?);
         self.note("neighbor routes", routed);
         self.write_neighbors();
         Ok(())

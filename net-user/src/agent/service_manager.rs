@@ -18,10 +18,4 @@ impl Agent {
             self.told = line;
         }
     }
-
-    /// Whether packets meet the programs and the programs know that the agent lives.
-    pub(super) fn data_path_alive(&self) -> bool {
-        let dead = ["interfaces", "heartbeat"];
-        !dead.iter().any(|place| self.problems.contains_key(place))
-    }
 }

@@ -138,7 +138,10 @@ fn summary(config: &Config) -> String {
         .map_or_else(|| format!("{:?}", syn.key_rotation), |d| d.to_string());
     let mut rows = vec![
         ("config file".to_owned(), source),
-        ("interfaces".to_owned(), config.interfaces.join(", ")),
+        (
+            "interfaces".to_owned(),
+            crate::config::interface::list(&config.interfaces),
+        ),
         (
             "mode".to_owned(),
             format!("{:?}", config.mode).to_lowercase(),

@@ -12,6 +12,7 @@ mod list;
 mod log;
 mod mode;
 mod neighbor;
+mod netns;
 mod output;
 mod queues;
 mod run;
@@ -170,9 +171,13 @@ struct ConfigArgs {
     /// The config file [default: /etc/netmoat/netmoat.toml if it exists]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// An interface to protect, in place of those in the config; may be repeated
+    /// An interface to protect, in place of those in the config: a name, a glob as "ens*", or "default-route"; may be
+    /// repeated
     #[arg(short, long = "interface", value_name = "IFACE")]
     interfaces: Vec<String>,
+    /// The network namespace to protect: a name as `ip netns` has it, or a path
+    #[arg(long, value_name = "NAME|PATH")]
+    netns: Option<String>,
     /// Carry verdicts out, or only count them
     #[arg(long, value_enum)]
     mode: Option<Mode>,
@@ -182,7 +187,11 @@ struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// Enters the namespace if one is named, and reads the config.
     fn load(self, global: &Global) -> Result<config::Config, Failure> {
+        if let Some(namespace) = &self.netns {
+            netns::enter(namespace)?;
+        }
         let overrides = Overrides {
             interfaces: self.interfaces,
             mode: self.mode,

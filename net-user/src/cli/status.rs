@@ -8,7 +8,8 @@ use crate::config::{Mode, XdpMode};
 use crate::control::client::Client;
 use crate::control::lists::ListsAtAGlance;
 use crate::control::protocol::{
-    ALERTS_OF_S, DropRate, GuardsAtAGlance, Health, NeighborsAtAGlance, SourcesAtAGlance, Status,
+    ALERTS_OF_S, DriftAtAGlance, DropRate, GuardsAtAGlance, Health, InterfaceStatus,
+    NeighborsAtAGlance, SourcesAtAGlance, Status,
 };
 use crate::privileges::Privileges;
 
@@ -80,6 +81,7 @@ pub(super) fn human(status: &Status) -> String {
     text += &neighbors(&status.neighbors);
     text += &guards(&status.guards);
     text += &lists(&status.lists);
+    text += &drift(&status.drift);
     text += &format!("Cookie key       in use for {}\n", age(status.keys_age_s));
     text += &format!(
         "Agent            netmoat {}, pid {}, up {}\n",
@@ -93,6 +95,7 @@ pub(super) fn human(status: &Status) -> String {
         vec![
             interface.name.clone(),
             interface.ifindex.to_string(),
+            state(interface).to_owned(),
             match interface.xdp_mode {
                 XdpMode::Generic => "generic (slower)".to_owned(),
                 mode => format!("{mode:?}").to_lowercase(),
@@ -102,17 +105,45 @@ pub(super) fn human(status: &Status) -> String {
             interface.mtu.to_string(),
         ]
     });
-    text + &table(
+    text += &table(
         &[
             "INTERFACE",
             "INDEX",
+            "STATE",
             "XDP",
             "XDP PROGRAM",
             "TC PROGRAM",
             "MTU",
         ],
-        &[1, 3, 4, 5],
+        &[1, 4, 5, 6],
         rows,
+    );
+    for note in &status.notes {
+        text += &format!("Note: {note}.\n");
+    }
+    text
+}
+
+fn state(interface: &InterfaceStatus) -> &'static str {
+    match interface {
+        _ if interface.problem.is_some() => "not protected",
+        // An agent of another version says nothing of it.
+        _ if interface.pattern.is_empty() => "",
+        _ if !interface.up => "down",
+        _ if !interface.carrier => "no carrier",
+        _ => "up",
+    }
+}
+
+/// What others have changed in the kernel.
+fn drift(glance: &DriftAtAGlance) -> String {
+    let (Some(last), Some(ago)) = (&glance.last, glance.last_s) else {
+        return String::new();
+    };
+    format!(
+        "Drift            {} set right, the last {} ago: {last}\n",
+        plural(glance.repaired, "change"),
+        age(ago)
     )
 }
 

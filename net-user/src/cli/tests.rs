@@ -132,7 +132,10 @@ fn run_takes_several_interfaces_and_hands_its_overrides_on() {
     }
     .load(&cli.global)
     .unwrap();
-    assert_eq!(config.interfaces, ["eth0", "eth1"]);
+    assert_eq!(
+        crate::config::interface::list(&config.interfaces),
+        "eth0, eth1"
+    );
     assert_eq!(
         (config.mode, config.xdp_mode),
         (Mode::Observe, XdpMode::Generic)
@@ -167,7 +170,13 @@ fn status() -> Status {
             xdp_mode: XdpMode::Native,
             xdp_program_id: 31,
             tc_program_id: 32,
+            tc_egress_program_id: 33,
             mtu: 1500,
+            up: true,
+            carrier: true,
+            rx_packets: 0,
+            pattern: "eth0".to_owned(),
+            problem: None,
         }],
         listeners_protected: 1,
         listeners_left_to_kernel: 2,
@@ -178,6 +187,10 @@ fn status() -> Status {
         lists: crate::control::lists::ListsAtAGlance::default(),
         drops: DropsAtAGlance::default(),
         privileges: Privileges::default(),
+        interfaces_missing: vec![],
+        notes: vec![],
+        drift: crate::control::protocol::DriftAtAGlance::default(),
+        data_path_alive: true,
     }
 }
 
@@ -235,8 +248,8 @@ fn status_shows_every_interface() {
          Cookie key       in use for 1m\n\
          Agent            netmoat 0.1.0, pid 7, up 1h1m1s\n\
          \n\
-         INTERFACE  INDEX  XDP     XDP PROGRAM  TC PROGRAM   MTU\n\
-         eth0           2  native           31          32  1500\n"
+         INTERFACE  INDEX  STATE  XDP     XDP PROGRAM  TC PROGRAM   MTU\n\
+         eth0           2  up     native           31          32  1500\n"
     );
 }
 

@@ -4,6 +4,7 @@
 pub mod error;
 pub mod events;
 pub mod guards;
+pub mod interface;
 pub mod lists;
 pub mod neighbor;
 pub mod raw;
@@ -25,6 +26,7 @@ pub(crate) use error::nearest;
 pub use error::{ConfigError, Problem};
 pub use events::EventsPolicy;
 pub use guards::GuardPolicy;
+pub use interface::Pattern;
 pub use lists::ListPolicy;
 pub use neighbor::parse_mac;
 pub use units::{HumanDuration, Rate, UnitError};
@@ -41,8 +43,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// What the agent works by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Config {
-    /// Interfaces to attach to; never empty, no name twice.
-    pub interfaces: Vec<String>,
+    /// Interfaces to attach to; never empty, none twice.
+    pub interfaces: Vec<Pattern>,
     /// Whether drops and answers are carried out or only counted.
     pub mode: Mode,
     /// How to attach XDP.

@@ -11,7 +11,7 @@ use toml::Spanned;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawConfig {
-    /// Names of the interfaces to attach to.
+    /// The interfaces to attach to: names, globs, `default-route`.
     pub interfaces: Option<Spanned<Vec<Spanned<String>>>>,
     /// `observe` or `enforce`.
     pub mode: Option<Spanned<Text>>,

@@ -19,8 +19,8 @@ use super::raw::{RawConfig, RawListener, RawSyn, Text};
 use super::units::{HumanDuration, Rate, UnitError};
 use super::{
     Config, DEFAULT_INSTANCE, DEFAULT_SOCKET, DEFAULT_STATE_DIR, GuardMode, ListenerPolicy, Mode,
-    OnExit, Overrides, SynMode, SynPolicy, XdpMode, guards::MAX_BURST, instance_name_fault,
-    socket_of, state_dir_of,
+    OnExit, Overrides, Pattern, SynMode, SynPolicy, XdpMode, guards::MAX_BURST,
+    instance_name_fault, socket_of, state_dir_of,
 };
 
 /// A cookie is valid in its epoch and the next, and two keys are accepted: a key must outlive two epochs
@@ -197,7 +197,7 @@ impl Reader<'_> {
         &mut self,
         raw: Option<&Spanned<Vec<Spanned<String>>>>,
         given: &[String],
-    ) -> Vec<String> {
+    ) -> Vec<Pattern> {
         let written: Vec<(&str, Option<Range<usize>>)> = if given.is_empty() {
             raw.map(|names| {
                 names
@@ -212,35 +212,33 @@ impl Reader<'_> {
         };
         if written.is_empty() {
             let remedy = "give -i IFACE (as in `-i eth0`), or set `interfaces = [\"eth0\"]` in the config; \
-                          `ip -brief link` lists them";
+                          `ip -brief link` lists them, and \"default-route\" means those of the default routes";
             self.problem(
                 raw.map(Spanned::span),
                 "no interface to protect is named".to_owned(),
                 remedy.to_owned(),
             );
         }
-        let mut names = Vec::new();
-        for (name, span) in written {
-            if let Some(fault) = interface_name_fault(name) {
-                self.problem(
+        let mut patterns: Vec<Pattern> = Vec::new();
+        for (text, span) in written {
+            match text.parse() {
+                Err(fault) => self.problem(
                     span,
                     format!(
                         "`{}` cannot be the name of an interface: {fault}",
-                        name.escape_debug()
+                        text.escape_debug()
                     ),
                     "`ip -brief link` lists the interfaces of this host".to_owned(),
-                );
-            } else if names.iter().any(|known| known == name) {
-                self.problem(
+                ),
+                Ok(pattern) if patterns.contains(&pattern) => self.problem(
                     span,
-                    format!("interface `{name}` is named twice"),
+                    format!("interface `{pattern}` is named twice"),
                     "name it once".to_owned(),
-                );
-            } else {
-                names.push(name.to_owned());
+                ),
+                Ok(pattern) => patterns.push(pattern),
             }
         }
-        names
+        patterns
     }
 
     fn instance(&mut self, raw: Option<&Spanned<Text>>, given: Option<&str>) -> String {
@@ -475,20 +473,5 @@ impl Reader<'_> {
             );
         }
         burst
-    }
-}
-
-/// What the kernel's `dev_valid_name` refuses, and control characters, which it does not.
-fn interface_name_fault(name: &str) -> Option<&'static str> {
-    if name.is_empty() {
-        Some("it is empty")
-    } else if name.len() > 15 {
-        Some("it is longer than 15 octets")
-    } else if name == "." || name == ".." || name.contains(['/', ':']) {
-        Some("`/`, `:`, `.` and `..` are not allowed")
-    } else if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        Some("it contains white space or control characters")
-    } else {
-        None
     }
 }

@@ -162,6 +162,38 @@ pub struct Status {
     /// What the agent may do, and what it has given up.
     #[serde(default)]
     pub privileges: Privileges,
+    /// Interfaces that the config means and that are not protected.
+    #[serde(default)]
+    pub interfaces_missing: Vec<MissingInterface>,
+    /// What is as it may be, in plain words: patterns that match nothing, interfaces that are left out.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// What was changed in the kernel by something else.
+    #[serde(default)]
+    pub drift: DriftAtAGlance,
+    /// Whether the programs are where they were put, the heartbeat is written and the counters move with the traffic.
+    #[serde(default)]
+    pub data_path_alive: bool,
+}
+
+/// An interface that the config means and that is not protected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingInterface {
+    /// Its name.
+    pub name: String,
+    /// Why, in plain words with the remedy.
+    pub why: String,
+}
+
+/// What `status` says of what others have changed in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriftAtAGlance {
+    /// Entries of maps and programs on interfaces that were set right since the agent's start.
+    pub repaired: u64,
+    /// What was set right last, in plain words.
+    pub last: Option<String>,
+    /// How long ago that was, seconds.
+    pub last_s: Option<u64>,
 }
 
 /// What `status` says of dropped packets.
@@ -277,8 +309,26 @@ pub struct InterfaceStatus {
     pub xdp_program_id: u32,
     /// Id of the TC program.
     pub tc_program_id: u32,
+    /// Id of the TC egress program.
+    #[serde(default)]
+    pub tc_egress_program_id: u32,
     /// Its MTU, octets.
     pub mtu: u32,
+    /// Whether it is administratively up.
+    #[serde(default)]
+    pub up: bool,
+    /// Whether the link below it works.
+    #[serde(default)]
+    pub carrier: bool,
+    /// Packets received since it was made, as its driver counts them.
+    #[serde(default)]
+    pub rx_packets: u64,
+    /// The entry of `interfaces` that means it.
+    #[serde(default)]
+    pub pattern: String,
+    /// What is wrong with it, in plain words; null when all programs are on it.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// Packets by reason since the programs were loaded.
@@ -642,7 +692,13 @@ mod tests {
                 xdp_mode: XdpMode::Native,
                 xdp_program_id: 31,
                 tc_program_id: 32,
+                tc_egress_program_id: 33,
                 mtu: 1500,
+                up: true,
+                carrier: true,
+                rx_packets: 9,
+                pattern: "eth*".to_owned(),
+                problem: None,
             }],
             listeners_protected: 3,
             listeners_left_to_kernel: 1,
@@ -682,12 +738,24 @@ mod tests {
                 landlock_abi: Some(7),
                 shortcomings: Vec::new(),
             },
+            interfaces_missing: vec![MissingInterface {
+                name: "eth1".to_owned(),
+                why: "eth1 is gone".to_owned(),
+            }],
+            notes: vec!["ens* matches no interface now".to_owned()],
+            drift: DriftAtAGlance {
+                repaired: 2,
+                last: Some("LISTENERS: 2 removed".to_owned()),
+                last_s: Some(5),
+            },
+            data_path_alive: true,
         };
         let expected = json!({
             "version": 1, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
             "health": "degraded", "problems": ["eth0 is gone"],
             "interfaces": [{ "name": "eth0", "ifindex": 2, "xdp_mode": "native", "xdp_program_id": 31,
-                             "tc_program_id": 32, "mtu": 1500 }],
+                             "tc_program_id": 32, "tc_egress_program_id": 33, "mtu": 1500, "up": true,
+                             "carrier": true, "rx_packets": 9, "pattern": "eth*", "problem": null }],
             "listeners_protected": 3, "listeners_left_to_kernel": 1, "cookies_active": false,
             "keys_age_s": 60,
             "neighbors": { "arp": "enforce", "ndp": "observe", "ra_guard": false, "protected": 2, "learning": 0,
@@ -702,7 +770,11 @@ mod tests {
             "drops": { "enforced": { "packets": 9, "per_second": 3, "mostly": "tcp_flags" },
                        "observed": { "packets": 0, "per_second": 0, "mostly": null } },
             "privileges": { "capabilities": ["CAP_BPF"], "no_new_privs": true, "seccomp": true, "landlock_abi": 7,
-                            "shortcomings": [] }
+                            "shortcomings": [] },
+            "interfaces_missing": [{ "name": "eth1", "why": "eth1 is gone" }],
+            "notes": ["ens* matches no interface now"],
+            "drift": { "repaired": 2, "last": "LISTENERS: 2 removed", "last_s": 5 },
+            "data_path_alive": true
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);

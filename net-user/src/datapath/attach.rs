@@ -180,6 +180,43 @@ impl Attached {
         pins.map_or(Ok(()), |pins| pins.note_mode(self.ifindex, self.native))
     }
 
+    /// Puts back what others have taken off; `missing` says which of XDP, TC ingress and TC egress. What is still there
+    /// stays. With pins, the new links are pinned in place of the old.
+    ///
+    /// # Errors
+    /// As of [`attach`]. What could be put back is.
+    pub fn mend(
+        &mut self,
+        ebpf: &mut Ebpf,
+        pins: Option<&Pins>,
+        missing: [bool; 3],
+        mode: XdpMode,
+    ) -> Result<()> {
+        // XDP last, as in the beginning.
+        for (held, missing) in self.links.iter_mut().zip(missing).rev() {
+            if !missing {
+                continue;
+            }
+            // The link is dead, and so is its pin.
+            if let Err(error) = held.unpin() {
+                warn!("{error:#}");
+            }
+            let name = &self.name;
+            *held = match held.place {
+                Place::Xdp(ifindex) => {
+                    let (held, native) = attach_xdp(ebpf, None, name, ifindex, mode)?;
+                    self.native = native;
+                    held
+                }
+                place => attach_tc(ebpf, None, name, place)?,
+            };
+            if let Some(pins) = pins {
+                held.settle(pins)?;
+            }
+        }
+        pins.map_or(Ok(()), |pins| pins.note_mode(self.ifindex, self.native))
+    }
+
     /// Takes the programs off: first XDP, so that nothing is answered that TC would have to finish.
     ///
     /// # Errors

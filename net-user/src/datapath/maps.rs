@@ -19,9 +19,11 @@ use net_common::{
 
 use super::pin::Plan;
 
+mod drift;
 mod flows;
 mod policy;
 
+pub use drift::Drift;
 use flows::Flows;
 use policy::Policy;
 pub(crate) use policy::wait_for_programs;
@@ -53,6 +55,8 @@ pub struct Maps {
     written_bindings: StdHashMap<NeighborKey, Binding>,
     /// What stands in `ADDRESSES`.
     written_addresses: StdHashMap<AddressKey, AddressRole>,
+    /// What stands in `COOKIE_KEYS`; none before they are written for the first time.
+    written_keys: Option<CookieKeys>,
 }
 
 fn take<T>(ebpf: &mut Ebpf, name: &str) -> Result<T>
@@ -171,6 +175,7 @@ impl Maps {
             written: StdHashMap::new(),
             written_bindings: StdHashMap::new(),
             written_addresses: StdHashMap::new(),
+            written_keys: None,
         })
     }
 
@@ -265,7 +270,9 @@ impl Maps {
     pub fn set_keys(&mut self, keys: &CookieKeys) -> Result<()> {
         self.keys
             .set(0, keys, 0)
-            .context("COOKIE_KEYS cannot be written")
+            .context("COOKIE_KEYS cannot be written")?;
+        self.written_keys = Some(*keys);
+        Ok(())
     }
 
     /// Makes `LISTENERS` hold exactly `wanted`: first what is gone, then what is new or changed.

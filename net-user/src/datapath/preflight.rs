@@ -7,9 +7,11 @@ mod neighbors;
 
 use super::load::XDP_PROGRAM;
 use super::pin::holder_of;
-use crate::config::{Config, GuardMode, SynMode};
+use crate::config::XdpMode as ConfiguredMode;
+use crate::config::{Config, GuardMode, Pattern, SynMode};
 use crate::host::links::{self, Address, Link, Links, XdpMode};
 use crate::host::nft::{Effect, Obstacle, Ruleset, Scope};
+use crate::host::selection::{Chosen, Selection, select};
 use crate::host::sock_diag::Diag;
 use crate::host::sysctl::TcpSettings;
 use anyhow::{Context as _, Result, bail};
@@ -31,6 +33,9 @@ const OLDEST_KERNEL: Version = Version {
     patch: 0,
 };
 const KFUNC: &str = "bpf_sk_assign_tcp_reqsk";
+/// Largest MTU that native XDP takes with a page of 4,096 octets in most drivers: a page less 256 octets of headroom,
+/// 320 of `skb_shared_info` and the Ethernet header with two tags (`veth_xdp_set`, `ixgbe_xdp_setup` and their like).
+pub(crate) const NATIVE_MTU: u32 = 3_498;
 /// A ruleset with large sets takes nft seconds to print.
 const NFT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -159,16 +164,16 @@ pub async fn check(config: &Config, purpose: Purpose) -> Preflight {
     let mut report = Preflight::default();
     privileges(&mut report, config);
     kernel(&mut report);
-    let network = match network().await {
+    let network = match network(config).await {
         Ok(network) => network,
         Err(error) => {
             report.error(format!("{error:#}"), "check the privileges of this process");
             return report;
         }
     };
-    interfaces(&mut report, config, &network.links, purpose);
+    interfaces(&mut report, config, &network, purpose);
     let settings = sysctls(&mut report);
-    neighbors::settings(&mut report, config, &network.links);
+    neighbors::settings(&mut report, config, &network);
     neighbors::named(&mut report, config, &network).await;
     lists::check(&mut report, config, &network).await;
     neighbors::state_dir(&mut report, &config.state_dir);
@@ -281,62 +286,128 @@ fn kernel(report: &mut Preflight) {
 struct Network {
     links: Vec<Link>,
     addresses: Vec<Address>,
+    /// What the config means among the links.
+    selection: Selection,
 }
 
-async fn network() -> Result<Network> {
+impl Network {
+    /// The interfaces that are to be attached to.
+    fn attached(&self) -> impl Iterator<Item = &Link> {
+        let chosen = &self.selection.chosen;
+        let is_chosen = |link: &&Link| chosen.iter().any(|c| c.ifindex == link.index);
+        self.links.iter().filter(is_chosen)
+    }
+
+    /// As [`arriving_by`], on any of them.
+    fn arriving_by(&self) -> Vec<String> {
+        arriving_by(self.attached().map(|link| link.index), &self.links)
+    }
+}
+
+async fn network(config: &Config) -> Result<Network> {
     let handle = Links::open()?;
+    let links = handle.links().await?;
+    // A full routing table is a million routes: only when it is asked for.
+    let default = if config.interfaces.iter().any(Pattern::is_default_route) {
+        handle.default_routes().await?.interfaces
+    } else {
+        BTreeSet::new()
+    };
+    let selection = select(&config.interfaces, &links, &default);
     Ok(Network {
-        links: handle.links().await?,
         addresses: handle.addresses().await?,
+        links,
+        selection,
     })
 }
 
-fn interfaces(report: &mut Preflight, config: &Config, links: &[Link], purpose: Purpose) {
-    for name in &config.interfaces {
-        let Some(link) = links.iter().find(|link| link.name == *name) else {
-            let known: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
-            report.error(
-                format!("{name}: no such interface; there are {}", known.join(", ")),
-                "name one of these with -i or in `interfaces` of the config",
-            );
-            continue;
+fn interfaces(report: &mut Preflight, config: &Config, network: &Network, purpose: Purpose) {
+    for pattern in &network.selection.unmatched {
+        unmatched(report, pattern, &network.links);
+    }
+    for (name, why) in &network.selection.left_out {
+        report.ok(format!("note: {name} is left out: {why}"));
+    }
+    for chosen in &network.selection.chosen {
+        if let Some(link) = network.links.iter().find(|l| l.index == chosen.ifindex) {
+            interface(report, config, chosen, link, &network.links, purpose);
+        }
+    }
+}
+
+/// A pattern that means no interface which is there.
+fn unmatched(report: &mut Preflight, pattern: &Pattern, links: &[Link]) {
+    let known: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
+    let known = known.join(", ");
+    if let Some(name) = pattern.name() {
+        report.error(
+            format!("{name}: no such interface; there are {known}"),
+            "name one of these with -i or in `interfaces` of the config",
+        );
+    } else if pattern.is_default_route() {
+        report.warning(
+            "there is no default route, so default-route means no interface now",
+            "it is attached to as soon as there is one; or name the interface",
+        );
+    } else {
+        report.warning(
+            format!("{pattern} matches no interface now; there are {known}"),
+            "what matches it is attached to as soon as it is there",
+        );
+    }
+}
+
+fn interface(
+    report: &mut Preflight,
+    config: &Config,
+    chosen: &Chosen,
+    link: &Link,
+    links: &[Link],
+    purpose: Purpose,
+) {
+    let name = &link.name;
+    let before = report.findings.len();
+    if let Some((what, remedy)) = &chosen.fault {
+        report.error(what, remedy);
+    }
+    if !link.up {
+        report.warning(
+            format!("{name} is down"),
+            &format!("`ip link set {name} up`"),
+        );
+    }
+    jumbo(report, config, link);
+    xdp(report, link, purpose);
+    vlan(report, link, links);
+    if report.findings.len() == before {
+        let by = match chosen.pattern.name() {
+            Some(_) => String::new(),
+            None => format!(" (by {})", chosen.pattern),
         };
-        let before = report.findings.len();
-        if link.index == crate::listeners::LOOPBACK {
-            report.error(
-                format!("{name} carries this host's own traffic, where 127.0.0.1 is an honest source (R-TCP-3)"),
-                "name the interfaces that face the network",
-            );
-        }
-        if link.mac.is_none() {
-            report.error(
-                format!("{name} is no Ethernet interface, and netmoat reads Ethernet frames"),
-                "name the Ethernet interface below it",
-            );
-        }
-        if link.kind.as_deref() == Some("bond") {
-            // The program of a bond runs in its ports' drivers, under the ports' indices.
-            let ports: Vec<_> = links
-                .iter()
-                .filter(|port| port.controller == Some(link.index))
-                .map(|port| port.name.as_str())
-                .collect();
-            report.error(
-                format!("{name} is a bond; XDP runs on its ports (R-GEN-6)"),
-                &format!("name the ports instead: {}", ports.join(", ")),
-            );
-        }
-        if !link.up {
-            report.warning(
-                format!("{name} is down"),
-                &format!("`ip link set {name} up`"),
-            );
-        }
-        xdp(report, link, purpose);
-        vlan(report, link, links);
-        if report.findings.len() == before {
-            report.ok(format!("{name}: up, MTU {}, no XDP program", link.mtu));
-        }
+        report.ok(format!("{name}{by}: up, MTU {}, no XDP program", link.mtu));
+    }
+}
+
+/// Native XDP wants a packet in one page, of which a driver needs some for itself.
+fn jumbo(report: &mut Preflight, config: &Config, link: &Link) {
+    let (name, mtu) = (&link.name, link.mtu);
+    if mtu <= NATIVE_MTU || config.xdp_mode == ConfiguredMode::Generic {
+        return;
+    }
+    let what = format!(
+        "{name} has an MTU of {mtu}, and most drivers have native XDP only up to about {NATIVE_MTU}"
+    );
+    let lower = format!("`ip link set {name} mtu {NATIVE_MTU}` or less");
+    if config.xdp_mode == ConfiguredMode::Native {
+        report.warning(
+            format!("{what}: the driver may refuse"),
+            &format!("{lower}, or `--xdp-mode auto`"),
+        );
+    } else {
+        report.warning(
+            format!("{what}: where the driver refuses, the programs run in generic mode, several times slower"),
+            &format!("{lower}; or leave it so"),
+        );
     }
 }
 
@@ -467,7 +538,7 @@ async fn netfilter(
         .and_then(|mut diag| diag.listeners())
         .unwrap_or_default();
     let scope = Scope {
-        interfaces: arriving_by(config, &network.links),
+        interfaces: network.arriving_by(),
         addresses: network.addresses.iter().map(|address| address.ip).collect(),
         ports: listeners
             .iter()
@@ -540,12 +611,8 @@ fn netfilter_obstacle(report: &mut Preflight, obstacle: &Obstacle, loose: bool) 
 
 /// The names that a packet may arrive by: the attached interfaces, and the bridges, bonds, VLANs and
 /// macvlans on top of them.
-fn arriving_by(config: &Config, links: &[Link]) -> Vec<String> {
-    let mut indexes: BTreeSet<u32> = links
-        .iter()
-        .filter(|link| config.interfaces.contains(&link.name))
-        .map(|link| link.index)
-        .collect();
+fn arriving_by(attached: impl Iterator<Item = u32>, links: &[Link]) -> Vec<String> {
+    let mut indexes: BTreeSet<u32> = attached.collect();
     loop {
         let known = indexes.len();
         for link in links {

@@ -126,6 +126,7 @@ mod tests {
             vlan_id: None,
             controller,
             xdp: None,
+            rx_packets: 0,
         }
     }
 

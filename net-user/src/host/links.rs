@@ -41,6 +41,8 @@ pub struct Link {
     pub controller: Option<u32>,
     /// The XDP program attached, if any.
     pub xdp: Option<XdpProgram>,
+    /// Packets received since the interface was made, as the driver counts them.
+    pub rx_packets: u64,
 }
 
 impl Link {
@@ -198,11 +200,13 @@ fn link(message: LinkMessage) -> Link {
         vlan_id: None,
         controller: None,
         xdp: None,
+        rx_packets: 0,
     };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Stats64(stats) => link.rx_packets = stats.rx_packets,
             LinkAttribute::Address(mac) => link.mac = mac.try_into().ok(),
             LinkAttribute::Link(lower) => link.lower = Some(lower),
             LinkAttribute::Controller(controller) => link.controller = Some(controller),

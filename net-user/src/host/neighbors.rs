@@ -102,6 +102,15 @@ impl From<neighbour::NeighbourState> for NeighborState {
     }
 }
 
+/// Where the default routes lead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DefaultRoutes {
+    /// Next hops: interface and address.
+    pub gateways: BTreeSet<(u32, IpAddr)>,
+    /// Interfaces, also those without a next hop (`default dev ppp0`).
+    pub interfaces: BTreeSet<u32>,
+}
+
 impl Links {
     /// Every entry for IPv4 and IPv6, but for proxied addresses (`ip neigh show proxy`).
     pub async fn neighbors(&self) -> Result<Vec<KernelNeighbor>> {
@@ -179,10 +188,10 @@ impl Links {
         }
     }
 
-    /// The next hops of the default routes of every table, IPv4 and IPv6: interface and address, none twice.
-    /// Of a nexthop object they are seen while `net.ipv4.nexthop_compat_mode` is 1, its default.
-    pub async fn default_gateways(&self) -> Result<Vec<(u32, IpAddr)>> {
-        let mut gateways = BTreeSet::new();
+    /// The default routes of every table, IPv4 and IPv6. What a nexthop object says is seen while
+    /// `net.ipv4.nexthop_compat_mode` is 1, its default.
+    pub async fn default_routes(&self) -> Result<DefaultRoutes> {
+        let mut found = DefaultRoutes::default();
         let families = [
             RouteMessageBuilder::<Ipv4Addr>::new().build(),
             RouteMessageBuilder::<Ipv6Addr>::new().build(),
@@ -194,16 +203,21 @@ impl Links {
             // One at a time: a full routing table is a million routes.
             while let Some(route) = routes.try_next().await.context("cannot list the routes")? {
                 if is_default(&route) {
-                    next_hops(&route.attributes, None, &mut gateways);
+                    next_hops(&route.attributes, None, &mut found);
                 }
             }
         }
-        Ok(gateways.into_iter().collect())
+        Ok(found)
+    }
+
+    /// The next hops of the default routes: interface and address, none twice.
+    pub async fn default_gateways(&self) -> Result<Vec<(u32, IpAddr)>> {
+        Ok(self.default_routes().await?.gateways.into_iter().collect())
     }
 }
 
 /// Yields once for each change of a default route, and when the kernel had to drop such news: read
-/// [`Links::default_gateways`] again then, and at each item of [`super::links::changes`] too, since IPv4 routes
+/// [`Links::default_routes`] again then, and at each item of [`super::links::changes`] too, since IPv4 routes
 /// that go with their link or address are not told. Opened in the calling thread's network namespace.
 pub fn gateway_changes() -> Result<impl Stream<Item = ()> + Send + Unpin> {
     let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
@@ -249,12 +263,8 @@ fn is_default(route: &RouteMessage) -> bool {
     route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
 }
 
-/// Collects the gateways of a route, or of one hop of a multipath route, whose interface is `ifindex`.
-fn next_hops(
-    attributes: &[RouteAttribute],
-    mut ifindex: Option<u32>,
-    gateways: &mut BTreeSet<(u32, IpAddr)>,
-) {
+/// Collects the next hops of a route, or of one hop of a multipath route, whose interface is `ifindex`.
+fn next_hops(attributes: &[RouteAttribute], mut ifindex: Option<u32>, found: &mut DefaultRoutes) {
     let mut gateway: Option<IpAddr> = None;
     for attribute in attributes {
         match attribute {
@@ -265,14 +275,15 @@ fn next_hops(
             | RouteAttribute::Via(RouteVia::Inet6(v6)) => gateway = Some((*v6).into()),
             RouteAttribute::MultiPath(hops) => {
                 for hop in hops {
-                    next_hops(&hop.attributes, Some(hop.interface_index), gateways);
+                    next_hops(&hop.attributes, Some(hop.interface_index), found);
                 }
             }
             _ => {}
         }
     }
     let gateway = gateway.filter(|gateway| !gateway.is_unspecified());
-    gateways.extend(ifindex.zip(gateway));
+    found.interfaces.extend(ifindex);
+    found.gateways.extend(ifindex.zip(gateway));
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ fn link(index: u32, kind: Option<&str>, lower: Option<u32>, mtu: u32) -> Link {
         vlan_id: None,
         controller: None,
         xdp: None,
+        rx_packets: 0,
     }
 }
 

@@ -135,6 +135,43 @@ impl Kernel {
         }
     }
 
+    /// Compares which tables are read, and their places, with what was written, and sets right what somebody else has
+    /// changed; gives it in words. The entries inside the tables are not compared: there is no second copy of them.
+    pub(super) fn mend(&mut self, tables: &[Tables; 2]) -> Result<Vec<String>, TableError> {
+        let mut found = Vec::new();
+        for (list, tables) in (0..).zip(tables) {
+            let Some(generation) = self.state(list).checked_sub(1) else {
+                continue;
+            };
+            let number = list * 2 + generation;
+            if self.headers.get(&number, 0)? != tables.header() {
+                self.headers.set(number, tables.header(), 0)?;
+                found.push(format!("LIST_TABLES: {number} changed"));
+            }
+            for (index, piece) in (number * MAX_PIECES..).zip(&tables.pieces) {
+                if inner_id(&self.pieces, index) != Some(piece.map.info()?.id()) {
+                    let mut outer: ArrayOfMaps<_, MapData> =
+                        ArrayOfMaps::try_from(&mut self.pieces)?;
+                    outer.set(index, &piece.map, 0)?;
+                    found.push(format!("LIST_PIECES: {index} changed"));
+                }
+            }
+            if let Some(piece) = &tables.compact
+                && inner_id(&self.compact, generation) != Some(piece.map.info()?.id())
+            {
+                let mut outer: ArrayOfMaps<_, MapData> = ArrayOfMaps::try_from(&mut self.compact)?;
+                outer.set(generation, &piece.map, 0)?;
+                found.push(format!("LIST_COMPACT: {generation} changed"));
+            }
+        }
+        // Last, so that what it leads to is in order.
+        if self.lists.get(&0, 0)? != self.active {
+            self.lists.set(0, self.active, 0)?;
+            found.push("LISTS: 1 changed".to_owned());
+        }
+        Ok(found)
+    }
+
     /// Sources that were listed since the last call, and how many packets each stands for.
     pub(super) fn hits(&mut self, list: u32) -> Result<Vec<(IpAddr, u64)>, TableError> {
         let logs = self.hits.get(&list, 0)?;
@@ -169,6 +206,21 @@ const _: () = assert!(LIST_TABLES == 4);
 
 /// Empties a place of an array of maps, which aya has no call for.
 fn delete(map: &Map, index: u32) -> io::Result<()> {
+    const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
+    element(BPF_MAP_DELETE_ELEM, map, index, 0)
+}
+
+/// Id of the map in a place of an array of maps; aya asks for its descriptor, which wants CAP_SYS_ADMIN.
+fn inner_id(map: &Map, index: u32) -> Option<u32> {
+    const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+    let mut id = 0_u32;
+    let place = (&raw mut id).expose_provenance() as u64;
+    element(BPF_MAP_LOOKUP_ELEM, map, index, place).ok()?;
+    Some(id)
+}
+
+/// A call about one place of an array of maps; `value` is where four octets are read to, or 0.
+fn element(command: libc::c_int, map: &Map, index: u32, value: u64) -> io::Result<()> {
     /// The part of `union bpf_attr` for single elements.
     #[repr(C)]
     struct Attr {
@@ -178,7 +230,6 @@ fn delete(map: &Map, index: u32) -> io::Result<()> {
         value: u64,
         flags: u64,
     }
-    const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
     let (Map::ArrayOfMaps(data) | Map::Array(data)) = map else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
@@ -186,18 +237,12 @@ fn delete(map: &Map, index: u32) -> io::Result<()> {
         fd: data.fd().as_fd().as_raw_fd() as u32,
         padding: 0,
         key: (&raw const index).addr() as u64,
-        value: 0,
+        value,
         flags: 0,
     };
-    // SAFETY: the attribute and the key that it names live until the call is over.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_MAP_DELETE_ELEM,
-            &raw const attr,
-            size_of::<Attr>(),
-        )
-    };
+    // SAFETY: the attribute, the key and the value that it names live until the call is over, and the value of an array of
+    // maps has four octets.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attr, size_of::<Attr>()) };
     if done == 0 {
         Ok(())
     } else {

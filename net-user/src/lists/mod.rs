@@ -521,6 +521,14 @@ impl Lists {
         self.entries[list.number() as usize].len()
     }
 
+    /// Sets right what somebody else has changed of which tables are read; gives it in words.
+    ///
+    /// # Errors
+    /// The kernel refuses a read or a write.
+    pub fn mend(&mut self) -> Result<Vec<String>, TableError> {
+        self.kernel.mend(&self.tables)
+    }
+
     /// Whether nothing is listed at all.
     pub fn is_empty(&self) -> bool {
         self.entries.iter().all(Entries::is_empty)

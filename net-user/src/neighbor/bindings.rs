@@ -164,24 +164,59 @@ impl Bindings {
             restored: now.mono,
             ..Self::default()
         };
-        for named in &policy.bindings {
-            for port in ports {
-                if named
-                    .interface
-                    .as_ref()
-                    .is_some_and(|name| *name != port.name)
-                {
-                    continue;
-                }
-                let key = ports::key(named.address, port.ifindex, named.vlan);
-                let entry = Entry::new(named.macs.clone(), BindingOrigin::Config, named.router);
-                new.entries.insert(key, entry);
-            }
+        for port in ports {
+            new.add_named(policy, port);
         }
         for saved in saved {
             new.restore(saved, policy, ports, now);
         }
         new
+    }
+
+    /// Those of the config that are for an interface.
+    fn add_named(&mut self, policy: &NeighborPolicy, port: &Port) {
+        for named in &policy.bindings {
+            let elsewhere = |name: &String| *name != port.name;
+            if named.interface.as_ref().is_some_and(elsewhere) {
+                continue;
+            }
+            let key = ports::key(named.address, port.ifindex, named.vlan);
+            let entry = Entry::new(named.macs.clone(), BindingOrigin::Config, named.router);
+            self.entries.insert(key, entry);
+        }
+    }
+
+    /// Other interfaces are attached than `before`. What belongs to those that are gone is kept for when one of their name
+    /// is back; gives its keys.
+    pub(super) fn reattach(
+        &mut self,
+        policy: &NeighborPolicy,
+        before: &[Port],
+        ports: &[Port],
+        now: Now,
+    ) -> Vec<NeighborKey> {
+        let among = |ports: &[Port], ifindex| ports.iter().any(|p| p.ifindex == ifindex);
+        let gone = self.entries.keys().filter(|key| !among(ports, key.ifindex));
+        let gone: Vec<_> = gone.copied().collect();
+        for key in &gone {
+            let port = before.iter().find(|port| port.ifindex == key.ifindex);
+            if let Some((entry, port)) = self.entries.remove(key).zip(port)
+                && !entry.macs.is_empty()
+            {
+                self.elsewhere.push(Saved::new(key, &entry, &port.name));
+                // Learned ones are forgotten some time after this, if the interface does not come back.
+                self.restored = now.mono;
+            }
+        }
+        for port in ports.iter().filter(|port| !among(before, port.ifindex)) {
+            self.add_named(policy, port);
+            let here = |saved: &mut Saved| saved.interface == port.name;
+            let back: Vec<_> = self.elsewhere.extract_if(.., here).collect();
+            for saved in back {
+                self.restore(saved, policy, ports, now);
+            }
+        }
+        gone
     }
 
     /// What was saved. What was pinned meanwhile stays, and what was only learned gives way to a pin.

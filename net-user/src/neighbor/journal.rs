@@ -74,6 +74,8 @@ pub enum Kind {
     LockedOut,
     /// What is going on at a listener, or at the host, has changed.
     Verdict,
+    /// Somebody else has changed the maps, or taken programs off an interface.
+    Drift,
 }
 
 impl Kind {
@@ -98,6 +100,7 @@ impl Kind {
             Self::EventsLost => "events_lost",
             Self::LockedOut => "locked_out",
             Self::Verdict => "verdict",
+            Self::Drift => "drift",
         }
     }
 

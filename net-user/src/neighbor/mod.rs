@@ -149,6 +149,11 @@ impl NeighborWatch {
         self.observe = observe;
     }
 
+    /// Other interfaces are attached (name and index); [`Self::refresh`] comes next.
+    pub fn set_interfaces(&mut self, wanted: Vec<(String, u32)>) {
+        self.wanted = wanted;
+    }
+
     /// The host may have changed: its links, own addresses, or the next hops of its default routes (interface and
     /// address).
     ///
@@ -162,10 +167,17 @@ impl NeighborWatch {
         now: Now,
     ) -> Result<()> {
         let ports = Port::all(&self.wanted, links, addresses);
-        for (before, port) in self.ports.iter().zip(&ports) {
-            if before.up && !port.up {
+        for port in ports.iter().filter(|port| !port.up) {
+            let mut before = self.ports.iter();
+            if before.any(|before| before.ifindex == port.ifindex && before.up) {
                 self.verifier.link_lost(port.ifindex);
             }
+        }
+        let gone = self
+            .bindings
+            .reattach(&self.policy, &self.ports, &ports, now);
+        for key in &gone {
+            self.verifier.forget(key);
         }
         self.changed |= ports != self.ports;
         self.ports = ports;

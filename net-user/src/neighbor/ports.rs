@@ -226,6 +226,7 @@ pub(super) mod tests {
             vlan_id: None,
             controller: None,
             xdp: None,
+            rx_packets: 0,
         }
     }
 

@@ -115,6 +115,12 @@ impl NeighborWatch {
             .note(Kind::LockedOut, place, Vec::new(), text, now);
     }
 
+    /// Notes that somebody else had changed the maps or taken programs off.
+    pub fn drifted(&mut self, text: String, now: Now) {
+        let place = Place::default();
+        self.journal.note(Kind::Drift, place, Vec::new(), text, now);
+    }
+
     /// Notes that what is going on at a listener, or at the host, has changed.
     pub fn verdict_turned(&mut self, recovered: bool, listener: String, text: String, now: Now) {
         let kind = if recovered {

@@ -7,6 +7,7 @@ use net_common::abi::BINDING_MACS;
 use net_common::units::Mac;
 use toml::Spanned;
 
+use super::super::interface::{self, Pattern};
 use super::super::neighbor::{
     MAX_VLAN, address_fault, is_link_local, named_twice, no_router, no_vlan, parse_mac,
     parse_router, too_many,
@@ -18,7 +19,7 @@ use super::{GUARD_MODES, Reader};
 const GATEWAY: [(&str, bool); 2] = [("auto", true), ("off", false)];
 
 impl Reader<'_> {
-    pub(super) fn neighbors(&mut self, raw: &RawConfig, interfaces: &[String]) -> NeighborPolicy {
+    pub(super) fn neighbors(&mut self, raw: &RawConfig, interfaces: &[Pattern]) -> NeighborPolicy {
         let default = NeighborPolicy::default();
         let limits = &raw.neighbors;
         NeighborPolicy {
@@ -106,7 +107,7 @@ impl Reader<'_> {
         routers
     }
 
-    fn bindings(&mut self, raw: &[RawNeighbor], interfaces: &[String]) -> Vec<NeighborConfig> {
+    fn bindings(&mut self, raw: &[RawNeighbor], interfaces: &[Pattern]) -> Vec<NeighborConfig> {
         let mut bindings: Vec<NeighborConfig> = Vec::new();
         let mut places: Vec<Range<usize>> = Vec::new();
         for neighbor in raw {
@@ -192,17 +193,19 @@ impl Reader<'_> {
         macs
     }
 
-    fn attached(&mut self, neighbor: &RawNeighbor, interfaces: &[String]) -> Option<String> {
+    fn attached(&mut self, neighbor: &RawNeighbor, interfaces: &[Pattern]) -> Option<String> {
         let raw = neighbor.interface.as_ref()?;
         let name = raw.get_ref().0.as_str();
         // Without any interface there is one complaint already.
-        if !interfaces.is_empty() && !interfaces.iter().any(|known| known == name) {
+        // Where the default routes lead is not known here, and changes.
+        let may_be = |known: &Pattern| known.is_default_route() || known.matches(name);
+        if !interfaces.is_empty() && !interfaces.iter().any(may_be) {
             self.problem(
                 Some(raw.span()),
                 format!(
                     "interface `{}` is not among those to attach to: {}",
                     name.escape_debug(),
-                    interfaces.join(", ")
+                    interface::list(interfaces)
                 ),
                 "name it in `interfaces` (or with -i) too, or leave `interface` out to mean all of them; of a \
                  VLAN name the interface below, and its id in `vlan`"

@@ -9,7 +9,7 @@ use aya::{
 };
 use net_common::abi::{FlowKey, FlowStats, SKETCH_CELLS, SynLog};
 
-use super::{Maps, contents, replace, take};
+use super::{Drift, Maps, contents, drift, replace, take};
 
 /// These maps, in a struct of their own.
 pub(super) struct Flows {
@@ -50,6 +50,13 @@ impl Flows {
         self.sketches
             .set(slot, [0; SKETCH_CELLS], 0)
             .context("SKETCHES cannot be written")
+    }
+}
+
+impl Flows {
+    /// Sets `FLOW_SLOTS` right, see [`Maps::mend`].
+    pub(super) fn mend(&mut self) -> Result<Option<Drift>> {
+        drift::mend("FLOW_SLOTS", &mut self.slots, &self.written, PartialEq::eq)
     }
 }
 

@@ -12,7 +12,7 @@ use net_common::abi::{
 };
 use nix::libc;
 
-use super::{Maps, Plan, take};
+use super::{Drift, Maps, Plan, drift::differs, take};
 
 /// Longer than any program runs.
 const PROGRAMS_END: Duration = Duration::from_secs(1);
@@ -42,6 +42,8 @@ pub(super) struct Policy {
     turned: Option<Instant>,
     /// Maps that an agent before left, which a program may read before the first turn.
     adopted: Vec<&'static str>,
+    /// What stands in `GENERATION`; none before the first turn.
+    word: Option<u32>,
 }
 
 impl Policy {
@@ -56,6 +58,7 @@ impl Policy {
             before: None,
             turned: None,
             adopted: Vec::new(),
+            word: None,
         })
     }
 
@@ -64,26 +67,6 @@ impl Policy {
         let generation = self.generation()?;
         let settings = self.settings.get(&generation, 0);
         settings.context("SETTINGS cannot be read")
-    }
-
-    /// Whether what is in force is what was set.
-    fn stands(&self) -> Result<bool> {
-        let at = self.generation()?;
-        let values = &self.values;
-        let read = "the policy cannot be read";
-        let mut same = values
-            .settings
-            .is_none_or(|s| self.settings.get(&at, 0).is_ok_and(|k| k == s));
-        same &= values
-            .guards
-            .is_none_or(|g| self.guards.get(&at, 0).is_ok_and(|k| k == g));
-        same &= values
-            .neighbors
-            .is_none_or(|n| self.neighbors.get(&at, 0).is_ok_and(|k| k == n));
-        for (class, limits) in (0..CLASSES).zip(&values.limits) {
-            same &= self.limits.get(&(at * CLASSES + class), 0).context(read)? == *limits;
-        }
-        Ok(same)
     }
 
     fn generation(&self) -> Result<u32> {
@@ -111,6 +94,7 @@ impl Policy {
         let turned = self.generation.set(0, idle, 0);
         turned.context("GENERATION cannot be written")?;
         self.turned = Some(Instant::now());
+        self.word = Some(idle);
         Ok(())
     }
 
@@ -142,6 +126,37 @@ impl Policy {
             written.context("CLASS_LIMITS cannot be written")?;
         }
         Ok(())
+    }
+
+    /// Compares what is in force with what was set. If anything differs, all is put in force anew, at once as ever.
+    ///
+    /// # Errors
+    /// The kernel refuses a read or a write.
+    pub(super) fn mend(&mut self) -> Result<Vec<Drift>> {
+        if self.before.is_some() {
+            return Ok(Vec::new());
+        }
+        let (at, values) = (self.generation()?, &self.values);
+        let mut found = vec![
+            differs("GENERATION", &self.generation, 0, self.word.as_ref())?,
+            differs("SETTINGS", &self.settings, at, values.settings.as_ref())?,
+            differs("GUARD_SETTINGS", &self.guards, at, values.guards.as_ref())?,
+            differs(
+                "NEIGHBOR_SETTINGS",
+                &self.neighbors,
+                at,
+                values.neighbors.as_ref(),
+            )?,
+        ];
+        for (class, limits) in (0..CLASSES).zip(&values.limits) {
+            let index = at * CLASSES + class;
+            found.push(differs("CLASS_LIMITS", &self.limits, index, Some(limits))?);
+        }
+        let found: Vec<_> = found.into_iter().flatten().collect();
+        if !found.is_empty() {
+            self.turn()?;
+        }
+        Ok(found)
     }
 
     /// Sets a value, at once unless a change was begun. What cannot be written is as if it had not been set.
@@ -207,20 +222,6 @@ impl Maps {
             self.policy.write(generation, &adopted)?;
         }
         Ok(())
-    }
-
-    /// Puts the policy right if the kernel has another one in force than was set: somebody else wrote it. True when it
-    /// was so.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn mend_policy(&mut self) -> Result<bool> {
-        let policy = &mut self.policy;
-        if policy.before.is_some() || policy.stands()? {
-            return Ok(false);
-        }
-        policy.turn()?;
-        Ok(true)
     }
 
     /// Gives up what was set since [`Self::begin`].

@@ -5,26 +5,24 @@ use crate::config::guards::{GuardPolicy, ReversePath, key_of};
 use crate::config::{Config, GuardMode};
 use crate::guards::resolvers;
 use crate::host::guard_sysctl::{Ipv4Settings, forwards_ipv6};
-use crate::host::links::Link;
 use crate::host::nat;
 use anyhow::Result;
 use net_common::abi::Class;
 
 pub(super) async fn guards(report: &mut Preflight, config: &Config, network: &Network) {
-    let links = &network.links;
     let policy = &config.guards;
     shares(report, policy);
     if policy.ip.mode != GuardMode::Off {
         if policy.ip.reverse_path != ReversePath::Off {
-            reverse_path(report, config, links);
+            reverse_path(report, config, network);
         }
-        own_sources(report, config, links);
+        own_sources(report, network);
     }
     if policy.udp.mode != GuardMode::Off {
         servers(report, config, network);
     }
     if policy.tcp.mode != GuardMode::Off {
-        strays(report, config, links).await;
+        strays(report, network).await;
     }
 }
 
@@ -56,16 +54,10 @@ fn shares(report: &mut Preflight, policy: &GuardPolicy) {
     }
 }
 
-fn attached<'a>(config: &Config, links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
-    links
-        .iter()
-        .filter(|link| config.interfaces.contains(&link.name))
-}
-
 /// `bpf_fib_lookup` answers BPF_FIB_LKUP_RET_FWD_DISABLED where an interface does not forward, and names the interface
 /// of the route, which is the VLAN's, bridge's or bond's where one stands on the attached one (`net/core/filter.c`).
-fn reverse_path(report: &mut Preflight, config: &Config, links: &[Link]) {
-    for link in attached(config, links) {
+fn reverse_path(report: &mut Preflight, config: &Config, network: &Network) {
+    for link in network.attached() {
         let name = &link.name;
         match (Ipv4Settings::read(name), forwards_ipv6(name)) {
             (Err(error), _) | (_, Err(error)) => {
@@ -104,11 +96,7 @@ fn reverse_path(report: &mut Preflight, config: &Config, links: &[Link]) {
                 }
             }
         }
-        let alone = Config {
-            interfaces: vec![name.clone()],
-            ..config.clone()
-        };
-        let mut above = arriving_by(&alone, links);
+        let mut above = arriving_by(std::iter::once(link.index), &network.links);
         above.retain(|other| other != name);
         if config.guards.ip.reverse_path == ReversePath::Strict && !above.is_empty() {
             report.error(
@@ -123,8 +111,8 @@ fn reverse_path(report: &mut Preflight, config: &Config, links: &[Link]) {
     }
 }
 
-fn own_sources(report: &mut Preflight, config: &Config, links: &[Link]) {
-    let carriers = arriving_by(config, links);
+fn own_sources(report: &mut Preflight, network: &Network) {
+    let carriers = network.arriving_by();
     let taking: Vec<_> = carriers
         .iter()
         .filter(|name| Ipv4Settings::read(name).is_ok_and(|settings| settings.accept_local))
@@ -167,8 +155,8 @@ fn servers(report: &mut Preflight, config: &Config, network: &Network) {
 }
 
 /// Segments without a socket are a connection's of somebody behind this host where it translates.
-async fn strays(report: &mut Preflight, config: &Config, links: &[Link]) {
-    let forwarding = forwards(&arriving_by(config, links));
+async fn strays(report: &mut Preflight, network: &Network) {
+    let forwarding = forwards(&network.arriving_by());
     let translating = nat::translates().await;
     match (forwarding, translating) {
         (Ok(false), Ok(None)) => {}

@@ -2,7 +2,7 @@
 
 use super::{Network, Preflight};
 use crate::config::{Config, GuardMode, NeighborConfig};
-use crate::host::links::{Link, Links};
+use crate::host::links::Links;
 use crate::host::neighbor_sysctl;
 use crate::host::neighbors::KernelNeighbor;
 use crate::neighbor::ports::Port;
@@ -15,14 +15,13 @@ use std::path::Path;
 
 /// What the kernel's settings leave to the guards. The weak ones are mostly its defaults, which a host may need:
 /// notes, unless someone has turned a weakness on (R-ARP-11).
-pub(super) fn settings(report: &mut Preflight, config: &Config, links: &[Link]) {
+pub(super) fn settings(report: &mut Preflight, config: &Config, network: &Network) {
     let guards = [config.neighbors.arp, config.neighbors.ndp];
     if guards == [GuardMode::Off; 2] {
         return;
     }
-    let attached = |link: &&Link| config.interfaces.contains(&link.name);
     let mut told = BTreeSet::new();
-    for link in links.iter().filter(attached) {
+    for link in network.attached() {
         let settings = match neighbor_sysctl::settings(&link.name) {
             Ok(settings) => settings,
             Err(error) => {
@@ -80,8 +79,7 @@ pub(super) async fn named(report: &mut Preflight, config: &Config, network: &Net
             );
         }
     };
-    let attached = |link: &&Link| config.interfaces.contains(&link.name);
-    let wanted = network.links.iter().filter(attached);
+    let wanted = network.attached();
     let wanted: Vec<_> = wanted.map(|link| (link.name.clone(), link.index)).collect();
     let ports = Port::all(&wanted, &network.links, &network.addresses);
     for binding in &policy.bindings {

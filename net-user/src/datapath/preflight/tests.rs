@@ -63,6 +63,46 @@ fn a_fit_host_passes_every_check() {
 }
 
 #[test]
+fn patterns_that_match_nothing_now_are_warnings_and_what_they_leave_out_is_noted() {
+    in_netns(|| {
+        veth_pair();
+        let report = preflight("interfaces = ['lab0', 'ens*', 'default-route', 'l*']");
+        assert_eq!(report.errors().count(), 0, "{report}");
+        for warning in ["ens* matches no interface now", "there is no default route"] {
+            assert_eq!(found(&report, warning).severity, Severity::Warning);
+        }
+        assert_eq!(
+            found(&report, "note: lo is left out").severity,
+            Severity::Ok
+        );
+        found(&report, "lab1 is down");
+        run("ip", "link set lab1 up");
+        run("ip", "route add default via 192.0.2.9 dev lab0");
+        let report = preflight("interfaces = ['default-route', 'lab*']");
+        found(&report, "lab0 (by default-route): up");
+        found(&report, "lab1 (by lab*): up");
+        run("ip", "link set lab0 mtu 9000");
+        for (mode, words) in [
+            ("auto", "the programs run in generic mode"),
+            ("native", "may refuse"),
+        ] {
+            let report = preflight(&format!("interfaces = ['lab0']\nxdp_mode = '{mode}'"));
+            let finding = found(&report, "has an MTU of 9000");
+            assert!(finding.what.contains(words), "{report}");
+            let remedy = finding.remedy.as_deref().expect("a remedy");
+            assert!(remedy.contains("ip link set lab0 mtu 3498"), "{report}");
+        }
+        let report = preflight("interfaces = ['lab0']\nxdp_mode = 'generic'");
+        assert!(
+            report
+                .findings
+                .iter()
+                .all(|f| !f.what.contains("has an MTU"))
+        );
+    });
+}
+
+#[test]
 fn weak_neighbour_settings_are_notes_where_they_are_defaults() {
     in_netns(|| {
         veth_pair();
@@ -231,10 +271,17 @@ fn a_foreign_xdp_program_is_named() {
             id: u32::MAX,
             mode: XdpMode::Native,
         }),
+        rx_packets: 0,
     };
     let mut report = Preflight::default();
     let config = config("interfaces = ['lab0']");
-    interfaces(&mut report, &config, &[link], Purpose::Plan);
+    let links = vec![link];
+    let network = Network {
+        selection: select(&config.interfaces, &links, &BTreeSet::new()),
+        links,
+        addresses: Vec::new(),
+    };
+    interfaces(&mut report, &config, &network, Purpose::Plan);
     assert_eq!(report.findings.len(), 1);
     assert!(
         report.findings[0]
