@@ -2,6 +2,7 @@
 //! command line. The binary `netmoat` is a thin shell around [`cli::main`].
 
 pub mod agent;
+pub mod build_info;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -1,12 +1,12 @@
 //! `cargo xtask lint`: rustfmt, clippy for both worlds, and what no packet program may call.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::{ebpf::Toolchain, mem_calls, process, setup};
+use crate::{cargo_tools, ebpf::Toolchain, mem_calls, process, setup};
 
-/// rustfmt, clippy with warnings denied (host and eBPF), no memset in packet programs
+/// rustfmt, licences, clippy with warnings denied (host and eBPF), no memset in packet programs
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -19,6 +19,9 @@ const PACKET_OBJECT: &str = "netmoat-bpf";
 pub fn run(_: &Args) -> Result<()> {
     eprintln!("lint: rustfmt");
     process::run(process::host_cargo().args(["fmt", "--all", "--check"]))?;
+
+    eprintln!("lint: licences, banned crates, sources (deny.toml)");
+    process::run(&mut deny()?)?;
 
     setup::ensure(setup::Scope::Toolchain)?;
     let workspace = process::workspace_root();
@@ -53,4 +56,13 @@ pub fn run(_: &Args) -> Result<()> {
     )?;
     eprintln!("lint: passed");
     Ok(())
+}
+
+/// cargo-deny without advisories, whose database is fetched: two seconds.
+fn deny() -> Result<Command> {
+    let mut deny = Command::new(cargo_tools::DENY.ensure()?);
+    deny.current_dir(process::workspace_root());
+    deny.args(["--locked", "--log-level", "warn", "check"]);
+    deny.args(["--hide-inclusion-graph", "licenses", "bans", "sources"]);
+    Ok(deny)
 }

@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build;
+mod cargo_tools;
 mod demo;
+mod dist;
 mod ebpf;
 mod lint;
 mod mem_calls;
@@ -30,7 +32,8 @@ Examples:
   cargo xtask test              all tests (root)
   cargo xtask setup             only find or install what the build, demo and tests need
   cargo xtask bench syn         SYN-ACKs/s: kernel, nftables synproxy, netmoat (root)
-  cargo xtask bench neighbor    ns a packet of ARP and neighbour discovery (root)";
+  cargo xtask bench neighbor    ns a packet of ARP and neighbour discovery (root)
+  cargo xtask dist              packages: .deb, .rpm, a static tarball";
 
 #[derive(Subcommand)]
 enum Command {
@@ -40,6 +43,7 @@ enum Command {
     Lint(lint::Args),
     Demo(demo::Args),
     Bench(bench::Args),
+    Dist(dist::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Dist(args) => dist::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

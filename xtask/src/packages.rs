@@ -110,8 +110,25 @@ pub const HOST_TOOLS: [HostTool; 25] = [
     ),
 ];
 
-pub fn missing_host_tools() -> Vec<&'static HostTool> {
-    HOST_TOOLS
+/// What only `cargo xtask dist` starts.
+pub const DIST_TOOLS: [HostTool; 5] = [
+    tool("dpkg-deb", "dpkg", "the Debian package"),
+    tool(
+        "dpkg-shlibdeps",
+        "dpkg-dev",
+        "the libraries that it depends on",
+    ),
+    tool("rpmbuild", "rpm", "the RPM"),
+    tool("strip", "binutils", "a smaller program"),
+    tool(
+        "mmdebstrap",
+        "mmdebstrap",
+        "a system in which the packages are tried",
+    ),
+];
+
+pub fn missing(tools: &[HostTool]) -> Vec<&HostTool> {
+    tools
         .iter()
         .filter(|tool| process::find_program(tool.program).is_none())
         .collect()

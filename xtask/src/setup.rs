@@ -45,7 +45,7 @@ pub fn ensure(scope: Scope) -> Result<()> {
     let workspace = process::workspace_root();
     let tools = match scope {
         Scope::Toolchain => Vec::new(),
-        Scope::Everything => packages::missing_host_tools(),
+        Scope::Everything => packages::missing(&packages::HOST_TOOLS),
     };
     let (road, linker) = match find_road() {
         Ok(found) if tools.is_empty() => found,
@@ -74,6 +74,15 @@ pub fn ensure(scope: Scope) -> Result<()> {
         linker_dir.display()
     );
     road.record(&workspace, linker_dir)
+}
+
+/// Finds or installs programs of Debian packages beyond those of [`Scope::Everything`].
+pub fn ensure_tools(tools: &[HostTool]) -> Result<()> {
+    let missing = packages::missing(tools);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install_missing(&[], &missing)
 }
 
 /// The first road that can be walked to its end, bpf-linker included.

@@ -177,7 +177,8 @@ pub fn install_nightly() -> Result<()> {
     process::run(rustup.args(["--component", "rust-src", "--component", "clippy"]))
 }
 
-fn tools_dir(workspace: &Path) -> PathBuf {
+/// Where programs that we build for ourselves lie.
+pub fn tools_dir(workspace: &Path) -> PathBuf {
     workspace.join("target/netmoat/tools")
 }
 

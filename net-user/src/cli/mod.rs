@@ -2,6 +2,7 @@
 
 mod capture;
 mod check;
+mod completions;
 mod counters;
 mod detach;
 mod events;
@@ -10,6 +11,7 @@ mod failure;
 mod key;
 mod list;
 mod log;
+mod man;
 mod mode;
 mod neighbor;
 mod netns;
@@ -19,6 +21,7 @@ mod run;
 mod status;
 mod top;
 mod tune;
+mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,7 +40,8 @@ const EXIT_CODES: &str =
 
 /// A host's moat: SYN cookies at XDP, and what the queues behind them look like
 #[derive(Debug, Parser)]
-#[command(name = "netmoat", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(name = "netmoat", version, long_version = version::long())]
+#[command(after_help = EXIT_CODES, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -153,6 +157,21 @@ enum Command {
     /// Write dropped frames to a pcapng file as they come, each with its reason
     #[command(after_help = capture::EXAMPLES)]
     Capture(capture::Args),
+    /// What was built: version, commit, ABI of the eBPF object, compiler
+    #[command(after_help = version::EXAMPLES)]
+    Version,
+    /// Print the script that completes netmoat's command line in a shell
+    #[command(after_help = completions::EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual's pages into a directory; for packages
+    #[command(hide = true, after_help = man::EXAMPLES)]
+    Man {
+        /// Made when absent
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -249,6 +268,9 @@ impl Cli {
             ),
             Command::Explain { code, .. } => explain::explain(&out, code.as_deref()),
             Command::Capture(args) => capture::capture(&global.client(), &args),
+            Command::Version => version::version(&out),
+            Command::Completions { shell } => completions::completions(shell),
+            Command::Man { directory } => man::write(&directory),
         }
     }
 }

@@ -202,8 +202,16 @@ fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     }
 }
 
-/// The object carries the version of `net_common::abi` that it was built with.
-fn check_abi(object: &[u8]) -> Result<()> {
+/// The ABI number in the embedded object.
+///
+/// # Errors
+/// The object was not built from net-ebpf.
+pub fn embedded_abi() -> Result<u32> {
+    abi_of(OBJECT)
+}
+
+/// The version of `net_common::abi` that an object was built with.
+fn abi_of(object: &[u8]) -> Result<u32> {
     let file = object::File::parse(object).context("the embedded eBPF object is no ELF file")?;
     let symbol = file
         .symbol_by_name("ABI")
@@ -213,7 +221,12 @@ fn check_abi(object: &[u8]) -> Result<()> {
         .data_range(symbol.address(), 4)?
         .and_then(|b| b.try_into().ok())
         .context("the eBPF object's ABI version is cut off")?;
-    let found = u32::from_le_bytes(bytes);
+    Ok(u32::from_le_bytes(bytes))
+}
+
+/// Object and agent must mean the same by the bytes of a map.
+fn check_abi(object: &[u8]) -> Result<()> {
+    let found = abi_of(object)?;
     ensure!(
         found == ABI_VERSION,
         "the eBPF object has ABI {found}, the agent {ABI_VERSION}: build both together"
