@@ -1,6 +1,7 @@
 //! The programs in the kernel: checking the host, loading, attaching, and their maps.
 
 pub mod attach;
+pub mod budget;
 pub mod kfunc;
 pub mod load;
 pub mod maps;

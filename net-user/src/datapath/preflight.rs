@@ -5,8 +5,7 @@ mod guards;
 mod lists;
 mod neighbors;
 
-use super::load::XDP_PROGRAM;
-use super::pin::holder_of;
+use super::{budget, load::XDP_PROGRAM, pin::holder_of};
 use crate::config::{Config, GuardMode, SynMode};
 use crate::host::links::{self, Address, Link, Links, XdpMode};
 use crate::host::nft::{Effect, Obstacle, Ruleset, Scope};
@@ -116,7 +115,7 @@ impl Preflight {
         self.add(Severity::Ok, what, None);
     }
 
-    fn warning(&mut self, what: impl Into<String>, remedy: &str) {
+    pub(super) fn warning(&mut self, what: impl Into<String>, remedy: &str) {
         self.add(Severity::Warning, what, Some(remedy));
     }
 
@@ -134,7 +133,12 @@ impl Preflight {
         });
     }
 
-    fn add(&mut self, severity: Severity, what: impl Into<String>, remedy: Option<&str>) {
+    pub(super) fn add(
+        &mut self,
+        severity: Severity,
+        what: impl Into<String>,
+        remedy: Option<&str>,
+    ) {
         let remedy = remedy.map(str::to_owned);
         self.findings.push(Finding {
             severity,
@@ -159,6 +163,7 @@ pub async fn check(config: &Config, purpose: Purpose) -> Preflight {
     let mut report = Preflight::default();
     privileges(&mut report, config);
     kernel(&mut report);
+    budget::check(&mut report);
     let network = match network().await {
         Ok(network) => network,
         Err(error) => {
