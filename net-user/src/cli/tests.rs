@@ -178,6 +178,7 @@ fn status() -> Status {
         lists: crate::control::lists::ListsAtAGlance::default(),
         drops: DropsAtAGlance::default(),
         privileges: Privileges::default(),
+        maps: vec![],
     }
 }
 

@@ -162,6 +162,20 @@ pub struct Status {
     /// What the agent may do, and what it has given up.
     #[serde(default)]
     pub privileges: Privileges,
+    /// How full the maps are that can be full.
+    #[serde(default)]
+    pub maps: Vec<MapFill>,
+}
+
+/// How full a map is; `netmoat check -o json` says what happens when it is full.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapFill {
+    /// Its name.
+    pub name: String,
+    /// Entries that it has.
+    pub used: u64,
+    /// Most entries.
+    pub capacity: u64,
 }
 
 /// What `status` says of dropped packets.
@@ -682,6 +696,11 @@ mod tests {
                 landlock_abi: Some(7),
                 shortcomings: Vec::new(),
             },
+            maps: vec![MapFill {
+                name: "LISTENERS".to_owned(),
+                used: 2,
+                capacity: 65_536,
+            }],
         };
         let expected = json!({
             "version": 1, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
@@ -702,7 +721,8 @@ mod tests {
             "drops": { "enforced": { "packets": 9, "per_second": 3, "mostly": "tcp_flags" },
                        "observed": { "packets": 0, "per_second": 0, "mostly": null } },
             "privileges": { "capabilities": ["CAP_BPF"], "no_new_privs": true, "seccomp": true, "landlock_abi": 7,
-                            "shortcomings": [] }
+                            "shortcomings": [] },
+            "maps": [{ "name": "LISTENERS", "used": 2, "capacity": 65536 }]
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);

@@ -47,6 +47,7 @@ fn look(at_s: u64, queues: Queues, cells: &[u64]) -> Look {
             lists: Default::default(),
             drops: Default::default(),
             privileges: Default::default(),
+            maps: vec![],
         },
         queues,
         counters: Counters::from_cells(cells),

@@ -53,6 +53,13 @@ impl Flows {
     }
 }
 
+impl Flows {
+    /// Entries of `FLOW_SLOTS`.
+    pub(super) fn used(&self) -> usize {
+        self.written.len()
+    }
+}
+
 impl Maps {
     /// Makes `FLOW_SLOTS` hold exactly `wanted`: which slot counts the connections of which listener.
     ///
