@@ -96,6 +96,7 @@ fn answer(request: Request) {
                 lists: Default::default(),
                 drops: Default::default(),
                 privileges: Default::default(),
+                maps: vec![],
             }));
         }
         Request::Counters(reply) => {

@@ -298,4 +298,61 @@ mod tests {
             })
         );
     }
+    #[test]
+    fn fields_of_audit_records_can_be_asked_for_in_the_journal() {
+        // In a mount namespace of this thread's own, a socket of ours is where the journal's is.
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, unshare};
+        let received = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS).expect("the tests run as root");
+            let nothing = None::<&str>;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(nothing, "/", nothing, private, nothing).unwrap();
+            mount(
+                Some("none"),
+                "/run",
+                Some("tmpfs"),
+                MsFlags::empty(),
+                nothing,
+            )
+            .unwrap();
+            std::fs::create_dir_all("/run/systemd/journal").unwrap();
+            let journal =
+                std::os::unix::net::UnixDatagram::bind("/run/systemd/journal/socket").unwrap();
+            let logger = tracing_subscriber::registry().with(journald().unwrap());
+            tracing::subscriber::with_default(logger, || {
+                tracing::info!(target: "netmoat::audit", uid = 1000, pid = 42, verb = "mode", "to observe");
+            });
+            let mut datagram = [0; 4096];
+            // The first is empty: a look whether the journal is there.
+            assert_eq!(journal.recv(&mut datagram).unwrap(), 0);
+            let length = journal.recv(&mut datagram).unwrap();
+            datagram[..length].to_vec()
+        });
+        let datagram = received.join().unwrap();
+        // Values may hold line feeds, so each has its length before it (systemd's native journal protocol).
+        let field = |name: &str, value: &str| {
+            let mut octets = format!("{name}\n").into_bytes();
+            octets.extend((value.len() as u64).to_le_bytes());
+            octets.extend(format!("{value}\n").into_bytes());
+            octets
+        };
+        for (name, value) in [
+            ("PRIORITY", "6"),
+            ("MESSAGE", "to observe"),
+            ("NETMOAT_UID", "1000"),
+            ("NETMOAT_PID", "42"),
+            ("NETMOAT_VERB", "mode"),
+            ("SYSLOG_IDENTIFIER", "netmoat"),
+            ("TARGET", "netmoat::audit"),
+        ] {
+            let field = field(name, value);
+            let there = datagram.windows(field.len()).any(|part| part == field);
+            assert!(
+                there,
+                "{name}={value} in {}",
+                String::from_utf8_lossy(&datagram)
+            );
+        }
+    }
 }

@@ -9,20 +9,14 @@ use net_common::{
     abi::MAX_LISTENER_KEYS,
     verdict::{COUNTERS, Reason},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Reading, exposition::classic, listeners::PORTS, own::Own, text};
-use crate::{
-    config::{GuardMode, Mode, XdpMode},
-    control::{
-        protocol::{
-            Counters, GuardsAtAGlance, Health, InterfaceStatus, MapFill, NeighborsAtAGlance,
-            Queues, Status, VERSION,
-        },
-        queues::{
-            AcceptWait, Confidence, HostCounter, HostQueues, InterfaceLoss, ListenerQueues, Loss,
-            NamedCount, Verdict, VerdictKind,
-        },
+use crate::control::{
+    protocol::{Counters, Queues, Status, VERSION},
+    queues::{
+        AcceptWait, Confidence, HostCounter, HostQueues, InterfaceLoss, ListenerQueues, Loss,
+        NamedCount, Verdict, VerdictKind,
     },
 };
 
@@ -54,46 +48,27 @@ fn listener(address: &str, port: u16, kind: VerdictKind) -> ListenerQueues {
     }
 }
 
+fn status() -> Status {
+    let status = serde_json::from_value(json!({
+        "version": VERSION, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
+        "health": "degraded", "problems": ["eth1 is gone"],
+        "interfaces": [{ "name": "eth\"0", "ifindex": 2, "xdp_mode": "native", "xdp_program_id": 31,
+                         "tc_program_id": 32, "mtu": 1500 }],
+        "listeners_protected": 3, "listeners_left_to_kernel": 0, "cookies_active": true, "keys_age_s": 60,
+        "neighbors": { "arp": "enforce", "ndp": "observe", "ra_guard": false, "protected": 2, "learning": 0,
+                       "contested": 0, "alerts": 1, "last_alert": "192.0.2.1 is claimed" },
+        "maps": [{ "name": "LISTENERS", "used": 2, "capacity": MAX_LISTENER_KEYS }]
+    }));
+    status.unwrap()
+}
+
 /// A busy host, with something of everything.
 fn reading() -> Reading {
     let mut cells = vec![0; COUNTERS as usize];
     cells[Reason::TcpFlags as usize] = 7;
     cells[Reason::ALL.len() + Reason::TcpFlags as usize] = 2;
     Reading {
-        status: Status {
-            version: VERSION,
-            netmoat_version: "0.1.0".to_owned(),
-            pid: 7,
-            uptime_s: 61,
-            mode: Mode::Enforce,
-            health: Health::Degraded,
-            problems: vec!["eth1 is gone".to_owned()],
-            interfaces: vec![InterfaceStatus {
-                name: "eth\"0".to_owned(),
-                ifindex: 2,
-                xdp_mode: XdpMode::Native,
-                xdp_program_id: 31,
-                tc_program_id: 32,
-                mtu: 1500,
-            }],
-            listeners_protected: 3,
-            listeners_left_to_kernel: 0,
-            cookies_active: true,
-            keys_age_s: 60,
-            neighbors: NeighborsAtAGlance {
-                arp: GuardMode::Enforce,
-                last_alert: Some("192.0.2.1 is claimed".to_owned()),
-                ..NeighborsAtAGlance::default()
-            },
-            guards: GuardsAtAGlance::default(),
-            lists: Default::default(),
-            drops: Default::default(),
-            maps: vec![MapFill {
-                name: "LISTENERS".to_owned(),
-                used: 2,
-                capacity: MAX_LISTENER_KEYS.into(),
-            }],
-        },
+        status: status(),
         counters: Counters::from_cells(&cells),
         queues: Queues {
             version: VERSION,
