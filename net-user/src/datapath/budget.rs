@@ -9,7 +9,7 @@ mod room;
 use anyhow::{Context as _, Result};
 use aya_obj::{Object, generated::bpf_map_type as Kind};
 use net_common::{
-    abi::LIST_TABLES,
+    abi::{LIST_TABLES, layout::KEPT},
     lists::{compact, general},
 };
 use serde::Serialize;
@@ -18,6 +18,7 @@ pub use room::Room;
 
 use super::{
     load::OBJECT,
+    pin::{MAPS as PINNED_MAPS, Pins},
     preflight::{Preflight, Severity},
 };
 
@@ -102,6 +103,18 @@ impl Budget {
         })
     }
 
+    /// Octets of maps that an agent of this instance left and that fit this build: they go on, and are taken already.
+    fn kept(&self, instance: &str) -> u64 {
+        let pinned = Pins::dir(instance).join(PINNED_MAPS);
+        let kept = KEPT.iter().filter(|kept| {
+            let name = format!("{}-{}", kept.name, kept.layout);
+            pinned.join(name).exists()
+        });
+        kept.filter_map(|kept| self.maps.iter().find(|map| map.name == kept.name))
+            .map(|map| map.octets)
+            .sum()
+    }
+
     /// The largest maps, at most `count`.
     pub fn largest(&self, count: usize) -> &[MapBudget] {
         &self.maps[..count.min(self.maps.len())]
@@ -180,10 +193,10 @@ fn page_size() -> u64 {
 }
 
 /// Tells whether there is room for the maps.
-pub(super) fn check(report: &mut Preflight) {
+pub(super) fn check(report: &mut Preflight, instance: &str) {
     match Budget::read() {
         Ok(budget) => {
-            let (severity, what, remedy) = judge(&budget);
+            let (severity, what, remedy) = judge(&budget, budget.kept(instance));
             report.add(severity, what, remedy);
         }
         Err(error) => report.warning(
@@ -193,12 +206,21 @@ pub(super) fn check(report: &mut Preflight) {
     }
 }
 
-fn judge(budget: &Budget) -> (Severity, String, Option<&'static str>) {
+/// `kept` octets of the budget are taken already.
+fn judge(budget: &Budget, kept: u64) -> (Severity, String, Option<&'static str>) {
     let mib = |octets: u64| format!("{}.{} MiB", octets >> 20, (octets >> 10) % 1024 * 10 / 1024);
     let taken = format!(
         "the maps take {} of the kernel's memory",
         mib(budget.octets)
     );
+    let taken = match kept {
+        0 => taken,
+        kept => format!(
+            "{taken}, {} of it already, by maps that an agent before left",
+            mib(kept)
+        ),
+    };
+    let wanted = budget.octets.saturating_sub(kept);
     let Some((left, what)) = budget.room.least() else {
         let remedy = "mount /proc, and see that some hundred MiB are free";
         return (
@@ -209,14 +231,14 @@ fn judge(budget: &Budget) -> (Severity, String, Option<&'static str>) {
     };
     let left = format!("{} left ({what})", mib(left));
     match budget.room.least().map_or(0, |(left, _)| left) {
-        few if few < budget.octets => (
+        few if few < wanted => (
             Severity::Error,
             format!(
                 "{taken}, and there are only {left}: loading them would fail, or another process would be ended for them"
             ),
             Some("free memory, or raise MemoryMax= of the unit or memory.max of the control group"),
         ),
-        some if some < WARN_ABOVE * budget.octets => (
+        some if some < WARN_ABOVE * wanted => (
             Severity::Warning,
             format!("{taken}, which is more than half of the {left}"),
             Some(
@@ -355,10 +377,25 @@ mod tests {
                 "not known",
             ),
         ] {
-            let (found, what, remedy) = judge(&budget);
+            let (found, what, remedy) = judge(&budget, 0);
             assert_eq!(found, severity, "{what}");
             assert!(what.contains(words), "{what}");
             assert_eq!(remedy.is_some(), severity != Severity::Ok, "{what}");
         }
+    }
+
+    #[test]
+    fn maps_that_go_on_need_no_room() {
+        let (severity, what, _) = judge(&budget(100 * MIB, Some(30 * MIB), None), 90 * MIB);
+        assert_eq!(severity, Severity::Ok, "{what}");
+        assert!(what.contains("90.0 MiB of it already"), "{what}");
+        let all = Budget::of(2, Room::default()).unwrap();
+        assert_eq!(all.kept("no-such-instance"), 0);
+        let missing: Vec<_> = KEPT
+            .iter()
+            .filter(|kept| !all.maps.iter().any(|map| map.name == kept.name))
+            .map(|kept| kept.name)
+            .collect();
+        assert!(missing.is_empty(), "{missing:?} are kept and not budgeted");
     }
 }

@@ -163,7 +163,7 @@ pub async fn check(config: &Config, purpose: Purpose) -> Preflight {
     let mut report = Preflight::default();
     privileges(&mut report, config);
     kernel(&mut report);
-    budget::check(&mut report);
+    budget::check(&mut report, &config.instance);
     let network = match network().await {
         Ok(network) => network,
         Err(error) => {
