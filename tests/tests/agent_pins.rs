@@ -9,7 +9,7 @@ use std::{
 };
 
 use net_tests::{
-    agent::{Agent, Instance},
+    agent::Instance,
     topology::{Host, Pair},
     wait,
 };

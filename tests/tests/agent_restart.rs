@@ -94,7 +94,7 @@ fn c_47_after_sigkill_protection_goes_on_and_blocks_end_on_time() {
             "block",
             "add",
             &scene.client.v4.to_string(),
-            "--ttl",
+            "--for",
             "8s",
             "--force",
         ])
@@ -149,6 +149,8 @@ fn c_48_a_restart_takes_over_keys_counters_and_links_without_a_lost_handshake() 
                     .visit()
                     .unwrap_or_else(|e| panic!("visit {visits}: {e:#}"));
                 visits += 1;
+                // Below the share of SYN-ACKs of one source.
+                thread::sleep(Duration::from_millis(5));
             }
             visits
         });
@@ -192,7 +194,7 @@ fn c_49_an_attach_that_fails_on_the_second_interface_leaves_the_old_state_in_for
     let before = programs(&scene.server, "eth0");
     // The driver takes no native program while the other end may send on more queues than this end has
     // (`veth_xdp_set`, drivers/net/veth.c).
-    let lines = "link add narrow numrxqueues 1 type veth peer name wide numtxqueues 4\n\
+    let lines = "link add wide numtxqueues 4 type veth peer name narrow numrxqueues 1\n\
                  link set narrow up\nlink set wide up";
     scene.server.ns.ip(lines).unwrap();
     let config = format!("xdp_mode = \"native\"\n{ALWAYS}");
