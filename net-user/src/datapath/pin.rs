@@ -372,8 +372,10 @@ fn expect(path: &Path, kind: Kind) -> Result<bool> {
         sys::kind_of(path).with_context(|| format!("{} cannot be opened", path.display()))?;
     let wanted = match kind {
         Kind::Map => "bpf-map",
-        Kind::Link => "bpf_link",
+        Kind::Link => "bpf-link",
     };
+    // Links were called so and so.
+    let name = name.replace('_', "-");
     if !name.contains(wanted) {
         return Err(strange(format!("it holds {name}, wanted {wanted}")));
     }

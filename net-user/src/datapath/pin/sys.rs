@@ -12,7 +12,7 @@ use std::{
 
 use nix::libc;
 
-/// What the kernel calls the object of a pin, such as `anon_inode:bpf-map` or `anon_inode:bpf_link`.
+/// What the kernel calls the object of a pin, such as `anon_inode:bpf-map` or `anon_inode:bpf-link`.
 ///
 /// # Errors
 /// It cannot be opened.
