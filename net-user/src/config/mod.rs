@@ -111,7 +111,7 @@ impl Mode {
 }
 
 /// What becomes of protection when the agent stops, in whatever way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExit {
     /// Programs and maps stay in the kernel and go on; the next start takes them over.

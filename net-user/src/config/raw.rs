@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 
 pub use spanned::Spanned;
 
-use super::{GuardMode, HumanDuration, Mode, Rate, SynMode, XdpMode};
+use super::{GuardMode, HumanDuration, Mode, OnExit, Rate, SynMode, XdpMode};
 
 /// netmoat's configuration.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -28,6 +28,7 @@ pub struct RawConfig {
     /// Name of the instance.
     pub instance: Option<Spanned<Text>>,
     /// `keep` or `detach`.
+    #[schemars(with = "Option<OnExit>")]
     pub on_exit: Option<Spanned<Text>>,
     /// Path of the control socket.
     pub socket: Option<Spanned<Text>>,

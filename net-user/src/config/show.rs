@@ -46,6 +46,8 @@ pub fn tree(config: &Config) -> Value {
     // Named one by one: a key that is new must find its place here.
     let Config {
         interfaces,
+        instance,
+        on_exit,
         mode,
         xdp_mode,
         socket,
@@ -62,6 +64,8 @@ pub fn tree(config: &Config) -> Value {
     let mut tree = Map::new();
     let mut set = |key: &str, value: Value| drop(tree.insert(key.to_owned(), value));
     set("interfaces", json!(interfaces));
+    set("instance", json!(instance));
+    set("on_exit", json!(on_exit));
     set("mode", json!(mode));
     set("xdp_mode", json!(xdp_mode));
     set("socket", json!(socket));
