@@ -1,6 +1,7 @@
 //! The agent: one task that owns the maps, follows listeners, links and sysctls, and answers the control
 //! socket.
 
+mod changes;
 mod drops;
 mod guards;
 mod interfaces;
@@ -39,11 +40,11 @@ use kept::Kept;
 use crate::{
     cli::{Code, Failure},
     config::{Config, Mode, Pattern},
+    confirm::{self, Recovery},
     control::{
         bind::BoundSocket,
         protocol::{
-            Counters, Detached, Health, KeysRotated, ModeChanged, Reply, Request, RequestError,
-            Status, VERSION,
+            Counters, Detached, Health, KeysRotated, Reply, Request, RequestError, Status, VERSION,
         },
         server,
     },
@@ -89,6 +90,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// What needs more privileges than the agent's work: the control socket in its place, the programs in the kernel.
 pub struct Prepared {
     socket: BoundSocket,
+    recovery: Recovery,
     kept: Kept,
     metrics: Option<Bound>,
     ebpf: Ebpf,
@@ -105,6 +107,9 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    // What was not confirmed is undone before anything is made of it.
+    let recovery = confirm::recover(config);
+    let config = recovery.config.as_ref().unwrap_or(config);
     refuse(runtime.block_on(preflight::check(config, Purpose::Start)))?;
     drop(runtime);
     let socket = BoundSocket::take(&config.socket)?;
@@ -120,6 +125,7 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     Ok(Prepared {
         socket,
         metrics,
+        recovery,
         kept,
         ebpf,
         privileges: Privileges::default(),
@@ -135,9 +141,11 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     // First, so that a signal during the start ends it in order.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let Prepared {
         socket,
         metrics,
+        recovery,
         kept,
         ebpf,
         privileges,
@@ -145,7 +153,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     for shortcoming in &privileges.shortcomings {
         warn!("{shortcoming}");
     }
-    let mut agent = Agent::start(config, kept, ebpf).await?;
+    let mut agent = Agent::start(config, recovery, kept, ebpf).await?;
     agent.privileges = privileges;
     // SAFETY: the ring buffer keeps the one file descriptor it has until it is dropped, with `events`.
     let mut events = unsafe { AsyncFd::register(Maps::listener_events(&mut agent.ebpf)?)? };
@@ -184,6 +192,15 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
+            _ = hangup.recv() => agent.reload_on_signal(),
+            prepared = agent.changes.prepared() => {
+                agent.take_change(prepared);
+                // As an interval begins with a tick, and a key that is young is not to be changed.
+                if rotation.period() != agent.config.syn.key_rotation {
+                    rotation = ticker(agent.config.syn.key_rotation);
+                    rotation.reset_after(agent.next_rotation());
+                }
+            }
             Some(request) = inbox.recv() => {
                 agent.answer(request);
                 if agent.detach.is_some() {
@@ -227,6 +244,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
                 // What happened comes before what did not.
                 agent.take_neighbor_events(neighbor_events.get_mut());
                 agent.tick_neighbors();
+                agent.tick_changes();
             }
             _ = beat.tick() => {
                 agent.beat();
@@ -362,6 +380,7 @@ struct Agent {
     neighbors: NeighborWatch,
     lists: lists::ListWorker,
     queues: queues::QueueWatch,
+    changes: changes::Changes,
     slots: Slots,
     compiled: Compiled,
     /// Whether something that the listeners' entries follow from may have changed, other than the sockets.
@@ -384,7 +403,14 @@ struct Agent {
 
 impl Agent {
     /// Fills the maps, attaches. An error leaves nothing behind, or what an agent before has left.
-    async fn start(config: Config, kept: Kept, mut ebpf: Ebpf) -> Result<Self> {
+    async fn start(
+        config: Config,
+        mut recovery: Recovery,
+        kept: Kept,
+        mut ebpf: Ebpf,
+    ) -> Result<Self> {
+        let changes = changes::Changes::new(&config, &recovery);
+        let config = recovery.config.take().unwrap_or(config);
         let links = Links::open()?;
         let program_id = |name| -> Result<u32> {
             Ok(ebpf
@@ -420,7 +446,7 @@ impl Agent {
         let wanted: Vec<_> = chosen.map(|c| (c.name.clone(), c.ifindex)).collect();
         let facts = read_facts(&links, &all, &wanted).await?;
         let (neighbors, stored) = neighbors::start(&config, &wanted)?;
-        let lists = lists::ListWorker::start(&mut ebpf, &config)?;
+        let lists = lists::ListWorker::start(&mut ebpf, &config, recovery.list.as_ref())?;
         let guards = guards::Guards::new(&config)?;
         let tuner = Tuner::open(&config.state_dir);
         let tuned = tuner
@@ -446,6 +472,7 @@ impl Agent {
             neighbors,
             lists,
             queues: queues::QueueWatch::new(tuner, &sockets.missing),
+            changes,
             sockets,
             kept,
             detach: None,
@@ -489,6 +516,7 @@ impl Agent {
             agent.renewal = Some(Renewal::start(&mut agent.maps, half)?);
         }
         agent.settle()?;
+        agent.note_recovery(&recovery);
         Ok(agent)
     }
 
@@ -720,28 +748,10 @@ impl Agent {
             Request::Queues(reply) => send(reply, Ok(self.report_queues())),
             Request::Tuning(listener, reply) => self.answer_tuning(listener, reply),
             Request::Tune(tune, reply) => self.answer_tune(tune, reply),
-            Request::SetMode(mode, reply) => {
-                let before = self.config.mode;
-                self.settings.flags = self.settings.flags & !Settings::OBSERVE | observe_flag(mode);
-                let written = self.maps.set_settings(&self.settings);
-                if written.is_ok() {
-                    self.config.mode = mode;
-                    self.neighbors.set_observe(mode == Mode::Observe);
-                    info!(
-                        "mode: {} to {}, asked for on the control socket",
-                        before.name(),
-                        mode.name()
-                    );
-                }
-                send(
-                    reply,
-                    written.map(|()| ModeChanged {
-                        version: VERSION,
-                        before,
-                        mode,
-                    }),
-                );
-            }
+            Request::SetMode(ask, reply) => self.change_mode(ask, reply),
+            Request::Reload(ask, reply) => self.reload(ask, reply),
+            Request::Confirm(reply) => self.confirm(reply),
+            Request::Config(reply) => send(reply, self.show_config()),
             Request::RotateKeys { force, reply } => {
                 if self.keys.rotation_breaks_handshakes() && !force {
                     let left = COOKIE_LIFE.saturating_sub(self.keys.since.elapsed());
@@ -809,6 +819,7 @@ impl Agent {
             notes: self.interface_notes(),
             drift: self.reconciler.glance(),
             data_path_alive: self.data_path_alive(),
+            pending: self.pending_change(),
         })
     }
 }

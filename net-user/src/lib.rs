@@ -5,6 +5,7 @@ pub mod agent;
 pub mod build_info;
 pub mod cli;
 pub mod config;
+pub mod confirm;
 pub mod control;
 pub mod datapath;
 pub mod drops;

@@ -69,6 +69,7 @@ impl Rig {
             force,
             allow_empty: false,
             ssh_peer: Some("fe80::1".parse().unwrap()),
+            confirm_within: Some("90s".parse().unwrap()),
             text: text.into(),
         };
         Client::new(self.socket())
@@ -112,6 +113,7 @@ fn imported(import: &ImportEntries) -> ListImported {
         build_ms: 0,
         kernel_memory: 0,
         agent_memory: 0,
+        confirm_within_s: import.confirm_within.map(|within| within.get().as_secs()),
         warnings: vec![],
     }
 }
@@ -133,6 +135,7 @@ async fn a_list_of_any_length_arrives_whole() {
     let last = imports.last().unwrap();
     assert_eq!(last.entries[4242].reason, "scan");
     assert_eq!(last.ssh_peer, Some("fe80::1".parse().unwrap()));
+    assert_eq!(last.confirm_within, Some("90s".parse().unwrap()));
 }
 
 #[tokio::test]

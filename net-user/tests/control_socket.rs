@@ -10,13 +10,14 @@ use std::time::Duration;
 use net_common::verdict::COUNTERS;
 use net_user::config::{GuardMode, Mode};
 use net_user::control::bind::BoundSocket;
+use net_user::control::changes::{ConfigShown, Confirmed, Reload, Reloaded};
 use net_user::control::client::{Client, ClientError};
 use net_user::control::drops::{DropTotals, ExplainFrame};
 use net_user::control::protocol::{
-    AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
-    EventLevel, Events, GuardsAtAGlance, Health, KeysRotated, ModeChanged, NeighborAudit,
+    AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Detached,
+    Event, EventLevel, Events, GuardsAtAGlance, Health, KeysRotated, ModeChanged, NeighborAudit,
     NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged, PinNeighbor, Queues, Request,
-    RequestError, Status, UnpinNeighbor, VERSION,
+    RequestError, SetMode, Status, UnpinNeighbor, VERSION,
 };
 use net_user::control::queues::{Change, Tune, TuneAction, Tuning};
 use net_user::control::server::serve;
@@ -101,6 +102,7 @@ fn answer(request: Request) {
                 drift: Default::default(),
                 data_path_alive: true,
                 maps: vec![],
+                pending: None,
             }));
         }
         Request::Counters(reply) => {
@@ -122,11 +124,44 @@ fn answer(request: Request) {
             };
             let _ = reply.send(tuning(tune.listener.as_deref(), Some(outcome)));
         }
-        Request::SetMode(mode, reply) => {
+        Request::SetMode(set, reply) => {
             let _ = reply.send(Ok(ModeChanged {
                 version: VERSION,
                 before: Mode::Enforce,
-                mode,
+                mode: set.mode,
+                confirm_within_s: set.confirm_within.map(|within| within.get().as_secs()),
+            }));
+        }
+        Request::Reload(reload, reply) => {
+            let error = "netmoat.toml:3:1\n 3 | x\u{1b}[31m".to_owned();
+            let _ = reply.send(if reload.force {
+                Ok(Reloaded {
+                    version: VERSION,
+                    applied: !reload.dry_run,
+                    changes: vec![],
+                    warnings: vec![],
+                    confirm_within_s: reload.confirm_within.map(|within| within.get().as_secs()),
+                })
+            } else {
+                Err(RequestError::Refused(error))
+            });
+        }
+        Request::Confirm(reply) => {
+            let _ = reply.send(Ok(Confirmed {
+                version: VERSION,
+                what: "the reload".to_owned(),
+                left_s: 7,
+                warnings: vec![],
+            }));
+        }
+        Request::Config(reply) => {
+            let _ = reply.send(Ok(ConfigShown {
+                version: VERSION,
+                source: Some("/etc/netmoat/netmoat.toml".into()),
+                drop_ins: vec![],
+                mode_in_file: Some(Mode::Observe),
+                config: Default::default(),
+                toml: "mode = \"enforce\"\n".to_owned(),
             }));
         }
         Request::RotateKeys { force: true, reply } => {
@@ -196,6 +231,13 @@ fn answer(request: Request) {
         }
         Request::Events { after, reply } => {
             let _ = reply.send(Ok(events(1, 3, after)));
+        }
+        Request::Detach(reply) => {
+            let interfaces = vec!["eth0".to_owned()];
+            let _ = reply.send(Ok(Detached {
+                version: VERSION,
+                interfaces,
+            }));
         }
         // In control_lists.rs.
         Request::Lists(_) => {}
@@ -618,8 +660,10 @@ async fn another_user_may_read_and_not_write() {
                     client.tuning(None).await.map(drop),
                 ],
                 [
-                    client.set_mode(Mode::Observe).await.map(drop),
+                    client.set_mode(&SetMode::to(Mode::Observe)).await.map(drop),
                     client.rotate_keys(true).await.map(drop),
+                    client.reload(&Reload::default()).await.map(drop),
+                    client.confirm().await.map(drop),
                     client.pin_neighbor(&pin).await.map(drop),
                     client.unpin_neighbor(&unpin).await.map(drop),
                     client.repair_neighbors().await.map(drop),
@@ -668,6 +712,37 @@ async fn another_user_may_read_and_not_write() {
             matches!(&denied, Err(ClientError::Forbidden(words)) if words.contains("run it with sudo")),
             "{denied:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_reload_is_told_with_the_lines_of_a_mistake_and_no_escapes() {
+    let rig = Rig::start(0o660);
+    let refused = rig.netmoat(&["reload"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(said, "netmoat: netmoat.toml:3:1\n 3 | x [31m\n");
+    let made = rig
+        .netmoat(&["reload", "--force", "--confirm-within", "90s"])
+        .await;
+    let said = String::from_utf8_lossy(&made.stdout).into_owned();
+    assert!(
+        said.contains("Undone in") && said.contains("netmoat confirm"),
+        "{said}"
+    );
+    let confirmed = rig.netmoat(&["confirm"]).await;
+    assert_eq!(confirmed.stdout, b"Confirmed: the reload stays.\n");
+    let shown = rig.netmoat(&["config", "show"]).await;
+    let said = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(
+        said.starts_with("# from /etc/netmoat/netmoat.toml\n# the file says"),
+        "{said}"
+    );
+    for wrong in [
+        &["reload", "--confirm-within", "60"][..],
+        &["reload", "--confirm-within", "2d"],
+    ] {
+        assert_eq!(rig.netmoat(wrong).await.status.code(), Some(2), "{wrong:?}");
     }
 }
 

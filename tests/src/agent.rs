@@ -265,6 +265,41 @@ impl Agent {
         Ok((code, self.log()))
     }
 
+    /// Writes another config, as [`Self::start`] takes it, which the agent reads when it is told to.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_config(&self, config: &str) -> Result<()> {
+        let path = self.config();
+        let written = fs::read_to_string(&path)?;
+        const GIVEN: [&str; 5] = ["interfaces", "socket", "state_dir", "instance", "on_exit"];
+        let given = |line: &&str| GIVEN.iter().any(|key| line.starts_with(key));
+        let head: Vec<_> = written.lines().take_while(given).collect();
+        fs::write(&path, format!("{}\n{config}\n", head.join("\n"))).context("no config")
+    }
+
+    /// Starts it again, with its own config file, socket and state, and waits until it answers.
+    ///
+    /// # Errors
+    /// It ends, or stays silent.
+    pub fn restart(&mut self, host: &Host) -> Result<()> {
+        let mut command = Command::new(&self.files.binary);
+        command
+            .args(["--log-level", "debug", "run", "--config"])
+            .arg(self.files.config());
+        self.process = Process::start(&host.ns, &mut command)?;
+        wait::until("the agent's first answer", START, || self.status().is_ok())
+            .with_context(|| self.log())
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
     /// Its process id.
     pub fn pid(&self) -> Pid {
         self.process.pid()

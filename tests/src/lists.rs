@@ -28,7 +28,8 @@ fn run(agent: &Agent, command: &str) -> Output {
     agent.netmoat(&words).unwrap()
 }
 
-fn json<T: DeserializeOwned>(agent: &Agent, command: &str) -> T {
+/// What a command prints as JSON; it must succeed.
+pub fn json<T: DeserializeOwned>(agent: &Agent, command: &str) -> T {
     serde_json::from_str(&done(agent, &format!("-o json {command}"))).unwrap()
 }
 

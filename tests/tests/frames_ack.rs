@@ -398,6 +398,7 @@ fn an_empty_key_slot_opens_nothing() {
                     keys: [KEYS[0], [0; 2]],
                     current: 0,
                     valid,
+                    since_ns: 0,
                 });
                 let ran = within_one_epoch(|epoch| {
                     lab.set_last_epoch(Some(epoch));

@@ -184,6 +184,24 @@ impl Agent {
         named.iter().chain(&self.guards.resolvers).copied()
     }
 
+    /// Those of the host itself.
+    pub(super) fn resolvers(&self) -> impl Iterator<Item = IpAddr> {
+        self.guards.resolvers.iter().copied()
+    }
+
+    /// The config's guards are others.
+    pub(super) fn follow_guard_policy(&mut self) -> Result<()> {
+        if !self.config.guards.udp.resolv_conf {
+            self.guards.resolvers.clear();
+        }
+        self.refresh_resolvers();
+        self.guards.facts.events = self.config.events.gcra();
+        // Whatever was staged before may not have come into force.
+        self.guards.settings = None;
+        self.begin_reading();
+        self.write_addresses()
+    }
+
     fn write_guard_settings(&mut self) -> Result<()> {
         let settings = guards::settings(&self.config.guards, &self.guards.facts);
         if self.guards.settings != Some(settings) {

@@ -341,7 +341,6 @@ impl Agent {
     ///
     /// # Errors
     /// One that is named is not there, or does not take the programs. Nothing has changed then.
-    #[expect(dead_code, reason = "for `netmoat reload`")]
     pub(super) fn set_interfaces(&mut self, patterns: &[Pattern]) -> Result<()> {
         let mut links: Vec<_> = self.facts.links.values().cloned().collect();
         links.sort_unstable_by_key(|link| link.index);

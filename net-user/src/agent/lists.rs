@@ -1,8 +1,11 @@
 //! Block and allow lists: a thread that owns them, since building a million entries takes seconds and a slow disk
 //! longer, and the agent's side of it.
 
+mod tentative;
+
 use std::{
     collections::HashSet,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -23,7 +26,9 @@ use tracing::{info, warn};
 use super::Agent;
 use crate::{
     config::{Config, ListPolicy, Mode},
+    confirm::FormerList,
     control::{
+        changes::Confirmed,
         lists::{
             AddEntries, DeleteEntries, EntryChanged, FindQuery, ImportEntries, ListChanged,
             ListEntry, ListFound, ListImported, ListNames, ListPage, ListQuery, ListRequest,
@@ -42,6 +47,7 @@ use crate::{
     },
     neighbor::Now,
 };
+pub(super) use tentative::{Configure, Waiting};
 
 /// How often hits are counted and what is over is taken out.
 const TICK: Duration = Duration::from_secs(1);
@@ -58,16 +64,30 @@ const SAVE_EVERY: Duration = Duration::from_secs(3);
 const GONE: &str = "netmoat's lists cannot be changed or read any more; restart netmoat";
 
 /// A request, and who must not be locked out by it.
-struct Job {
+pub(super) struct Job {
     request: ListRequest,
+    /// It is undone unless it is confirmed.
+    waiting: Option<Waiting>,
     victims: Vec<Victim>,
     /// Whether blocked packets pass.
     observe: bool,
 }
 
+/// What the thread is told to do.
+pub(super) enum Order {
+    /// What someone asked for.
+    Request(Job),
+    /// The config's lists are others.
+    Configure(Configure),
+    /// The change that waits is for good.
+    Confirm(Reply<Confirmed>),
+}
+
 /// What the agent and the thread have in common.
 #[derive(Default)]
 struct Shared {
+    /// The change that waits for its confirmation.
+    waiting: Option<Waiting>,
     glance: ListsAtAGlance,
     /// What is wrong at the moment, and what was when the lists were read at the start.
     now: Option<String>,
@@ -82,7 +102,7 @@ struct Shared {
 /// The agent's side.
 pub(super) struct ListWorker {
     /// None once it is to end.
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<Order>>,
     shared: Arc<Mutex<Shared>>,
     thread: Option<JoinHandle<()>>,
     /// Who was locked out at the last look.
@@ -95,7 +115,13 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 
 impl ListWorker {
     /// Fills the maps with what the config names and what was saved, and starts the thread.
-    pub(super) fn start(ebpf: &mut Ebpf, config: &Config) -> Result<Self> {
+    ///
+    /// A change that was not confirmed is undone before.
+    pub(super) fn start(
+        ebpf: &mut Ebpf,
+        config: &Config,
+        unconfirmed: Option<&FormerList>,
+    ) -> Result<Self> {
         let mut lists = Lists::new(ebpf)?;
         // Of an agent before all of a list is in force until all of the new one is.
         lists.hold();
@@ -109,6 +135,16 @@ impl ListWorker {
                 problems.push(format!("{list} list {name} is not in force: {error}"));
             } else if saved.rescued && store.is_usable() {
                 rescued.push((saved.list, saved.name));
+            }
+        }
+        if let Some(former) = unconfirmed {
+            let (list, name) = (former.list, former.name.clone());
+            match tentative::put_back(&mut lists, former) {
+                Ok(()) => rescued.push((list, name)),
+                Err(error) => problems.push(format!(
+                    "a change of {} list {name} was not confirmed, and cannot be undone: {error:#}",
+                    list.word()
+                )),
             }
         }
         for (list, error) in lists.release() {
@@ -127,6 +163,10 @@ impl ListWorker {
             swept: Instant::now(),
             mended: Instant::now(),
             shared: Arc::clone(&shared),
+            state_dir: config.state_dir.clone(),
+            policy: config.lists.clone(),
+            asked: None,
+            held: None,
         };
         // Of what a damaged file had left, there is no other copy in order.
         let saved = worker.save_all();
@@ -144,13 +184,18 @@ impl ListWorker {
         })
     }
 
-    fn send(&self, job: Job) {
+    fn order(&self, order: Order) {
         let Some(jobs) = &self.jobs else {
-            return refuse(job.request);
+            return refuse(order);
         };
-        if let Err(error) = jobs.send(job) {
-            refuse(error.0.request);
+        if let Err(error) = jobs.send(order) {
+            refuse(error.0);
         }
+    }
+
+    /// Where orders go, for what is done aside; none once the thread is to end.
+    pub(super) fn orders(&self) -> Option<Sender<Order>> {
+        self.jobs.clone()
     }
 
     /// Writes what was not written yet, and ends the thread.
@@ -175,10 +220,15 @@ fn configure(lists: &mut Lists, policy: &ListPolicy) -> Result<()> {
 }
 
 /// Tells whoever asked that nobody is there to answer.
-fn refuse(request: ListRequest) {
+fn refuse(order: Order) {
     fn gone<T>(reply: Reply<T>) {
         let _ = reply.send(Err(RequestError::Failed(GONE.to_owned())));
     }
+    let request = match order {
+        Order::Request(job) => job.request,
+        Order::Configure(configure) => return gone(configure.reply),
+        Order::Confirm(reply) => return gone(reply),
+    };
     match request {
         ListRequest::Add(_, reply) | ListRequest::Delete(_, reply) => gone(reply),
         ListRequest::Import(_, reply) => gone(reply),
@@ -190,16 +240,45 @@ fn refuse(request: ListRequest) {
 
 impl Agent {
     /// Hands a request to the thread, which answers it.
-    pub(super) fn answer_of_lists(&self, request: ListRequest) {
-        self.lists.send(Job {
+    pub(super) fn answer_of_lists(&mut self, request: ListRequest) {
+        let mut waiting = None;
+        if let Some((asked, within)) = tentative::asks(&request) {
+            if let Err(why) = self.may_wait() {
+                return request.refuse(why);
+            }
+            if asked.shuts_out
+                && let Err(error) = self.observe_after(Some(within))
+            {
+                return request.refuse(format!("{error:#}"));
+            }
+            lock(&self.lists.shared).waiting = Some(asked.clone());
+            waiting = Some(asked);
+        }
+        self.lists.order(Order::Request(Job {
             request,
+            waiting,
             victims: self.victims(),
             observe: self.config.mode == Mode::Observe,
+        }));
+    }
+
+    /// Who is locked out now, in plain words.
+    pub(super) fn locked_out(&self) -> Vec<String> {
+        let shared = lock(&self.lists.shared);
+        let told = shared.locked_out.iter().map(|(victim, by)| {
+            format!(
+                "{} ({}) is blocked by {} on list {}",
+                victim.address,
+                victim.what,
+                show(by.prefix),
+                by.origin
+            )
         });
+        told.collect()
     }
 
     /// Who must get through, as far as the agent knows by itself.
-    fn victims(&self) -> Vec<Victim> {
+    pub(super) fn victims(&self) -> Vec<Victim> {
         let gateways = self.gateways.addresses().map(|address| Victim {
             address,
             what: "the default gateway",
@@ -208,9 +287,14 @@ impl Agent {
             address: own.ip,
             what: "an address of this host",
         });
+        let resolvers = self.resolvers().map(|address| Victim {
+            address,
+            what: "a name server of this host",
+        });
         // What claims to be from a loopback address is dropped by the kernel anyway.
         gateways
             .chain(own)
+            .chain(resolvers)
             .filter(|victim| !victim.address.is_loopback())
             .collect()
     }
@@ -328,6 +412,13 @@ struct Worker {
     swept: Instant,
     mended: Instant,
     shared: Arc<Mutex<Shared>>,
+    state_dir: PathBuf,
+    /// What the config lists.
+    policy: ListPolicy,
+    /// The change that is made now is to wait for its confirmation.
+    asked: Option<Waiting>,
+    /// The change that waits.
+    held: Option<tentative::Held>,
 }
 
 fn refused<T>(why: impl Into<String>) -> Result<T, RequestError> {
@@ -339,11 +430,20 @@ fn failed(error: impl std::fmt::Display) -> RequestError {
 }
 
 impl Worker {
-    fn run(&mut self, inbox: &Receiver<Job>) {
+    fn run(&mut self, inbox: &Receiver<Order>) {
         let mut ticked = Instant::now();
         loop {
-            match inbox.recv_timeout(TICK.saturating_sub(ticked.elapsed())) {
-                Ok(job) => self.answer(job),
+            let patience = TICK.saturating_sub(ticked.elapsed()).min(self.patience());
+            match inbox.recv_timeout(patience) {
+                Ok(Order::Request(job)) => self.answer(job),
+                Ok(Order::Configure(order)) => {
+                    let configured = self.configure(&order);
+                    self.publish();
+                    let _ = order.reply.send(configured);
+                }
+                Ok(Order::Confirm(reply)) => {
+                    let _ = reply.send(self.confirm());
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -351,6 +451,7 @@ impl Worker {
                 ticked = Instant::now();
                 self.tick();
             }
+            self.go_back_in_time();
         }
         let saved = self.save_all();
         self.note(saved);
@@ -426,12 +527,21 @@ impl Worker {
             request,
             victims,
             observe,
+            waiting,
         } = job;
+        let confirm_within_s = waiting.as_ref().map(|waiting| waiting.left().as_secs());
+        let asked = waiting.is_some();
+        self.asked = waiting;
         // Nobody waits any longer: then nobody is told.
         match request {
             ListRequest::Add(add, reply) => {
                 let added = self.add(&add, victims);
-                let _ = reply.send(added.map(|changed| ListChanged { observe, ..changed }));
+                self.release_unless(added.is_ok() || !asked);
+                let _ = reply.send(added.map(|changed| ListChanged {
+                    observe,
+                    confirm_within_s,
+                    ..changed
+                }));
             }
             ListRequest::Delete(delete, reply) => {
                 let deleted = if delete.all {
@@ -439,13 +549,22 @@ impl Worker {
                 } else {
                     self.delete(&delete, victims)
                 };
-                let _ = reply.send(deleted.map(|changed| ListChanged { observe, ..changed }));
+                self.release_unless(deleted.is_ok() || !asked);
+                let _ = reply.send(deleted.map(|changed| ListChanged {
+                    observe,
+                    confirm_within_s,
+                    ..changed
+                }));
             }
             ListRequest::Import(import, reply) => {
                 lock(&self.shared).glance.building = true;
                 let imported = self.import(&import, victims);
+                self.release_unless(imported.is_ok() || !asked);
                 self.publish();
-                let _ = reply.send(imported);
+                let _ = reply.send(imported.map(|imported| ListImported {
+                    confirm_within_s,
+                    ..imported
+                }));
             }
             ListRequest::Page(query, reply) => {
                 let _ = reply.send(self.page(&query));
@@ -461,12 +580,19 @@ impl Worker {
         self.publish();
     }
 
+    fn release_unless(&mut self, made: bool) {
+        if !made {
+            self.release();
+        }
+    }
+
     /// Whether a name may be written to.
     fn check_name(&self, list: List, name: &str) -> Result<(), RequestError> {
         check_name(name).or_else(refused)?;
+        self.check_held(list, name)?;
         if name == CONFIG {
             return refused(
-                "the list `config` is what [lists] in the config says; change it there and restart netmoat",
+                "the list `config` is what [lists] in the config says; change it there and `netmoat reload`",
             );
         }
         let names = self.lists.names(list).count();
@@ -488,7 +614,8 @@ impl Worker {
         force: bool,
         now: u64,
     ) -> Result<(), RequestError> {
-        if force {
+        // What goes back by itself may be tried.
+        if force || self.asked.is_some() {
             return Ok(());
         }
         let peers = ssh::peers().unwrap_or_else(|error| {
@@ -541,6 +668,9 @@ impl Worker {
                     && self.lists.is_temporary(list, name, entry.prefix),
             })
             .collect();
+        let touched: Vec<_> = wanted.iter().map(|entry| entry.prefix).collect();
+        let left = self.hold(list, name, Some(&touched), &wanted)?;
+        let wanted = self.bounded(list, name, &wanted, left);
         let added = self.lists.add(list, name, &wanted, now);
         added.map_err(|error| self.no_room(list, name, &wanted, 0, error))?;
         Ok(self.changed(list, name, entries))
@@ -590,6 +720,7 @@ impl Worker {
         if list == List::Allow {
             self.guard(&change, victims, delete.ssh_peer, delete.force, now)?;
         }
+        self.hold(list, name, Some(&gone), &[])?;
         self.lists.remove(list, name, &gone).map_err(failed)?;
         Ok(self.changed(list, name, entries))
     }
@@ -618,6 +749,7 @@ impl Worker {
             };
             self.guard(&change, victims, delete.ssh_peer, delete.force, now)?;
         }
+        self.hold(list, name, None, &[])?;
         self.lists.replace(list, name, &[], now).map_err(failed)?;
         info!(
             "{} list {name:?} is deleted with its {had} entries",
@@ -675,6 +807,7 @@ impl Worker {
             entries,
             deleted: 0,
             observe: false,
+            confirm_within_s: None,
             warnings: self.warnings(list, name, saved),
         }
     }
@@ -702,10 +835,12 @@ impl Worker {
             gone: Gone::All,
         };
         self.guard(&change, victims, import.ssh_peer, import.force, now)?;
+        let left = self.hold(list, name, None, &import.entries)?;
+        let entries = self.bounded(list, name, &import.entries, left);
         let begun = Instant::now();
         let changed = self
             .lists
-            .replace(list, name, &import.entries, now)
+            .replace(list, name, &entries, now)
             .map_err(|error| self.no_room(list, name, &import.entries, had, error))?;
         let build_ms = begun.elapsed().as_millis() as u64;
         let entries = self.lists.count(list, name) as u64;
@@ -725,6 +860,7 @@ impl Worker {
             build_ms,
             kernel_memory: self.lists.kernel_memory() as u64,
             agent_memory: resident_memory(),
+            confirm_within_s: None,
             warnings: self.warnings(list, name, saved),
         })
     }
@@ -768,7 +904,7 @@ impl Worker {
     /// Writes a list's file. Ends are kept as times of day, as the kernel's clock begins anew with each boot.
     fn save(&self, list: List, name: &str) -> Result<()> {
         let now = now_ns()?;
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let wall = wall()?;
         let lines = || {
             self.lists.page(list, Some(name), None, now).map(|entry| {
                 // Rounded up, so that it lives no shorter.
@@ -871,6 +1007,11 @@ impl Worker {
             capacity: MAX_LIST_ENTRIES.into(),
         }
     }
+}
+
+/// The time of day, since 1970.
+fn wall() -> Result<Duration> {
+    Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?)
 }
 
 /// Of a name that nothing stands under.

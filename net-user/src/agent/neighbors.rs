@@ -103,11 +103,10 @@ pub(super) fn start(
     wanted: &[(String, u32)],
 ) -> Result<(NeighborWatch, Result<()>)> {
     let policy = config.neighbors.clone();
-    let send: SendFrame = if policy.arp == GuardMode::Off && policy.ndp == GuardMode::Off {
-        Box::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()))
+    let send: SendFrame = if guards(config) {
+        sender()?
     } else {
-        let socket = Socket::open().map_err(|error| Failure::new(Code::Permission, error))?;
-        Box::new(move |ifindex, frame| socket.send(ifindex, frame))
+        Box::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()))
     };
     let (store, saved, kept) = Store::open(&config.state_dir);
     let mut watch = NeighborWatch::new(policy, wanted.to_vec(), store, saved, send, Now::read()?);
@@ -115,7 +114,34 @@ pub(super) fn start(
     Ok((watch, kept))
 }
 
+/// Whether neighbours are asked at all.
+fn guards(config: &Config) -> bool {
+    [config.neighbors.arp, config.neighbors.ndp] != [GuardMode::Off; 2]
+}
+
+fn sender() -> Result<SendFrame> {
+    let socket = Socket::open().map_err(|error| Failure::new(Code::Permission, error))?;
+    Ok(Box::new(move |ifindex, frame| socket.send(ifindex, frame)))
+}
+
+/// What asks neighbours, if the config guards them and the one before did not.
+pub(super) fn sender_for(before: &Config, config: &Config) -> Result<Option<SendFrame>> {
+    (guards(config) && !guards(before)).then(sender).transpose()
+}
+
 impl Agent {
+    /// The config's neighbours are others.
+    pub(super) fn follow_neighbor_policy(&mut self, links: &[Link]) -> Result<()> {
+        self.refresh_neighbors(links)?;
+        if self.write_neighbors() {
+            Ok(())
+        } else {
+            Err(anyhow!(
+                "the neighbours of the config do not fit beside the others"
+            ))
+        }
+    }
+
     /// The events that the data path has told since the last call.
     pub(super) fn take_neighbor_events(&mut self, ring: &mut RingBuf<MapData>) {
         while let Some(event) = ring.next() {

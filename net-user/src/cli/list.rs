@@ -135,6 +135,9 @@ pub(super) enum Command {
         /// Even if that locks someone out
         #[arg(long)]
         force: bool,
+        /// Go back to the former list after so long, as in 60s, unless `netmoat confirm` comes before
+        #[arg(long, value_name = "TIME", value_parser = super::within)]
+        confirm_within: Option<HumanDuration>,
         /// Even if that empties the list
         #[arg(long)]
         allow_empty: bool,
@@ -153,6 +156,9 @@ pub(super) struct Change {
     /// Even if that locks someone out
     #[arg(long)]
     force: bool,
+    /// Go back after so long, as in 60s, unless `netmoat confirm` comes before
+    #[arg(long, value_name = "TIME", value_parser = super::within)]
+    confirm_within: Option<HumanDuration>,
 }
 
 fn prefix(text: &str) -> Result<String, String> {
@@ -193,6 +199,7 @@ pub(super) fn run(
                 reason,
                 force: change.force,
                 ssh_peer: ssh::own_peer(),
+                confirm_within: change.confirm_within,
             };
             let answer = block_on(client.add_entries(&add))?;
             out.print(&answer, changed)?;
@@ -212,6 +219,7 @@ pub(super) fn run(
                 ignore_missing,
                 force: change.force,
                 ssh_peer: ssh::own_peer(),
+                confirm_within: change.confirm_within,
             };
             let answer = block_on(client.delete_entries(&delete))?;
             out.print(&answer, changed)?;
@@ -235,6 +243,7 @@ pub(super) fn run(
             file,
             name,
             force,
+            confirm_within,
             allow_empty,
             progress,
         } => {
@@ -244,6 +253,7 @@ pub(super) fn run(
                 force,
                 allow_empty,
                 ssh_peer: ssh::own_peer(),
+                confirm_within,
                 text: Bytes::new(),
             };
             let imported = import(client, replaced, &file, progress)?;
@@ -458,7 +468,7 @@ pub(super) fn changed(changed: &ListChanged) -> String {
     if changed.entries.is_empty() {
         text += &format!("{place} is deleted, with {}\n", entries(changed.deleted));
     }
-    text + &warned(&changed.warnings)
+    text + &super::reload::waits(changed.confirm_within_s) + &warned(&changed.warnings)
 }
 
 fn warned(warnings: &[String]) -> String {
@@ -669,6 +679,7 @@ mod tests {
             deleted: 0,
             observe: false,
             warnings: vec!["lost".to_owned()],
+            confirm_within_s: None,
         };
         let told = |all: &ListChanged| anstream::adapter::strip_str(&changed(all)).to_string();
         assert_eq!(
@@ -702,6 +713,7 @@ mod tests {
                 build_ms: 1_234,
                 kernel_memory: 6 << 20,
                 agent_memory: 300 << 20,
+                confirm_within_s: None,
                 warnings: vec![],
             },
             total_ms: 2_345,

@@ -3,6 +3,7 @@
 mod capture;
 mod check;
 mod completions;
+mod config;
 mod counters;
 mod detach;
 mod events;
@@ -17,6 +18,7 @@ mod neighbor;
 mod netns;
 mod output;
 mod queues;
+mod reload;
 mod run;
 mod status;
 mod top;
@@ -25,14 +27,16 @@ mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 pub use failure::{Code, Failure};
 use output::{Format, Output};
 
-use crate::config::{self, Mode, Overrides, XdpMode};
+use crate::config::{Config, HumanDuration, Mode, Overrides, UnitError, XdpMode};
 use crate::control::client::Client;
+use crate::control::protocol::SetMode;
 use crate::lists::List;
 
 const EXIT_CODES: &str =
@@ -74,13 +78,13 @@ impl Global {
         Client::new(
             self.socket
                 .clone()
-                .unwrap_or_else(|| config::socket_of(&self.instance_name())),
+                .unwrap_or_else(|| crate::config::socket_of(&self.instance_name())),
         )
     }
 
     fn instance_name(&self) -> String {
         let named = self.instance.as_deref();
-        named.unwrap_or(config::DEFAULT_INSTANCE).to_owned()
+        named.unwrap_or(crate::config::DEFAULT_INSTANCE).to_owned()
     }
 }
 
@@ -125,7 +129,22 @@ enum Command {
     Mode {
         /// The mode from now on; the config's mode returns with the next start
         mode: Mode,
+        /// Go back after so long, as in 60s, unless `netmoat confirm` comes before
+        #[arg(long, value_name = "TIME", value_parser = within)]
+        confirm_within: Option<HumanDuration>,
+        /// Even if that locks someone out
+        #[arg(long)]
+        force: bool,
     },
+    /// Read the config again, and put it in force as a whole
+    #[command(after_help = reload::EXAMPLES)]
+    Reload(reload::Args),
+    /// Keep the change that was made with --confirm-within
+    #[command(after_help = reload::CONFIRM_EXAMPLES)]
+    Confirm,
+    /// The config: in force, its schema, its defaults
+    #[command(subcommand)]
+    Config(config::Command),
     /// The cookie keys
     #[command(subcommand)]
     Key(KeyCommand),
@@ -210,7 +229,7 @@ struct ConfigArgs {
 
 impl ConfigArgs {
     /// Enters the namespace if one is named, and reads the config.
-    fn load(self, global: &Global) -> Result<config::Config, Failure> {
+    fn load(self, global: &Global) -> Result<Config, Failure> {
         if let Some(namespace) = &self.netns {
             netns::enter(namespace)?;
         }
@@ -221,7 +240,7 @@ impl ConfigArgs {
             socket: global.socket.clone(),
             instance: global.instance.clone(),
         };
-        Ok(config::Config::load(self.config.as_deref(), &overrides)?)
+        Ok(Config::load(self.config.as_deref(), &overrides)?)
     }
 }
 
@@ -248,7 +267,21 @@ impl Cli {
             Command::Queues(args) => queues::queues(&global.client(), &out, &args),
             Command::Top(args) => top::top(&global.client(), &out, &args),
             Command::Tune(args) => tune::tune(&global.client(), &out, &args),
-            Command::Mode { mode } => mode::mode(&global.client(), &out, mode),
+            Command::Mode {
+                mode,
+                confirm_within,
+                force,
+            } => {
+                let set = SetMode {
+                    mode,
+                    force,
+                    confirm_within,
+                };
+                mode::mode(&global.client(), &out, &set)
+            }
+            Command::Reload(args) => reload::reload(&global.client(), &out, &args),
+            Command::Confirm => reload::confirm(&global.client(), &out),
+            Command::Config(command) => config::run(&global, &out, command),
             Command::Detach => detach::detach(&global.client(), &out, &global.instance_name()),
             Command::Key(KeyCommand::Rotate { force }) => {
                 key::rotate(&global.client(), &out, force)
@@ -279,10 +312,23 @@ impl Cli {
 }
 
 fn instance(name: &str) -> Result<String, String> {
-    match config::instance_name_fault(name) {
+    match crate::config::instance_name_fault(name) {
         None => Ok(name.to_owned()),
         Some(fault) => Err(fault),
     }
+}
+
+/// How long a change may wait for its confirmation: long enough to type it, and no longer than anyone remembers it.
+fn within(text: &str) -> Result<HumanDuration, String> {
+    const LEAST: Duration = Duration::from_secs(1);
+    const MOST: Duration = Duration::from_secs(24 * 60 * 60);
+    let within: HumanDuration = text
+        .parse()
+        .map_err(|error: UnitError| format!("{error}: {}", error.remedy))?;
+    if (LEAST..=MOST).contains(&within.get()) {
+        return Ok(within);
+    }
+    Err("write 1s to 24h, as in 60s".to_owned())
 }
 
 /// Runs a client's exchange with the agent.

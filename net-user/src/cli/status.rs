@@ -65,6 +65,14 @@ pub(super) fn human(status: &Status) -> String {
     for problem in &status.problems {
         text += &format!("  - {problem}\n");
     }
+    if let Some(pending) = &status.pending {
+        let waits = format!(
+            "Waiting for `netmoat confirm`: {}, undone in {} otherwise.\n",
+            pending.what,
+            age(pending.left_s)
+        );
+        text += &tone(&waits, Tone::Bad);
+    }
     let cookies = match (status.cookies_active, status.mode) {
         (false, _) => "not needed at present",
         (true, Mode::Enforce) => "being sent",

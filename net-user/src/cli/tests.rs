@@ -192,6 +192,7 @@ fn status() -> Status {
         drift: crate::control::protocol::DriftAtAGlance::default(),
         data_path_alive: true,
         maps: vec![],
+        pending: None,
     }
 }
 

@@ -1,9 +1,12 @@
 //! The guards of IP, ICMP, UDP and TCP: tables `[ip]`, `[icmp]`, `[udp]` and `[tcp]`.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use net_common::abi::Class;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::units::{Rate, UnitError};
@@ -77,7 +80,7 @@ pub struct IpPolicy {
 }
 
 /// Whether the way back to a source is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReversePath {
     /// It is not.
@@ -206,6 +209,31 @@ pub struct Share(pub Option<RateLimit>);
 
 const SHARE_REMEDY: &str = "write a rate with an optional burst, as in \"100/s\" or \"100/s burst 200\", or \"off\" \
      for no limit";
+
+impl JsonSchema for Share {
+    fn schema_name() -> Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A rate with an optional burst, as in \"100/s burst 200\", or \"off\" for no limit.",
+            "type": "string",
+            "pattern": "^(off|[0-9]+[kM]?/[smh]( burst [0-9]+)?)$"
+        })
+    }
+}
+
+/// As it is read.
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("off"),
+            Some(limit) if limit.burst == a_second_of(limit.rate) => write!(f, "{}", limit.rate),
+            Some(limit) => write!(f, "{} burst {}", limit.rate, limit.burst),
+        }
+    }
+}
 
 impl FromStr for Share {
     type Err = UnitError;

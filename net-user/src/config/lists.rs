@@ -21,6 +21,13 @@ pub struct ListPolicy {
     pub block: Vec<Entry>,
     /// The files that some of them came from.
     pub files: Vec<PathBuf>,
+    /// Of these, those of allowed sources, which are the first.
+    #[serde(skip)]
+    pub allow_files: usize,
+    /// How many of `allow` and of `block`, in the order of [`crate::lists::List::ALL`], stand in the config itself;
+    /// they are the first.
+    #[serde(skip)]
+    pub written: [usize; 2],
 }
 
 fn number<S: Serializer>(entries: &[Entry], serializer: S) -> Result<S::Ok, S::Error> {

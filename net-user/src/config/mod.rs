@@ -10,17 +10,20 @@ pub mod metrics;
 pub mod neighbor;
 pub mod raw;
 pub mod resolve;
+pub mod show;
+mod sources;
 pub mod units;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use net_common::units::Mac;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use error::nearest;
@@ -73,10 +76,26 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The file that this came from, if any.
     pub source: Option<PathBuf>,
+    /// The files beside it, of which later ones win.
+    pub drop_ins: Vec<PathBuf>,
+    /// How it is read again.
+    #[serde(skip)]
+    pub origin: Origin,
+}
+
+/// What [`Config::load`] was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file, as an absolute path; none for [`DEFAULT_PATH`], which need not be there.
+    pub path: Option<PathBuf>,
+    /// What the command line said.
+    pub overrides: Overrides,
 }
 
 /// Whether verdicts are carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// What would be dropped or answered passes, and is counted as such
@@ -96,7 +115,7 @@ impl Mode {
 }
 
 /// What becomes of protection when the agent stops, in whatever way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExit {
     /// Programs and maps stay in the kernel and go on; the next start takes them over.
@@ -137,7 +156,9 @@ pub fn state_dir_of(instance: &str) -> PathBuf {
 }
 
 /// How XDP is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// Native if the driver has it, otherwise generic with a warning
@@ -149,7 +170,7 @@ pub enum XdpMode {
 }
 
 /// When SYNs to a listener are answered with cookies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SynMode {
     /// Never; the kernel answers.
@@ -196,7 +217,7 @@ pub struct ListenerPolicy {
 }
 
 /// Whether a guard judges, and whether its drops are carried out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GuardMode {
     /// It judges nothing.
@@ -300,7 +321,7 @@ impl Default for NeighborPolicy {
 }
 
 /// What the command line says in place of the file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// Replaces `interfaces` unless empty.
     pub interfaces: Vec<String>,
@@ -316,28 +337,40 @@ pub struct Overrides {
 
 impl Config {
     /// Reads the config at `path`, which must exist; without one the file at [`DEFAULT_PATH`], which need
-    /// not. `overrides` win over either.
+    /// not. Files in `conf.d` beside it win over it, and `overrides` over all.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is not to be believed, or what they say is wrong.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
-        match path {
-            Some(path) => Self::parse(path, &read_trusted(path, MAX_FILE_BYTES)?, overrides),
-            None => match read_trusted(Path::new(DEFAULT_PATH), MAX_FILE_BYTES) {
-                Ok(text) => Self::parse(Path::new(DEFAULT_PATH), &text, overrides),
-                Err(ConfigError::Read { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound =>
-                {
-                    resolve::resolve(None, raw::RawConfig::default(), overrides)
-                }
-                Err(error) => Err(error),
+        // An agent may read it again, from another directory.
+        let path = path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        let file = path.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+        let sources = sources::Sources::read(file, path.is_some())?;
+        let config = resolve::resolve(&sources, sources.merge()?, overrides)?;
+        Ok(Self {
+            origin: Origin {
+                path,
+                overrides: overrides.clone(),
             },
-        }
+            ..config
+        })
     }
 
     /// Reads a config from text; `path` is named in errors.
+    ///
+    /// # Errors
+    /// What the text says is wrong.
     pub fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let raw = toml::from_str(text).map_err(|error| ConfigError::Invalid {
-            problems: vec![resolve::explain_toml_error(path, text, &error)],
-        })?;
-        resolve::resolve(Some((path, text)), raw, overrides)
+        let sources = sources::Sources::of(path, text);
+        resolve::resolve(&sources, sources.merge()?, overrides)
+    }
+
+    /// Reads it again, as it was read.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn again(&self) -> Result<Self, ConfigError> {
+        Self::load(self.origin.path.as_deref(), &self.origin.overrides)
     }
 }
 

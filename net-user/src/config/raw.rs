@@ -1,25 +1,34 @@
 //! The config file as written: every key optional, texts not yet read, each with its place.
 
 pub mod guards;
+mod spanned;
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
-use toml::Spanned;
 
-/// The whole file.
-#[derive(Debug, Default, Deserialize)]
+pub use spanned::Spanned;
+
+use super::{GuardMode, HumanDuration, Mode, OnExit, Rate, SynMode, XdpMode};
+
+/// netmoat's configuration.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawConfig {
     /// The interfaces to attach to: names, globs, `default-route`.
     pub interfaces: Option<Spanned<Vec<Spanned<String>>>>,
     /// `observe` or `enforce`.
+    #[schemars(with = "Option<Mode>")]
     pub mode: Option<Spanned<Text>>,
     /// `auto`, `native` or `generic`.
+    #[schemars(with = "Option<XdpMode>")]
     pub xdp_mode: Option<Spanned<Text>>,
     /// Name of the instance.
     pub instance: Option<Spanned<Text>>,
     /// `keep` or `detach`.
+    #[schemars(with = "Option<OnExit>")]
     pub on_exit: Option<Spanned<Text>>,
     /// Path of the control socket.
     pub socket: Option<Spanned<Text>>,
@@ -67,20 +76,24 @@ pub struct RawConfig {
 }
 
 /// Table `[syn]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawSyn {
     /// `off`, `auto` or `always`.
+    #[schemars(with = "Option<SynMode>")]
     pub mode: Option<Spanned<Text>>,
     /// Plain handshakes per listening port in `auto`.
+    #[schemars(with = "Option<Rate>")]
     pub budget: Option<Spanned<Text>>,
     /// Burst of the budget.
     pub burst: Option<Spanned<i64>>,
     /// SYN-ACKs per destination prefix.
+    #[schemars(with = "Option<Rate>")]
     pub syn_ack_limit: Option<Spanned<Text>>,
     /// Burst of the same.
     pub syn_ack_burst: Option<Spanned<i64>>,
     /// Time between two changes of the cookie key.
+    #[schemars(with = "Option<HumanDuration>")]
     pub key_rotation: Option<Spanned<Text>>,
     /// Listening ports that the kernel is to answer alone.
     #[serde(default)]
@@ -88,35 +101,40 @@ pub struct RawSyn {
 }
 
 /// One `[[listener]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawListener {
     /// The listening port.
     pub port: Spanned<i64>,
     /// As in `[syn]`.
+    #[schemars(with = "Option<SynMode>")]
     pub mode: Option<Spanned<Text>>,
     /// As in `[syn]`.
+    #[schemars(with = "Option<Rate>")]
     pub budget: Option<Spanned<Text>>,
     /// As in `[syn]`.
     pub burst: Option<Spanned<i64>>,
 }
 
 /// Table `[arp]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawArp {
     /// `off`, `observe` or `enforce`.
+    #[schemars(with = "Option<GuardMode>")]
     pub mode: Option<Spanned<Text>>,
     /// Optional checks: `src-mac`, `dst-mac`, `ip`.
     #[serde(default)]
+    #[schemars(with = "Vec<ArpCheck>")]
     pub validate: Vec<Spanned<Text>>,
 }
 
 /// Table `[ndp]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawNdp {
     /// `off`, `observe` or `enforce`.
+    #[schemars(with = "Option<GuardMode>")]
     pub mode: Option<Spanned<Text>>,
     /// Link-local addresses of the routers that may advertise themselves.
     #[serde(default)]
@@ -124,39 +142,46 @@ pub struct RawNdp {
 }
 
 /// Table `[neighbors]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawNeighbors {
     /// `auto` or `off`.
+    #[schemars(with = "Option<Gateway>")]
     pub gateway: Option<Spanned<Text>>,
     /// Frames of one source link-layer address.
+    #[schemars(with = "Option<Rate>")]
     pub limit: Option<Spanned<Text>>,
     /// Burst of the same.
     pub burst: Option<Spanned<i64>>,
     /// ARP announcements of one source link-layer address.
+    #[schemars(with = "Option<Rate>")]
     pub announce_limit: Option<Spanned<Text>>,
     /// Burst of the same.
     pub announce_burst: Option<Spanned<i64>>,
     /// Frames of known neighbours, an interface.
+    #[schemars(with = "Option<Rate>")]
     pub known_limit: Option<Spanned<Text>>,
     /// Burst of the same.
     pub known_burst: Option<Spanned<i64>>,
     /// Frames of all others, an interface.
+    #[schemars(with = "Option<Rate>")]
     pub unknown_limit: Option<Spanned<Text>>,
     /// Burst of the same.
     pub unknown_burst: Option<Spanned<i64>>,
     /// Router advertisements, an interface.
+    #[schemars(with = "Option<Rate>")]
     pub router_limit: Option<Spanned<Text>>,
     /// Burst of the same.
     pub router_burst: Option<Spanned<i64>>,
     /// Share reserved for each protected neighbour.
+    #[schemars(with = "Option<Rate>")]
     pub share: Option<Spanned<Text>>,
     /// Burst of the same.
     pub share_burst: Option<Spanned<i64>>,
 }
 
 /// One `[[neighbor]]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawNeighbor {
     /// Its IP address.
@@ -172,7 +197,7 @@ pub struct RawNeighbor {
 }
 
 /// Table `[lists]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawLists {
     /// Allowed sources, each `address[/len] [reason]`.
@@ -190,17 +215,18 @@ pub struct RawLists {
 }
 
 /// Table `[events]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawEvents {
     /// Dropped packets that are told of, for each reason.
+    #[schemars(with = "Option<Rate>")]
     pub rate: Option<Spanned<Text>>,
     /// Burst of the same.
     pub burst: Option<Spanned<i64>>,
 }
 
 /// Table `[metrics]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawMetrics {
     /// `unix:PATH`, or a loopback address with a port.
@@ -211,6 +237,44 @@ pub struct RawMetrics {
 /// not one about TOML's types.
 #[derive(Debug)]
 pub struct Text(pub String);
+
+impl JsonSchema for Text {
+    fn schema_name() -> Cow<'static, str> {
+        "Text".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
+/// Whether gateways are learned, in the schema.
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "its schema is all there is to it")]
+enum Gateway {
+    /// The next hops of default routes are learned, and then protected.
+    Auto,
+    /// Only neighbours that were named are protected.
+    Off,
+}
+
+/// An optional check of ARP, in the schema.
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "its schema is all there is to it")]
+enum ArpCheck {
+    /// The Ethernet source is the sender. Breaks VRRP.
+    SrcMac,
+    /// The Ethernet destination of a reply is its target.
+    DstMac,
+    /// Sender, and target of a reply, are no unspecified, broadcast or multicast address; probes pass.
+    Ip,
+}
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -13,14 +13,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use toml::Spanned;
-
-use super::error::{ConfigError, Place, Problem, nearest};
-use super::raw::{RawConfig, RawListener, RawSyn, Text};
+use super::error::{ConfigError, Problem, nearest};
+use super::raw::{RawConfig, RawListener, RawSyn, Spanned, Text};
+use super::sources::Sources;
 use super::units::{HumanDuration, Rate, UnitError};
 use super::{
     Config, DEFAULT_INSTANCE, DEFAULT_SOCKET, DEFAULT_STATE_DIR, GuardMode, ListenerPolicy, Mode,
-    OnExit, Overrides, Pattern, SynMode, SynPolicy, XdpMode, guards::MAX_BURST,
+    OnExit, Origin, Overrides, Pattern, SynMode, SynPolicy, XdpMode, guards::MAX_BURST,
     instance_name_fault, socket_of, state_dir_of,
 };
 
@@ -64,14 +63,14 @@ const DEFAULT_SYN_ACK_LIMIT: Rate = Rate::per_second(1000).unwrap();
 const DEFAULT_SYN_ACK_BURST: u32 = 256;
 const DEFAULT_KEY_ROTATION: Duration = Duration::from_secs(3600);
 
-/// Resolves a config; `source` is the file's path and text.
+/// Resolves a config; `sources` are the files that it was read from.
 pub(super) fn resolve(
-    source: Option<(&Path, &str)>,
+    sources: &Sources,
     raw: RawConfig,
     overrides: &Overrides,
 ) -> Result<Config, ConfigError> {
     let mut reader = Reader {
-        source,
+        sources,
         problems: Vec::new(),
     };
     let interfaces = reader.interfaces(raw.interfaces.as_ref(), &overrides.interfaces);
@@ -112,12 +111,14 @@ pub(super) fn resolve(
         events,
         metrics,
         state_dir,
-        source: source.map(|(path, _)| path.to_owned()),
+        source: sources.paths().next().map(Path::to_owned),
+        drop_ins: sources.paths().skip(1).map(Path::to_owned).collect(),
+        origin: Origin::default(),
     })
 }
 
 /// Turns the TOML reader's error into a problem with place and remedy.
-pub(super) fn explain_toml_error(path: &Path, text: &str, error: &toml::de::Error) -> Problem {
+pub(super) fn explain_toml_error(sources: &Sources, error: &toml::de::Error) -> Problem {
     let message = error.message();
     // serde's wording of `Error::unknown_field`: "unknown field `x`, expected one of `a`, `b`".
     let mut quoted = message.split('`').skip(1).step_by(2);
@@ -136,7 +137,7 @@ pub(super) fn explain_toml_error(path: &Path, text: &str, error: &toml::de::Erro
             format!("add `{key} = …` to this table"),
         )
     } else if message.ends_with("expected a sequence") {
-        let at = error.span().and_then(|span| text.get(span));
+        let at = error.span().and_then(|span| sources.text(span));
         match at {
             Some(table @ ("[neighbor]" | "[listener]")) => (
                 format!("there may be several `{table}`, and this is written as the only one"),
@@ -168,22 +169,19 @@ pub(super) fn explain_toml_error(path: &Path, text: &str, error: &toml::de::Erro
     Problem {
         what,
         remedy,
-        place: error.span().map(|span| Place::new(path, text, span)),
+        place: error.span().and_then(|span| sources.place(span)),
     }
 }
 
 /// Reads values and collects problems.
 struct Reader<'a> {
-    source: Option<(&'a Path, &'a str)>,
+    sources: &'a Sources,
     problems: Vec<Problem>,
 }
 
 impl Reader<'_> {
     fn problem(&mut self, span: Option<Range<usize>>, what: String, remedy: String) {
-        let place = self
-            .source
-            .zip(span)
-            .map(|((path, text), span)| Place::new(path, text, span));
+        let place = span.and_then(|span| self.sources.place(span));
         self.problems.push(Problem {
             what,
             remedy,
@@ -191,9 +189,8 @@ impl Reader<'_> {
         });
     }
 
-    fn line(&self, span: Range<usize>) -> usize {
-        self.source
-            .map_or(0, |(path, text)| Place::new(path, text, span).line)
+    fn line(&self, span: Range<usize>) -> String {
+        self.sources.line(span)
     }
 
     fn interfaces(
@@ -334,7 +331,7 @@ impl Reader<'_> {
                 self.problem(
                     Some(span.clone()),
                     format!(
-                        "port {port} has a [[listener]] already, on line {line}; this is a second one, on line {}",
+                        "port {port} has a [[listener]] already, on {line}; this is a second one, on {}",
                         self.line(span)
                     ),
                     "keep one of the two".to_owned(),
@@ -356,7 +353,7 @@ impl Reader<'_> {
                 let line = self.line(listener.clone());
                 self.problem(
                     Some(excluded.span()),
-                    format!("port {port} is excluded here and has a [[listener]] on line {line}"),
+                    format!("port {port} is excluded here and has a [[listener]] on {line}"),
                     format!("take {port} out of `exclude_ports`, or remove its [[listener]]"),
                 );
             }

@@ -1,9 +1,11 @@
 //! Quantities as operators write them: `10k/s`, `1h30m`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The largest [`Rate`], events a second. Beyond it the GCRA interval falls below 100 ns, where rounding
@@ -122,6 +124,20 @@ impl FromStr for Rate {
     }
 }
 
+impl JsonSchema for Rate {
+    fn schema_name() -> Cow<'static, str> {
+        "Rate".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A whole number, an optional k or M, and /s, /m or /h, as in \"10k/s\"; at most 10M/s.",
+            "type": "string",
+            "pattern": "^[0-9]+[kM]?/[smh]$"
+        })
+    }
+}
+
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = match self.per {
@@ -209,6 +225,20 @@ impl FromStr for HumanDuration {
             rest = after;
         }
         Self::new(Duration::from_millis(total_ms)).ok_or_else(too_long)
+    }
+}
+
+impl JsonSchema for HumanDuration {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Whole numbers with units, the largest first, as in \"1h30m\" or \"250ms\".",
+            "type": "string",
+            "pattern": "^([0-9]+(d|h|m|s|ms))+$"
+        })
     }
 }
 

@@ -20,16 +20,18 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::changes::{ConfigShown, Confirmed, Reload, Reloaded};
 use super::drops::{Drops, ExplainFrame, FrameExplained};
 use super::protocol::{
     Counters, Detached, Events, Failed, KeysRotated, ModeChanged, NeighborAudit, Neighbors,
     NeighborsChanged, PinNeighbor, Queues, RotateKeys, SetMode, Status, UnpinNeighbor, VERSION,
 };
 use super::queues::{Tune, Tuning};
-use crate::config::Mode;
 
 /// Longer than the agent gives itself, so that its own words arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for a change of the whole, with which lists of a million may be built anew.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(150);
 /// The queues of the most listeners the data path can hold take some 2 MB.
 const MAX_ANSWER: usize = 16 << 20;
 
@@ -136,14 +138,31 @@ impl Client {
     }
 
     /// `POST /v1/mode`
-    pub async fn set_mode(&self, mode: Mode) -> Result<ModeChanged, ClientError> {
-        self.request(Method::POST, "/v1/mode", &SetMode { mode })
+    pub async fn set_mode(&self, set: &SetMode) -> Result<ModeChanged, ClientError> {
+        self.request_within(CHANGE_PATIENCE, Method::POST, "/v1/mode", set)
             .await
     }
 
     /// `POST /v1/detach`
     pub async fn detach(&self) -> Result<Detached, ClientError> {
         self.request(Method::POST, "/v1/detach", &()).await
+    }
+
+    /// `POST /v1/reload`
+    pub async fn reload(&self, reload: &Reload) -> Result<Reloaded, ClientError> {
+        self.request_within(CHANGE_PATIENCE, Method::POST, "/v1/reload", reload)
+            .await
+    }
+
+    /// `POST /v1/confirm`
+    pub async fn confirm(&self) -> Result<Confirmed, ClientError> {
+        self.request_within(CHANGE_PATIENCE, Method::POST, "/v1/confirm", &())
+            .await
+    }
+
+    /// `GET /v1/config`
+    pub async fn config(&self) -> Result<ConfigShown, ClientError> {
+        self.request(Method::GET, "/v1/config", &()).await
     }
 
     /// `POST /v1/keys/rotate`
@@ -206,6 +225,16 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
+        self.request_within(PATIENCE, method, path, body).await
+    }
+
+    async fn request_within<T: DeserializeOwned>(
+        &self,
+        patience: Duration,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
         let body = if method == Method::GET {
             Bytes::new()
         } else {
@@ -214,7 +243,7 @@ impl Client {
                 .into()
         };
         let body = Full::new(body).boxed();
-        self.send(method, path, body, PATIENCE).await
+        self.send(method, path, body, patience).await
     }
 
     async fn send<T: DeserializeOwned>(
@@ -329,10 +358,10 @@ impl Client {
     }
 }
 
-/// Whoever holds the socket must not write to the operator's terminal.
+/// Whoever holds the socket must not write to the operator's terminal. What is wrong with a config takes several lines.
 fn printable(text: &str) -> String {
     text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
         .collect()
 }
 

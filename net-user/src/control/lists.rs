@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::protocol::Reply;
+use super::protocol::{Reply, RequestError};
 use crate::{
     config::HumanDuration,
     lists::{List, Outcome, text::Entry},
@@ -32,6 +32,21 @@ pub enum ListRequest {
     Names(Reply<ListNames>),
 }
 
+impl ListRequest {
+    /// Answers that it is not done, and why.
+    pub fn refuse(self, why: String) {
+        let why = RequestError::Refused(why);
+        // Nobody waits any longer: then nobody is told.
+        let _ = match self {
+            Self::Add(_, reply) | Self::Delete(_, reply) => reply.send(Err(why)).is_ok(),
+            Self::Import(_, reply) => reply.send(Err(why)).is_ok(),
+            Self::Page(_, reply) => reply.send(Err(why)).is_ok(),
+            Self::Find(_, reply) => reply.send(Err(why)).is_ok(),
+            Self::Names(reply) => reply.send(Err(why)).is_ok(),
+        };
+    }
+}
+
 /// Body of `POST /v1/lists/add`: all of it is done, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +70,9 @@ pub struct AddEntries {
     /// From where the operator is connected by SSH.
     #[serde(default)]
     pub ssh_peer: Option<IpAddr>,
+    /// The former state returns after so long without a confirmation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within: Option<HumanDuration>,
 }
 
 /// Body of `POST /v1/lists/del`: all of it is done, or nothing.
@@ -81,6 +99,9 @@ pub struct DeleteEntries {
     /// From where the operator is connected by SSH.
     #[serde(default)]
     pub ssh_peer: Option<IpAddr>,
+    /// The former state returns after so long without a confirmation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within: Option<HumanDuration>,
 }
 
 fn default_name() -> String {
@@ -100,6 +121,8 @@ pub struct ImportEntries {
     pub allow_empty: bool,
     /// From where the operator is connected by SSH.
     pub ssh_peer: Option<IpAddr>,
+    /// The former state returns after so long without a confirmation.
+    pub confirm_within: Option<HumanDuration>,
     /// The entries.
     pub entries: Vec<Entry>,
 }
@@ -136,6 +159,9 @@ pub struct ListChanged {
     /// What the operator should know, in plain words.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// How long the change waits for its confirmation, seconds; absent when it is for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within_s: Option<u64>,
 }
 
 /// What became of an entry.
@@ -176,6 +202,9 @@ pub struct ListImported {
     /// What the operator should know, in plain words.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// How long the change waits for its confirmation, seconds; absent when it is for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within_s: Option<u64>,
 }
 
 /// Which entries of a list are asked for.
@@ -353,6 +382,7 @@ mod tests {
             .into(),
             deleted: 0,
             observe: true,
+            confirm_within_s: None,
             warnings: vec![],
         };
         let entries = ["added", "updated", "unchanged", "removed", "missing"].map(
@@ -414,6 +444,7 @@ mod tests {
             build_ms: 5,
             kernel_memory: 6,
             agent_memory: 7,
+            confirm_within_s: None,
             warnings: vec![],
         };
         assert_eq!(

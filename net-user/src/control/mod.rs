@@ -2,6 +2,7 @@
 //! types ([`protocol`]), the agent's side ([`server`]) and the command line's ([`client`]).
 
 pub mod bind;
+pub mod changes;
 pub mod client;
 pub mod drops;
 pub mod lists;

@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 
 use std::net::IpAddr;
 
+use super::changes::{ConfigShown, Confirmed, PendingChange, Reload, Reloaded};
 use super::drops::{DropDetails, DropTotals, Drops, ExplainFrame, FrameExplained};
 use super::lists::{ListRequest, ListsAtAGlance};
 pub use super::queues::{ListenerQueues, Queues};
 use super::queues::{Tune, Tuning};
-use crate::config::{GuardMode, Mode, XdpMode, guards::ReversePath};
+use crate::config::{GuardMode, HumanDuration, Mode, XdpMode, guards::ReversePath};
 use crate::privileges::Privileges;
 
 /// Version of the types below, in every answer.
@@ -36,7 +37,13 @@ pub enum Request {
     /// `POST /v1/tune`
     Tune(Tune, Reply<Tuning>),
     /// `POST /v1/mode`
-    SetMode(Mode, Reply<ModeChanged>),
+    SetMode(SetMode, Reply<ModeChanged>),
+    /// `POST /v1/reload`
+    Reload(Reload, Reply<Reloaded>),
+    /// `POST /v1/confirm`
+    Confirm(Reply<Confirmed>),
+    /// `GET /v1/config`
+    Config(Reply<ConfigShown>),
     /// `POST /v1/keys/rotate`
     RotateKeys {
         /// Rotate even if that breaks handshakes that are pending.
@@ -101,6 +108,23 @@ pub enum RequestError {
 pub struct SetMode {
     /// The mode wanted.
     pub mode: Mode,
+    /// Even if it locks someone out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+    /// The former mode returns after so long without a confirmation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within: Option<HumanDuration>,
+}
+
+impl SetMode {
+    /// For good, unless it locks someone out.
+    pub const fn to(mode: Mode) -> Self {
+        Self {
+            mode,
+            force: false,
+            confirm_within: None,
+        }
+    }
 }
 
 /// Body of `POST /v1/keys/rotate`; an empty body means the default.
@@ -159,6 +183,9 @@ pub struct Status {
     /// Dropped packets.
     #[serde(default)]
     pub drops: DropsAtAGlance,
+    /// What waits for `netmoat confirm`; absent when nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<PendingChange>,
     /// What the agent may do, and what it has given up.
     #[serde(default)]
     pub privileges: Privileges,
@@ -422,6 +449,9 @@ pub struct ModeChanged {
     pub before: Mode,
     /// The mode from now on.
     pub mode: Mode,
+    /// How long the change waits for its confirmation, seconds; absent when it is for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within_s: Option<u64>,
 }
 
 /// Answer to `POST /v1/detach`; the agent has ended then.
@@ -768,6 +798,7 @@ mod tests {
                 used: 2,
                 capacity: 65_536,
             }],
+            pending: None,
         };
         let expected = json!({
             "version": 1, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
@@ -804,9 +835,7 @@ mod tests {
     fn the_json_of_requests_and_short_answers_is_stable() {
         let text = |value: serde_json::Value| value.to_string();
         assert_eq!(
-            text(json!(SetMode {
-                mode: Mode::Observe
-            })),
+            text(json!(SetMode::to(Mode::Observe))),
             r#"{"mode":"observe"}"#
         );
         assert_eq!(text(json!(RotateKeys { force: true })), r#"{"force":true}"#);
@@ -819,7 +848,8 @@ mod tests {
             json!(ModeChanged {
                 version: VERSION,
                 before: Mode::Enforce,
-                mode: Mode::Observe
+                mode: Mode::Observe,
+                confirm_within_s: None,
             }),
             json!({ "version": 1, "before": "enforce", "mode": "observe" })
         );

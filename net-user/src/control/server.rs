@@ -1,5 +1,7 @@
 //! The agent's side of the control socket.
 
+mod audit;
+mod changes;
 mod lists;
 
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::{StatusCode, Uri};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::server::conn::http1;
@@ -23,10 +26,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use audit::{Deed, Why, audit};
+
 pub use super::bind::{BindError, BoundSocket};
 use super::drops::{ExplainFrame, MAX_FRAME};
 use super::protocol::{
-    Failed, PinNeighbor, Reply, Request, RequestError, RotateKeys, SetMode, UnpinNeighbor, VERSION,
+    Failed, PinNeighbor, Reply, Request, RequestError, RotateKeys, UnpinNeighbor, VERSION,
 };
 use super::queues::{Tune, TuneAction};
 
@@ -48,10 +53,10 @@ const MAX_BODY: usize = 4096;
 const MAX_EXPLAIN: usize = MAX_FRAME * 2 + MAX_BODY;
 
 /// What GET reads.
-const READ: &str = "/v1/status, /v1/counters, /v1/queues, /v1/tune, /v1/neighbors, /v1/neighbors/audit, /v1/events, /v1/lists, \
+const READ: &str = "/v1/status, /v1/config, /v1/counters, /v1/queues, /v1/tune, /v1/neighbors, /v1/neighbors/audit, /v1/events, /v1/lists, \
      /v1/lists/find, /v1/lists/names, /v1/drops";
 /// What POST changes.
-const WRITE: &str = "/v1/mode, /v1/tune, /v1/keys/rotate, /v1/detach, /v1/neighbors/pin, /v1/neighbors/unpin, /v1/neighbors/repair, /v1/lists/add, \
+const WRITE: &str = "/v1/mode, /v1/reload, /v1/confirm, /v1/detach, /v1/tune, /v1/keys/rotate, /v1/neighbors/pin, /v1/neighbors/unpin, /v1/neighbors/repair, /v1/lists/add, \
      /v1/lists/del, /v1/lists/import, /v1/explain";
 
 /// Serves the control socket until `shutdown` becomes true (or its sender is gone), then removes it.
@@ -212,7 +217,6 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
             get(async |State(agent): State<Agent>| agent.ask(Request::Queues).await),
         )
         .route("/v1/tune", get(tuning).post(tune))
-        .route("/v1/mode", post(set_mode))
         .route("/v1/keys/rotate", post(rotate_keys))
         .route("/v1/detach", post(detach))
         .route("/v1/neighbors", get(neighbors))
@@ -224,6 +228,7 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
         )
         .route("/v1/neighbors/repair", post(repair_neighbors))
         .route("/v1/events", get(events))
+        .merge(changes::router())
         .merge(lists::router())
         .route("/v1/drops", get(drops))
         .route(
@@ -243,6 +248,7 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(audit))
         .with_state(Agent(requests))
 }
 
@@ -253,17 +259,6 @@ fn place(interface: Option<&str>, vlan: u16) -> String {
         text += &format!(", VLAN {vlan}");
     }
     text
-}
-
-async fn set_mode(
-    State(agent): State<Agent>,
-    Extension(peer): Extension<Peer>,
-    body: Bytes,
-) -> Result<Response, Answer> {
-    peer.require_write()?;
-    let SetMode { mode } = read(&body)?;
-    tracing::info!("mode {} asked for by {}", mode.name(), peer.who());
-    agent.ask(|reply| Request::SetMode(mode, reply)).await
 }
 
 async fn tuning(State(agent): State<Agent>, uri: Uri) -> Result<Response, Answer> {
@@ -287,12 +282,13 @@ async fn tuning(State(agent): State<Agent>, uri: Uri) -> Result<Response, Answer
 async fn tune(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
+    Extension(deed): Extension<Deed>,
     body: Bytes,
 ) -> Result<Response, Answer> {
     peer.require("change the kernel's settings")?;
     let tune: Tune = read(&body)?;
-    tracing::info!(
-        "tune: {}{} asked for by {}",
+    deed.is(format!(
+        "tune: {}{}",
         match tune.action {
             TuneAction::Apply => "apply",
             TuneAction::Revert => "revert",
@@ -303,14 +299,14 @@ async fn tune(
                 " for {}",
                 name.escape_debug()
             )),
-        peer.who()
-    );
+    ));
     agent.ask(|reply| Request::Tune(tune, reply)).await
 }
 
 async fn rotate_keys(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
+    Extension(deed): Extension<Deed>,
     body: Bytes,
 ) -> Result<Response, Answer> {
     peer.require_write()?;
@@ -319,7 +315,7 @@ async fn rotate_keys(
     } else {
         read(&body)?
     };
-    tracing::info!("key rotation asked for by {}", peer.who());
+    deed.is(format!("key rotation{}", changes::terms(force, None)));
     agent
         .ask(|reply| Request::RotateKeys { force, reply })
         .await
@@ -328,45 +324,46 @@ async fn rotate_keys(
 async fn detach(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
+    Extension(deed): Extension<Deed>,
 ) -> Result<Response, Answer> {
     peer.require_write()?;
-    tracing::info!("detach asked for by {}", peer.who());
+    deed.is("detach".to_owned());
     agent.ask(Request::Detach).await
 }
 
 async fn pin_neighbor(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
+    Extension(deed): Extension<Deed>,
     body: Bytes,
 ) -> Result<Response, Answer> {
     peer.require_write()?;
     let pin: PinNeighbor = read(&body)?;
-    tracing::info!(
-        "pin of neighbour {} to {}{} asked for by {}",
+    deed.is(format!(
+        "pin of neighbour {} to {}{}",
         pin.address,
         match pin.macs.as_slice() {
             [] => "what was learned".to_owned(),
             macs => macs.join(", ").escape_debug().to_string(),
         },
         place(pin.interface.as_deref(), pin.vlan),
-        peer.who()
-    );
+    ));
     agent.ask(|reply| Request::PinNeighbor(pin, reply)).await
 }
 
 async fn unpin_neighbor(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
+    Extension(deed): Extension<Deed>,
     body: Bytes,
 ) -> Result<Response, Answer> {
     peer.require_write()?;
     let unpin: UnpinNeighbor = read(&body)?;
-    tracing::info!(
-        "unpin of neighbour {}{} asked for by {}",
+    deed.is(format!(
+        "unpin of neighbour {}{}",
         unpin.address,
         place(unpin.interface.as_deref(), unpin.vlan),
-        peer.who()
-    );
+    ));
     agent
         .ask(|reply| Request::UnpinNeighbor(unpin, reply))
         .await
@@ -375,9 +372,10 @@ async fn unpin_neighbor(
 async fn repair_neighbors(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
+    Extension(deed): Extension<Deed>,
 ) -> Result<Response, Answer> {
     peer.require_write()?;
-    tracing::info!("repair of the neighbour table asked for by {}", peer.who());
+    deed.is("repair of the neighbour table".to_owned());
     agent.audit(true).await
 }
 
@@ -499,6 +497,7 @@ impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         (
             self.0,
+            Extension(Why(self.1.clone())),
             axum::Json(Failed {
                 version: VERSION,
                 error: self.1,

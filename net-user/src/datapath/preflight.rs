@@ -7,11 +7,12 @@ mod neighbors;
 
 use super::{budget, load::XDP_PROGRAM, pin::holder_of};
 use crate::config::XdpMode as ConfiguredMode;
-use crate::config::{Config, GuardMode, Pattern, SynMode};
+use crate::config::{Config, GuardMode, Mode, Pattern, SynMode};
 use crate::host::links::{self, Address, Link, Links, XdpMode};
 use crate::host::nft::{Effect, Obstacle, Ruleset, Scope};
 use crate::host::selection::{Chosen, Selection, select};
 use crate::host::sock_diag::Diag;
+use crate::host::ssh;
 use crate::host::sysctl::TcpSettings;
 use anyhow::{Context as _, Result, bail};
 use aya::Btf;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::process::Command;
 
@@ -97,6 +99,9 @@ impl fmt::Display for Finding {
 pub struct Preflight {
     /// The findings.
     pub findings: Vec<Finding>,
+    /// Of these, what would cut this host off from a gateway or a neighbour at once.
+    #[serde(skip)]
+    dangers: Vec<String>,
 }
 
 impl fmt::Display for Preflight {
@@ -122,6 +127,14 @@ impl Preflight {
 
     pub(super) fn warning(&mut self, what: impl Into<String>, remedy: &str) {
         self.add(Severity::Warning, what, Some(remedy));
+    }
+
+    /// A warning; where the guard enforces, a danger too.
+    fn danger(&mut self, enforces: bool, what: String, remedy: &str) {
+        if enforces {
+            self.dangers.push(what.clone());
+        }
+        self.warning(what, remedy);
     }
 
     fn error(&mut self, what: impl Into<String>, remedy: &str) {
@@ -180,11 +193,41 @@ pub async fn check(config: &Config, purpose: Purpose) -> Preflight {
     let settings = sysctls(&mut report);
     neighbors::settings(&mut report, config, &network);
     neighbors::named(&mut report, config, &network).await;
-    lists::check(&mut report, config, &network).await;
+    lists::check(&mut report, config, &network, ssh::own_peer()).await;
     neighbors::state_dir(&mut report, &config.state_dir);
     guards::guards(&mut report, config, &network).await;
     netfilter(&mut report, config, &network, settings.as_ref()).await;
     report
+}
+
+/// Checks what the policy of a config meets on this host, for an agent that runs already.
+pub async fn policy(config: &Config) -> Preflight {
+    let mut report = Preflight::default();
+    match network(config).await {
+        Ok(network) => guards::guards(&mut report, config, &network).await,
+        Err(error) => report.error(format!("{error:#}"), "check the privileges of this process"),
+    }
+    report
+}
+
+/// What a config would do to those who must reach this host, in plain words; `peer` is connected by SSH, whatever the
+/// sockets tell.
+pub async fn dangers(config: &Config, peer: Option<IpAddr>) -> Vec<String> {
+    let mut report = Preflight::default();
+    let network = match network(config).await {
+        Ok(network) => network,
+        Err(error) => return vec![format!("it is not known who must get through: {error:#}")],
+    };
+    lists::check(&mut report, config, &network, peer).await;
+    // Of lists an error, of neighbours a warning: an agent that is only started has nothing to lose yet.
+    let lists = std::mem::take(&mut report.findings).into_iter();
+    let mut dangers: Vec<_> = lists
+        .filter(|finding| finding.severity == Severity::Error && config.mode == Mode::Enforce)
+        .map(|finding| finding.what)
+        .collect();
+    neighbors::named(&mut report, config, &network).await;
+    dangers.append(&mut report.dangers);
+    dangers
 }
 
 fn privileges(report: &mut Preflight, config: &Config) {

@@ -578,6 +578,14 @@ impl Lists {
         record.is_some_and(|record| record.expiry.is_some())
     }
 
+    /// The entry of a name for just this prefix, if it lives.
+    pub fn under(&self, list: List, name: &str, prefix: Prefix, now_ns: u64) -> Option<Listed> {
+        let origin = self.origins.known(name)?;
+        let record = self.entries[list.number() as usize].get(prefix, origin)?;
+        let lives = !record.is_over(now_ns >> EXPIRY_SHIFT);
+        lives.then(|| self.listed(prefix, origin, &record, now_ns))
+    }
+
     /// The names under which a prefix is listed.
     pub fn names_of(&self, list: List, prefix: Prefix) -> Vec<&str> {
         self.entries[list.number() as usize]

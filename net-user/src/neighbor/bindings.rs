@@ -134,6 +134,9 @@ impl Entry {
     }
 }
 
+/// Bindings whose place the config took.
+pub type Displaced = Vec<(NeighborKey, Entry)>;
+
 /// What a change of the default routes made of the learned bindings.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Routed {
@@ -217,6 +220,76 @@ impl Bindings {
             }
         }
         gone
+    }
+
+    /// Follows another config: what it names takes the place of what there is, and what it names no more is gone, unless
+    /// it is `put_back`. Gives what was replaced, and every key that has changed.
+    pub(super) fn follow(
+        &mut self,
+        policy: &NeighborPolicy,
+        ports: &[Port],
+        put_back: Displaced,
+        now: Now,
+    ) -> (Displaced, Vec<NeighborKey>) {
+        let mut wanted = BTreeMap::new();
+        for named in &policy.bindings {
+            let here = |port: &&Port| {
+                let interface = named.interface.as_ref();
+                interface.is_none_or(|name| *name == port.name)
+            };
+            for port in ports.iter().filter(here) {
+                wanted.insert(ports::key(named.address, port.ifindex, named.vlan), named);
+            }
+        }
+        let (mut displaced, mut touched) = (Vec::new(), Vec::new());
+        self.entries.retain(|key, entry| {
+            let stays = match entry.origin {
+                BindingOrigin::Config => wanted.contains_key(key),
+                BindingOrigin::Learned => policy.learn_gateways,
+                BindingOrigin::Pinned => true,
+            };
+            if !stays {
+                touched.push(*key);
+                if entry.origin == BindingOrigin::Learned {
+                    displaced.push((*key, entry.clone()));
+                }
+            }
+            stays
+        });
+        for (key, entry) in put_back {
+            let learned = entry.origin == BindingOrigin::Learned;
+            let fits = !wanted.contains_key(&key) && (policy.learn_gateways || !learned);
+            if fits && !self.entries.contains_key(&key) {
+                self.entries.insert(key, entry);
+                touched.push(key);
+            }
+        }
+        for (key, named) in wanted {
+            match self.entries.get_mut(&key) {
+                Some(there)
+                    if there.origin == BindingOrigin::Config
+                        && there.macs == named.macs
+                        && there.router == named.router =>
+                {
+                    continue;
+                }
+                Some(there) => {
+                    if there.origin != BindingOrigin::Config {
+                        displaced.push((key, there.clone()));
+                    }
+                    there.set(named.macs.clone());
+                    there.origin = BindingOrigin::Config;
+                    there.router = named.router;
+                    there.note("named in the config, which was reloaded".to_owned(), now);
+                }
+                None => {
+                    let entry = Entry::new(named.macs.clone(), BindingOrigin::Config, named.router);
+                    self.entries.insert(key, entry);
+                }
+            }
+            touched.push(key);
+        }
+        (displaced, touched)
     }
 
     /// What was saved. What was pinned meanwhile stays, and what was only learned gives way to a pin.

@@ -30,6 +30,7 @@ use net_common::{
     units::Mac,
 };
 
+pub use self::bindings::Displaced;
 use self::{
     bindings::Bindings,
     journal::{Journal, Kind, Place},
@@ -152,6 +153,31 @@ impl NeighborWatch {
     /// Other interfaces are attached (name and index); [`Self::refresh`] comes next.
     pub fn set_interfaces(&mut self, wanted: Vec<(String, u32)>) {
         self.wanted = wanted;
+    }
+
+    /// Another config is in force. `put_back` are bindings whose place a config took that is no more; given are those
+    /// whose place this one takes. `send` comes with a config that guards what was not guarded before.
+    /// [`Self::refresh`] and [`Self::flush`] come next.
+    pub fn set_policy(
+        &mut self,
+        policy: NeighborPolicy,
+        put_back: Displaced,
+        send: Option<Send>,
+        now: Now,
+    ) -> Displaced {
+        let (displaced, touched) = self.bindings.follow(&policy, &self.ports, put_back, now);
+        for key in &touched {
+            self.verifier.forget(key);
+        }
+        self.policy = policy;
+        if let Some(send) = send {
+            self.send = send;
+        }
+        self.changed = true;
+        if !touched.is_empty() {
+            self.store.change();
+        }
+        displaced
     }
 
     /// The host may have changed: its links, own addresses, or the next hops of its default routes (interface and

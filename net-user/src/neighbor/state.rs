@@ -407,7 +407,7 @@ fn take(directory: &Path, known: bool) -> Result<Taken> {
 }
 
 /// Whoever can write to the directory says who the gateway is.
-fn check(directory: &Path) -> Result<()> {
+pub(crate) fn check(directory: &Path) -> Result<()> {
     let metadata = fs::metadata(directory).with_context(|| not_kept(directory))?;
     ensure!(metadata.is_dir(), "{}", not_kept(directory));
     let (shown, uid, mode) = (
@@ -476,6 +476,11 @@ fn read(path: &Path) -> Result<Vec<Saved>, Fault> {
 
 /// What a file of ours holds; `None` if there is none.
 pub(crate) fn read_octets(path: &Path) -> Result<Option<Vec<u8>>, Fault> {
+    read_octets_up_to(path, MAX_BYTES)
+}
+
+/// The same, with a bound of its own.
+pub(crate) fn read_octets_up_to(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Fault> {
     let opened = File::options()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -486,15 +491,15 @@ pub(crate) fn read_octets(path: &Path) -> Result<Option<Vec<u8>>, Fault> {
         Err(error) => return Err(Fault::opening(error)),
     };
     let metadata = file.metadata().map_err(Fault::Unreadable)?;
-    check_file(&metadata).map_err(Fault::Damaged)?;
+    check_file(&metadata, max).map_err(Fault::Damaged)?;
     let mut octets = Vec::new();
-    file.take(MAX_BYTES)
+    file.take(max)
         .read_to_end(&mut octets)
         .map_err(Fault::Unreadable)?;
     Ok(Some(octets))
 }
 
-fn check_file(metadata: &fs::Metadata) -> Result<()> {
+fn check_file(metadata: &fs::Metadata, max: u64) -> Result<()> {
     ensure!(metadata.is_file(), "it is no regular file");
     // Whoever can write to it says who the gateway is.
     ensure!(
@@ -503,11 +508,7 @@ fn check_file(metadata: &fs::Metadata) -> Result<()> {
         metadata.uid(),
         metadata.mode() & 0o7777
     );
-    ensure!(
-        metadata.len() <= MAX_BYTES,
-        "it has {} octets",
-        metadata.len()
-    );
+    ensure!(metadata.len() <= max, "it has {} octets", metadata.len());
     Ok(())
 }
 

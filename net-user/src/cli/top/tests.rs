@@ -52,6 +52,7 @@ fn look(at_s: u64, queues: Queues, cells: &[u64]) -> Look {
             drift: Default::default(),
             data_path_alive: true,
             maps: vec![],
+            pending: None,
         },
         queues,
         counters: Counters::from_cells(cells),

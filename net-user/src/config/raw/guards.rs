@@ -1,32 +1,36 @@
 //! `[ip]`, `[icmp]`, `[udp]` and `[tcp]` as written.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
     de::{self, value::MapAccessDeserializer},
 };
-use toml::Spanned;
 
-use super::Text;
+use super::{GuardMode, Spanned, Text};
+use crate::config::guards::{ReversePath, Share};
 
 /// Table `[ip]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawIp {
     /// `off`, `observe` or `enforce`.
+    #[schemars(with = "Option<GuardMode>")]
     pub mode: Option<Spanned<Text>>,
     /// `off`, `loose` or `strict`.
+    #[schemars(with = "Option<ReversePath>")]
     pub reverse_path: Option<Spanned<Text>>,
     /// Fragments.
     pub fragments: Option<Spanned<RawClass>>,
 }
 
 /// Table `[icmp]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawIcmp {
     /// `off`, `observe` or `enforce`.
+    #[schemars(with = "Option<GuardMode>")]
     pub mode: Option<Spanned<Text>>,
     /// Echo requests.
     pub echo_request: Option<Spanned<RawClass>>,
@@ -47,10 +51,11 @@ pub struct RawIcmp {
 }
 
 /// Table `[udp]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawUdp {
     /// `off`, `observe` or `enforce`.
+    #[schemars(with = "Option<GuardMode>")]
     pub mode: Option<Spanned<Text>>,
     /// From the port of a service that amplifies, to a socket.
     pub reflection: Option<Spanned<RawClass>>,
@@ -62,36 +67,44 @@ pub struct RawUdp {
 }
 
 /// Table `[tcp]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawTcp {
     /// `off`, `observe` or `enforce`.
+    #[schemars(with = "Option<GuardMode>")]
     pub mode: Option<Spanned<Text>>,
     /// Segments without a socket, while they are an attack.
     pub stray: Option<Spanned<RawClass>>,
     /// SYN-ACKs that nobody asked for.
     pub stray_syn_ack: Option<Spanned<RawClass>>,
     /// New connections of one source.
+    #[schemars(with = "Option<Share>")]
     pub new_connections: Option<Spanned<Text>>,
     /// Open connections of one source.
     pub open_connections: Option<Spanned<i64>>,
 }
 
 /// What one class of packets may come to: each a share, or `off`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawShares {
     /// One address.
+    #[schemars(with = "Option<Share>")]
     pub host: Option<Spanned<Text>>,
     /// One /24 or /64.
+    #[schemars(with = "Option<Share>")]
     pub prefix: Option<Spanned<Text>>,
     /// One /48.
+    #[schemars(with = "Option<Share>")]
     pub site: Option<Spanned<Text>>,
     /// All sources not seen before.
+    #[schemars(with = "Option<Share>")]
     pub pool: Option<Spanned<Text>>,
     /// All sources that have been seen for a while.
+    #[schemars(with = "Option<Share>")]
     pub steady: Option<Spanned<Text>>,
     /// All sources that have proved themselves.
+    #[schemars(with = "Option<Share>")]
     pub proven: Option<Spanned<Text>>,
 }
 
@@ -102,6 +115,17 @@ pub enum RawClass {
     Shares(Box<RawShares>),
     /// `off`; any other is an error that tells how shares are written.
     Word(Text),
+}
+
+impl JsonSchema for RawClass {
+    fn schema_name() -> Cow<'static, str> {
+        "Shares".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let shares = generator.subschema_for::<RawShares>();
+        json_schema!({ "anyOf": [shares, { "const": "off" }] })
+    }
 }
 
 impl<'de> Deserialize<'de> for RawClass {

@@ -1,10 +1,8 @@
 //! Table `[events]`.
 
-use toml::Spanned;
-
 use super::Reader;
 use crate::config::events::{EventsPolicy, MAX_BURST, MAX_PER_SECOND};
-use crate::config::raw::RawEvents;
+use crate::config::raw::{RawEvents, Spanned};
 use crate::config::{Rate, RateLimit};
 
 impl Reader<'_> {

@@ -2,13 +2,11 @@
 
 use std::net::IpAddr;
 
-use toml::Spanned;
-
 use super::super::guards::{
     GuardPolicy, IcmpPolicy, IpPolicy, ReversePath, Share, Shares, TcpPolicy, UdpPolicy,
 };
 use super::super::raw::guards::{RawClass, RawIcmp, RawIp, RawTcp, RawUdp};
-use super::super::raw::{RawConfig, Text};
+use super::super::raw::{RawConfig, Spanned, Text};
 use super::super::{GuardMode, RateLimit};
 use super::{GUARD_MODES, Reader};
 

@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use toml::Spanned;
-
 use super::super::lists::{ListPolicy, read_file};
-use super::super::raw::{RawLists, Text};
+use super::super::raw::{RawLists, Spanned, Text};
 use super::Reader;
 use crate::lists::text::{self, Entry};
 
@@ -14,22 +12,28 @@ impl Reader<'_> {
         let mut policy = ListPolicy {
             allow: self.list_entries(&raw.allow),
             block: self.list_entries(&raw.block),
-            files: Vec::new(),
+            ..ListPolicy::default()
         };
-        for (files, entries) in [
-            (&raw.allow_files, &mut policy.allow),
-            (&raw.block_files, &mut policy.block),
-        ] {
-            for file in files {
-                let path = PathBuf::from(&file.get_ref().0);
-                match self.list_file(file, &path) {
-                    Some(read) => entries.extend(read),
-                    None => continue,
-                }
-                policy.files.push(path);
+        policy.written = [policy.allow.len(), policy.block.len()];
+        self.list_files(&raw.allow_files, &mut policy.allow, &mut policy.files);
+        policy.allow_files = policy.files.len();
+        self.list_files(&raw.block_files, &mut policy.block, &mut policy.files);
+        policy
+    }
+
+    fn list_files(
+        &mut self,
+        raw: &[Spanned<Text>],
+        entries: &mut Vec<Entry>,
+        files: &mut Vec<PathBuf>,
+    ) {
+        for file in raw {
+            let path = PathBuf::from(&file.get_ref().0);
+            if let Some(read) = self.list_file(file, &path) {
+                entries.extend(read);
+                files.push(path);
             }
         }
-        policy
     }
 
     fn list_entries(&mut self, raw: &[Spanned<Text>]) -> Vec<Entry> {

@@ -5,14 +5,13 @@ use std::ops::Range;
 
 use net_common::abi::BINDING_MACS;
 use net_common::units::Mac;
-use toml::Spanned;
 
 use super::super::interface::{self, Pattern};
 use super::super::neighbor::{
     MAX_VLAN, address_fault, is_link_local, named_twice, no_router, no_vlan, parse_mac,
     parse_router, too_many,
 };
-use super::super::raw::{RawConfig, RawNeighbor, Text};
+use super::super::raw::{RawConfig, RawNeighbor, Spanned, Text};
 use super::super::{ArpValidate, NeighborConfig, NeighborPolicy, RateLimit};
 use super::{GUARD_MODES, Reader};
 
@@ -140,7 +139,7 @@ impl Reader<'_> {
                 self.problem(
                     Some(span),
                     format!(
-                        "{} has a [[neighbor]] already, on line {first}; this is a second one, on line {second}",
+                        "{} has a [[neighbor]] already, on {first}; this is a second one, on {second}",
                         place(&binding, &bindings[at])
                     ),
                     "keep one of the two, with all link-layer addresses in its `macs`".to_owned(),

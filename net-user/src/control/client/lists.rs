@@ -17,6 +17,7 @@ use super::super::lists::{
     ListNames, ListPage, ListQuery,
 };
 use super::{Client, ClientError};
+use crate::config::HumanDuration;
 use crate::lists::List;
 
 /// Longer than the agent gives itself, as with other requests.
@@ -39,6 +40,8 @@ pub struct Import {
     pub allow_empty: bool,
     /// From where the operator is connected by SSH.
     pub ssh_peer: Option<IpAddr>,
+    /// The former list returns after so long without a confirmation.
+    pub confirm_within: Option<HumanDuration>,
     /// The entries, one a line.
     pub text: Bytes,
 }
@@ -95,6 +98,9 @@ impl Client {
         );
         if let Some(peer) = import.ssh_peer {
             path += &format!("&ssh_peer={peer}");
+        }
+        if let Some(within) = import.confirm_within {
+            path += &format!("&confirm_within={within}");
         }
         let pieces = stream::unfold((import.text, sent), async |(mut text, sent)| {
             if text.is_empty() {

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{ANSWER_TIME, Agent, Answer, Peer, read};
+use super::{ANSWER_TIME, Agent, Answer, Peer, audit::Deed, changes::terms, read};
 use crate::{
     control::{
         lists::{
@@ -149,18 +149,15 @@ fn cut(why: &str) -> Answer {
     )
 }
 
-fn forced(force: bool) -> &'static str {
-    if force { ", forced," } else { "" }
-}
-
 async fn add(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
+    Extension(deed): Extension<Deed>,
     content: Body,
 ) -> Result<Response, Answer> {
     let add: AddEntries = body(&peer, content).await?;
-    tracing::info!(
-        "{} {:?}{}{}{} on list {:?} asked for by {}",
+    deed.is(format!(
+        "{} {:?}{}{}{} on list {:?}",
         add.list.word(),
         Few(&add.prefixes),
         add.ttl.map_or(String::new(), |ttl| format!(" for {ttl}")),
@@ -168,10 +165,9 @@ async fn add(
             "" => String::new(),
             reason => format!(", reason {reason:?}"),
         },
-        forced(add.force),
+        terms(add.force, add.confirm_within),
         add.name,
-        peer.who()
-    );
+    ));
     agent
         .ask_within(CHANGE_TIME, |reply| {
             Request::Lists(ListRequest::Add(add, reply))
@@ -182,17 +178,17 @@ async fn add(
 async fn delete(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
+    Extension(deed): Extension<Deed>,
     content: Body,
 ) -> Result<Response, Answer> {
     let delete: DeleteEntries = body(&peer, content).await?;
-    tracing::info!(
-        "deletion of {:?} from {} list {:?}{} asked for by {}",
+    deed.is(format!(
+        "deletion of {:?} from {} list {:?}{}",
         Few(&delete.prefixes),
         delete.list.word(),
         delete.name,
-        forced(delete.force),
-        peer.who()
-    );
+        terms(delete.force, delete.confirm_within),
+    ));
     agent
         .ask_within(CHANGE_TIME, |reply| {
             Request::Lists(ListRequest::Delete(delete, reply))
@@ -226,12 +222,13 @@ async fn import_state(Extension(imports): Extension<Arc<Semaphore>>) -> Response
 async fn import(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
+    Extension(deed): Extension<Deed>,
     Extension(imports): Extension<Arc<Semaphore>>,
     uri: Uri,
     content: Body,
 ) -> Result<Response, Answer> {
     let mut pieces = content.into_data_stream();
-    let received = receive(&peer, &imports, &uri, &mut pieces).await;
+    let received = receive(&peer, &deed, &imports, &uri, &mut pieces).await;
     let (import, _one) = match received {
         Ok(import) => import,
         Err(refused) => {
@@ -250,12 +247,22 @@ async fn import(
 /// Reads the entries as they come, and holds no more of their text than a line.
 async fn receive<'a>(
     peer: &Peer,
+    deed: &Deed,
     imports: &'a Semaphore,
     uri: &Uri,
     pieces: &mut BodyDataStream,
 ) -> Result<(ImportEntries, SemaphorePermit<'a>), Answer> {
     peer.require_write()?;
-    let query = Query::read(uri, &["list", "name", "force", "allow_empty", "ssh_peer"])?;
+    let known = [
+        "list",
+        "name",
+        "force",
+        "allow_empty",
+        "ssh_peer",
+        "confirm_within",
+    ];
+    let query = Query::read(uri, &known)?;
+    let confirm_within = query.parse("confirm_within")?;
     let (list, force) = (query.list()?, query.get("force") == Some("1"));
     let allow_empty = query.get("allow_empty") == Some("1");
     let name = query.owned("name").ok_or_else(|| misfit(&["name"]))?;
@@ -268,12 +275,11 @@ async fn receive<'a>(
              ended"
         )));
     };
-    tracing::info!(
-        "import into {} list {name:?}{} asked for by {}",
+    deed.is(format!(
+        "import into {} list {name:?}{}",
         list.word(),
-        forced(force),
-        peer.who()
-    );
+        terms(force, confirm_within),
+    ));
     let mut reader = Reader::default();
     let mut octets = 0;
     while let Some(piece) = next(pieces).await? {
@@ -302,6 +308,7 @@ async fn receive<'a>(
         force,
         allow_empty,
         ssh_peer,
+        confirm_within,
         entries,
     };
     Ok((import, one))

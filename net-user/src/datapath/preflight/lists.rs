@@ -1,10 +1,11 @@
 //! Whether the config's lists would lock someone out who must reach this host.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{Network, Preflight};
 use crate::{
     config::Config,
+    guards::resolvers,
     host::{links::Links, ssh},
     lists::{
         CONFIG, List,
@@ -18,14 +19,20 @@ use crate::{
 /// Entries of the config stand under the only name there is.
 const ORIGIN: u32 = 0;
 
-pub(super) async fn check(report: &mut Preflight, config: &Config, network: &Network) {
+/// `peer` is where the operator's shell came from: it counts too, behind a jump host for instance.
+pub(super) async fn check(
+    report: &mut Preflight,
+    config: &Config,
+    network: &Network,
+    peer: Option<IpAddr>,
+) {
     let lists = &config.lists;
     if lists.is_empty() {
         return;
     }
     let mut addresses = BTreeSet::new();
     let mut victims = Vec::new();
-    let mut add = |address: std::net::IpAddr, what| {
+    let mut add = |address: IpAddr, what| {
         if !address.is_loopback() && addresses.insert(address) {
             victims.push(Victim { address, what });
         }
@@ -44,8 +51,7 @@ pub(super) async fn check(report: &mut Preflight, config: &Config, network: &Net
         .addresses
         .iter()
         .for_each(|own| add(own.ip, "an address of this host"));
-    // What the shell knows counts too: a peer behind a jump host, for instance.
-    if let Some(peer) = ssh::own_peer() {
+    if let Some(peer) = peer {
         add(
             peer.to_canonical(),
             "from where this command was started by SSH",
@@ -62,6 +68,14 @@ pub(super) async fn check(report: &mut Preflight, config: &Config, network: &Net
             "see that no entry of `block` in [lists] covers your address",
         ),
     }
+    let mut servers = config.guards.udp.servers.clone();
+    if config.guards.udp.resolv_conf {
+        // That it cannot be read is told elsewhere.
+        servers.extend(resolvers::read().unwrap_or_default());
+    }
+    servers
+        .iter()
+        .for_each(|server| add(*server, "a name or time server of this host"));
     match refusal(config, &victims) {
         None => report.ok(format!(
             "the config's lists allow {} and block {} entries, and lock out nobody who must reach this host",

@@ -1,7 +1,7 @@
 //! What bears on the guards of neighbours.
 
 use super::{Network, Preflight};
-use crate::config::{Config, GuardMode, NeighborConfig};
+use crate::config::{Config, GuardMode, Mode, NeighborConfig};
 use crate::host::links::Links;
 use crate::host::neighbor_sysctl;
 use crate::host::neighbors::KernelNeighbor;
@@ -145,7 +145,9 @@ fn bound(
             } else {
                 ""
             };
-            report.warning(
+            let enforces = mode == GuardMode::Enforce && config.mode == Mode::Enforce;
+            report.danger(
+                enforces,
                 format!(
                     "{ip} on {}{gateway} is at {mac} as the kernel knows it ({}), and at {macs} as [[neighbor]] says: \
                      if that is a slip, this host loses it as soon as the guard enforces",
@@ -193,7 +195,9 @@ fn routers(
             policy.bindings.iter().any(named)
         };
         if at.peek().is_some() && !at.all(listed) {
-            report.warning(
+            let enforces = policy.ndp == GuardMode::Enforce && config.mode == Mode::Enforce;
+            report.danger(
+                enforces,
                 format!(
                     "{ip} on {}, the next hop of an IPv6 default route, is not among the routers that may advertise \
                      themselves: this host loses that route, unless it is static, as soon as the guard enforces",
