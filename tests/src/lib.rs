@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod builds;
 pub mod demo;
 pub mod flood;
 pub mod frames;
@@ -23,4 +24,5 @@ pub mod rawtcp;
 pub mod scene;
 pub mod server;
 pub mod topology;
+pub mod vigil;
 pub mod wait;

@@ -10,6 +10,7 @@ mod demo;
 mod ebpf;
 mod lint;
 mod mem_calls;
+mod next;
 mod packages;
 mod process;
 mod setup;
