@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod bench;
 pub mod bpftool;
+pub mod builds;
 pub mod demo;
 pub mod flood;
 pub mod frames;
@@ -24,4 +25,5 @@ pub mod rawtcp;
 pub mod scene;
 pub mod server;
 pub mod topology;
+pub mod vigil;
 pub mod wait;

@@ -80,12 +80,18 @@ impl Drop for Server {
 /// # Errors
 /// No connection within `timeout`, or another banner.
 pub fn visit(from: &Namespace, to: SocketAddr, timeout: Duration) -> Result<()> {
-    from.run(|| {
-        let mut stream = TcpStream::connect_timeout(&to, timeout)?;
-        stream.set_read_timeout(Some(timeout))?;
-        let mut text = Vec::new();
-        stream.read_to_end(&mut text)?;
-        ensure!(text == BANNER, "the server said {text:?}");
-        Ok(())
-    })
+    from.run(|| visit_from_here(to, timeout))
+}
+
+/// As [`visit`], from the namespace of the calling thread.
+///
+/// # Errors
+/// See there.
+pub fn visit_from_here(to: SocketAddr, timeout: Duration) -> Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text)?;
+    ensure!(text == BANNER, "the server said {text:?}");
+    Ok(())
 }

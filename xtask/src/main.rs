@@ -12,6 +12,7 @@ mod dist;
 mod ebpf;
 mod lint;
 mod mem_calls;
+mod next;
 mod packages;
 mod process;
 mod setup;

@@ -4,7 +4,7 @@ use std::{ffi::OsString, process::Command};
 
 use anyhow::Result;
 
-use crate::{process, setup};
+use crate::{next, process, setup};
 
 /// Set up, build and run all tests (root: network namespaces and BPF)
 #[derive(clap::Args)]
@@ -29,6 +29,7 @@ pub fn run(args: &Args) -> Result<()> {
     setup::ensure(setup::Scope::Everything)?;
     // The binaries first: tests start the real agent.
     process::run(process::host_cargo().arg("build").args(WORKSPACE))?;
+    next::build()?;
     // Before the tests proper, so that the runner's closing line comes last.
     if args.runner.is_empty() {
         process::run(
