@@ -35,7 +35,7 @@ impl Served {
         let manager = UnixDatagram::bind(at("notify")).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
         let config = format!(
-            "interfaces = [\"eth0\"]\nsocket = {:?}\nstate_dir = {:?}\n",
+            "interfaces = [\"eth0\"]\nsocket = {:?}\nstate_dir = {:?}\non_exit = \"detach\"\n",
             at("control.sock"),
             at("state")
         );
