@@ -341,7 +341,7 @@ mod tests {
         #[test]
         fn an_expired_or_future_cookie_fails(flow in flows(), terms in terms(), k: [u64; 2], epoch: u32, age in 2u32..1000) {
             let claim = claim(flow, make(&k, &flow, epoch, terms), terms);
-            let keys = CookieKeys { keys: [k, [0; 2]], current: 0, valid: 1 };
+            let keys = CookieKeys { keys: [k, [0; 2]], current: 0, valid: 1, since_ns: 0 };
             prop_assert_eq!(check(&keys, &claim, epoch.wrapping_add(age)), None);
             prop_assert_eq!(check(&keys, &claim, epoch.wrapping_sub(1 + age)), None);
         }
@@ -370,7 +370,7 @@ mod tests {
                     c.flow.version = if words == 4 { Version::V4 } else { Version::V6 };
                 }
             }
-            let keys = CookieKeys { keys: [k, [0; 2]], current: 0, valid: 1 };
+            let keys = CookieKeys { keys: [k, [0; 2]], current: 0, valid: 1, since_ns: 0 };
             prop_assert_eq!(check(&keys, &c, epoch), None);
         }
 

@@ -6,6 +6,7 @@ mod guards;
 mod interfaces;
 mod kept;
 mod lists;
+mod metrics;
 mod neighbors;
 mod queues;
 mod reconcile;
@@ -64,6 +65,7 @@ use crate::{
     },
     keys::{COOKIE_LIFE, Keys},
     listeners::{Compiled, Facts, Identity, Interface, Slots, compile, identity},
+    metrics::Bound,
     neighbor::NeighborWatch,
     privileges::Privileges,
     service::{self, Watchdog},
@@ -88,6 +90,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub struct Prepared {
     socket: BoundSocket,
     kept: Kept,
+    metrics: Option<Bound>,
     ebpf: Ebpf,
     /// What was given up since.
     pub privileges: Privileges,
@@ -105,11 +108,18 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     refuse(runtime.block_on(preflight::check(config, Purpose::Start)))?;
     drop(runtime);
     let socket = BoundSocket::take(&config.socket)?;
+    let metrics = config
+        .metrics
+        .listen
+        .as_ref()
+        .map(Bound::bind)
+        .transpose()?;
     let kept = Kept::open(config)?;
     let ebpf = load::load_with(&kept.plan)?;
     kept.pin_new_maps(&ebpf)?;
     Ok(Prepared {
         socket,
+        metrics,
         kept,
         ebpf,
         privileges: Privileges::default(),
@@ -127,6 +137,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let Prepared {
         socket,
+        metrics,
         kept,
         ebpf,
         privileges,
@@ -149,6 +160,13 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let mut gateway_changes = gateway_changes()?;
     let (requests, mut inbox) = mpsc::channel(64);
     let (stop, stopped) = watch::channel(false);
+    let metrics = metrics.map(|bound| {
+        tokio::spawn(crate::metrics::serve(
+            bound,
+            requests.clone(),
+            stopped.clone(),
+        ))
+    });
     let server = tokio::spawn(server::serve(socket, requests, stopped));
 
     let mut watchdog = Watchdog::from_env();
@@ -244,6 +262,9 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     }
     let _ = stop.send(true);
     server.await.context("the control server failed")?;
+    if let Some(metrics) = metrics {
+        metrics.await.context("the server of metrics failed")?;
+    }
     left
 }
 
@@ -760,6 +781,7 @@ impl Agent {
         let problems: Vec<_> = problems.chain(self.reconciler.problem()).collect();
         let last = self.maps.last_epoch()?;
         let age = cookie::epoch(now_ns()?).wrapping_add(1).wrapping_sub(last);
+        let guards = self.guards_at_a_glance()?;
         Ok(Status {
             version: VERSION,
             netmoat_version: env!("CARGO_PKG_VERSION").into(),
@@ -778,7 +800,8 @@ impl Agent {
             cookies_active: last != 0 && age <= 1,
             keys_age_s: self.keys.since.elapsed().as_secs(),
             neighbors: self.neighbors.glance(crate::neighbor::Now::read()?),
-            guards: self.guards_at_a_glance()?,
+            maps: self.map_fill(&guards.sources),
+            guards,
             lists: self.glance_at_lists()?,
             drops: self.rates.glance(),
             privileges: self.privileges.clone(),

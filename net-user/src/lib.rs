@@ -14,6 +14,7 @@ pub mod host;
 pub mod keys;
 pub mod listeners;
 pub mod lists;
+pub mod metrics;
 pub mod neighbor;
 pub mod privileges;
 pub mod queues;

@@ -100,6 +100,7 @@ fn answer(request: Request) {
                 notes: vec![],
                 drift: Default::default(),
                 data_path_alive: true,
+                maps: vec![],
             }));
         }
         Request::Counters(reply) => {

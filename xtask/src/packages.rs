@@ -21,7 +21,7 @@ const fn tool(program: &'static str, package: &'static str, reason: &'static str
     }
 }
 
-pub const HOST_TOOLS: [HostTool; 25] = [
+pub const HOST_TOOLS: [HostTool; 26] = [
     tool("ip", "iproute2", "namespaces, veth pairs, `ss`"),
     tool(
         "nginx",
@@ -108,6 +108,11 @@ pub const HOST_TOOLS: [HostTool; 25] = [
         "systemd",
         "what the units expose, and whether systemd understands them",
     ),
+    tool(
+        "promtool",
+        "prometheus",
+        "checks of metrics and alerts; its server is kept from starting",
+    ),
 ];
 
 /// What only `cargo xtask dist` starts.
@@ -126,6 +131,9 @@ pub const DIST_TOOLS: [HostTool; 5] = [
         "a system in which the packages are tried",
     ),
 ];
+
+/// Packages whose service is kept from starting, now and at boot: the tests only want a program of theirs.
+const SERVICES: [(&str, &str); 2] = [("nginx-light", "nginx"), ("prometheus", "prometheus")];
 
 pub fn missing(tools: &[HostTool]) -> Vec<&HostTool> {
     tools
@@ -197,33 +205,54 @@ pub fn apt_update() -> Command {
     apt
 }
 
-/// The commands, to be run as root in this order, that install `packages`. nginx is to lie there
-/// for the demo and the tests to start it in their namespaces; its service is kept from starting,
-/// now and at boot. A mask under /run is gone with the next boot should we be interrupted.
+/// The commands, to be run as root in this order, that install `packages`. nginx and promtool are to lie there for the
+/// demo and the tests to start them in their namespaces; their services are kept from starting, now and at boot. A mask
+/// under /run is gone with the next boot should we be interrupted.
 pub fn install_commands(packages: &[&str]) -> Vec<Command> {
     let install = apt_install(packages);
-    if !packages.contains(&"nginx-light") {
-        return vec![install];
-    }
+    let services: Vec<_> = services(packages).collect();
     let command = |words: &[&str]| {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
         command
     };
+    let each = |words: &[&str]| -> Vec<Command> {
+        let commands = services.iter().map(|service| {
+            let words: Vec<_> = words
+                .iter()
+                .map(|word| word.replace("SERVICE", service))
+                .collect();
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            command(&words)
+        });
+        commands.collect()
+    };
     if std::path::Path::new("/run/systemd/system").is_dir() {
-        vec![
-            command(&["systemctl", "mask", "--runtime", "nginx.service"]),
-            install,
-            command(&["systemctl", "unmask", "--runtime", "nginx.service"]),
-            command(&["systemctl", "disable", "nginx.service"]),
+        [
+            each(&["systemctl", "mask", "--runtime", "SERVICE.service"]),
+            vec![install],
+            each(&["systemctl", "unmask", "--runtime", "SERVICE.service"]),
+            each(&["systemctl", "disable", "SERVICE.service"]),
         ]
     } else {
-        vec![
-            install,
-            command(&["service", "nginx", "stop"]),
-            command(&["update-rc.d", "nginx", "disable"]),
+        [
+            Vec::new(),
+            vec![install],
+            each(&["service", "SERVICE", "stop"]),
+            each(&["update-rc.d", "SERVICE", "disable"]),
         ]
     }
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The services that come with `packages`.
+fn services(packages: &[&str]) -> impl Iterator<Item = &'static str> {
+    SERVICES
+        .into_iter()
+        .filter(|(package, _)| packages.contains(package))
+        .map(|(_, service)| service)
 }
 
 /// Runs them all as root.
@@ -232,11 +261,43 @@ pub fn install(packages: &[&str]) -> Result<()> {
         "setup: installing {} (apt, may take minutes)",
         packages.join(" ")
     );
-    if packages.contains(&"nginx-light") {
-        eprintln!("setup: nginx's own service is kept from starting and disabled");
+    for service in services(packages) {
+        eprintln!("setup: the service {service} is kept from starting and disabled");
     }
     for mut command in install_commands(packages) {
         process::run(&mut command).context("packages could not be installed")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_that_come_with_packages_are_kept_from_running() {
+        let lines = |packages: &[&str]| -> Vec<String> {
+            let words = |command: &Command| {
+                let words = std::iter::once(command.get_program()).chain(command.get_args());
+                words
+                    .map(|word| word.display().to_string())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            install_commands(packages).iter().map(words).collect()
+        };
+        assert_eq!(lines(&["curl"]).len(), 1);
+        let lines = lines(&["nginx-light", "prometheus"]);
+        for service in ["nginx", "prometheus"] {
+            let disabled = |line: &&String| line.contains("disable") && line.contains(service);
+            assert_eq!(lines.iter().filter(disabled).count(), 1, "{lines:?}");
+        }
+        assert_eq!(
+            lines
+                .iter()
+                .filter(|line| line.starts_with("apt-get install"))
+                .count(),
+            1
+        );
+    }
 }

@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
-use super::output::{Output, Tone, plural, table, tone};
+use super::output::{Output, Tone, plural, size, table, tone};
 use super::{Code, Failure};
 use crate::config::guards::{ReversePath, Shares};
 use crate::config::{Config, GuardMode, GuardPolicy, HumanDuration, NeighborPolicy, RateLimit};
 use crate::control::protocol::VERSION;
+use crate::datapath::budget::Budget;
 use crate::datapath::preflight::{self, Finding, Preflight, Purpose, Severity};
 
 pub(super) const EXAMPLES: &str = "\
@@ -25,6 +26,8 @@ struct CheckJson<'a> {
     ready: bool,
     config: &'a Config,
     findings: Vec<FindingJson<'a>>,
+    /// Of the kernel's memory; null when it cannot be told, which a finding says.
+    budget: Option<&'a Budget>,
 }
 
 #[derive(Serialize)]
@@ -41,13 +44,15 @@ pub(super) fn check(config: &Config, out: &Output) -> Result<Code, Failure> {
         .build()?;
     let report = runtime.block_on(preflight::check(config, Purpose::Plan));
     let code = exit_code(&report);
+    let budget = Budget::read().ok();
     let json = CheckJson {
         version: VERSION,
         ready: code == Code::Ok,
         config,
         findings: report.findings.iter().map(finding_json).collect(),
+        budget: budget.as_ref(),
     };
-    out.print(&json, |_| human(config, &report))?;
+    out.print(&json, |_| human(config, &report, budget.as_ref()))?;
     Ok(code)
 }
 
@@ -85,7 +90,7 @@ fn word(finding: &Finding) -> &'static str {
     }
 }
 
-fn human(config: &Config, report: &Preflight) -> String {
+fn human(config: &Config, report: &Preflight, budget: Option<&Budget>) -> String {
     let count = errors(report).count() as u64;
     let warnings = report
         .findings
@@ -122,7 +127,43 @@ fn human(config: &Config, report: &Preflight) -> String {
             text += &format!("{:<8} = help: {remedy}\n", "");
         }
     }
+    if let Some(budget) = budget {
+        text += &format!("\n{}", memory(budget));
+    }
     text + "\n" + &summary(config)
+}
+
+/// How many maps are shown to people; JSON has all.
+const LARGEST: usize = 5;
+
+/// What the maps take of the kernel's memory.
+fn memory(budget: &Budget) -> String {
+    let row = |name: &str, octets, when_full: &str| {
+        vec![name.to_owned(), size(octets), when_full.to_owned()]
+    };
+    let largest = budget.largest(LARGEST);
+    let others = budget.maps.len() - largest.len();
+    let shown: u64 = largest.iter().map(|map| map.octets).sum();
+    let mut rows: Vec<_> = largest
+        .iter()
+        .map(|map| row(&map.name, map.octets, map.when_full))
+        .collect();
+    rows.push(row(
+        &format!("{others} others"),
+        budget.octets - shown,
+        "`netmoat check -o json` has them all",
+    ));
+    rows.push(row(
+        "all maps",
+        budget.octets,
+        "taken when the agent starts",
+    ));
+    rows.push(row(
+        "lists",
+        budget.lists_at_most,
+        "at most, beside the maps: taken as lists grow",
+    ));
+    table(&["MAP", "KERNEL MEMORY", "WHEN FULL"], &[1], rows)
 }
 
 /// The config as it is understood, defaults included.
@@ -133,6 +174,8 @@ fn summary(config: &Config) -> String {
         .map_or("none, defaults".to_owned(), |path| {
             path.display().to_string()
         });
+    let metrics = config.metrics.listen.as_ref();
+    let metrics = metrics.map_or("not served".to_owned(), ToString::to_string);
     let syn = &config.syn;
     let key_rotation = HumanDuration::new(syn.key_rotation)
         .map_or_else(|| format!("{:?}", syn.key_rotation), |d| d.to_string());
@@ -154,6 +197,7 @@ fn summary(config: &Config) -> String {
             "control socket".to_owned(),
             config.socket.display().to_string(),
         ),
+        ("metrics".to_owned(), metrics),
         (
             "SYN-ACKs per prefix".to_owned(),
             format!("{}, burst {}", syn.syn_ack_limit, syn.syn_ack_burst),

@@ -64,6 +64,9 @@ struct Global {
     /// How much to log to standard error
     #[arg(long, global = true, value_enum, default_value_t = log::Level::Info, env = "NETMOAT_LOG_LEVEL")]
     log_level: log::Level,
+    /// How to log: `auto` is journald when standard error is the journal, text otherwise
+    #[arg(long, global = true, value_enum, default_value_t = log::Format::Auto, env = "NETMOAT_LOG_FORMAT")]
+    log_format: log::Format,
 }
 
 impl Global {
@@ -226,8 +229,8 @@ impl ConfigArgs {
 pub fn main() -> ExitCode {
     // Exits with 2 on a usage error, with 0 on --help and --version.
     let cli = Cli::parse();
-    log::init(cli.global.log_level);
-    match cli.execute() {
+    let logs = log::init(cli.global.log_level, cli.global.log_format);
+    match logs.and_then(|()| cli.execute()) {
         Ok(code) => code.into(),
         Err(failure) => failure.report(),
     }

@@ -1,7 +1,7 @@
 //! `netmoat run`
 
 use super::{Code, Failure};
-use crate::config::Config;
+use crate::config::{Config, metrics::Listen};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -14,8 +14,12 @@ const WORKERS: usize = 2;
 
 pub(super) fn run(config: Config) -> Result<Code, Failure> {
     let mut prepared = crate::agent::prepare(&config).map_err(Failure::from_agent)?;
+    let mut sockets = vec![config.socket.as_path()];
+    if let Some(Listen::Unix(path)) = &config.metrics.listen {
+        sockets.push(path);
+    }
     // While there is no other thread.
-    prepared.privileges = crate::privileges::give_up(&config.state_dir, &[&config.socket]);
+    prepared.privileges = crate::privileges::give_up(&config.state_dir, &sockets);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("netmoat")

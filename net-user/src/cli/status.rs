@@ -8,7 +8,7 @@ use crate::config::{Mode, XdpMode};
 use crate::control::client::Client;
 use crate::control::lists::ListsAtAGlance;
 use crate::control::protocol::{
-    ALERTS_OF_S, DriftAtAGlance, DropRate, GuardsAtAGlance, Health, InterfaceStatus,
+    ALERTS_OF_S, DriftAtAGlance, DropRate, GuardsAtAGlance, Health, InterfaceStatus, MapFill,
     NeighborsAtAGlance, SourcesAtAGlance, Status,
 };
 use crate::privileges::Privileges;
@@ -17,6 +17,9 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   netmoat status              the first line says how it is
   netmoat status -o json      for monitoring; exit code 3 when degraded";
+
+/// From this share on a map is called nearly full, per cent.
+const NEARLY_FULL: u64 = 80;
 
 pub(super) fn status(client: &Client, out: &Output) -> Result<Code, Failure> {
     let status = block_on(client.status())?;
@@ -82,6 +85,7 @@ pub(super) fn human(status: &Status) -> String {
     text += &guards(&status.guards);
     text += &lists(&status.lists);
     text += &drift(&status.drift);
+    text += &nearly_full(&status.maps);
     text += &format!("Cookie key       in use for {}\n", age(status.keys_age_s));
     text += &format!(
         "Agent            netmoat {}, pid {}, up {}\n",
@@ -188,6 +192,22 @@ fn drop_rate(doing: &str, rate: &DropRate) -> String {
         Some(mostly) if rate.per_second > 0 => format!("; {doing} {packets}/s, mostly {mostly}"),
         _ => String::new(),
     }
+}
+
+/// Maps that are nearly full; what happens then is no secret, but comes late as news.
+fn nearly_full(maps: &[MapFill]) -> String {
+    let full: Vec<_> = maps
+        .iter()
+        .filter(|map| map.used * 100 >= map.capacity * NEARLY_FULL)
+        .map(|map| format!("{} {}", map.name, percent(map.used, map.capacity)))
+        .collect();
+    if full.is_empty() {
+        return String::new();
+    }
+    format!(
+        "Nearly full      {} (`netmoat check -o json` says what happens then)\n",
+        full.join(", ")
+    )
 }
 
 fn lists(glance: &ListsAtAGlance) -> String {

@@ -191,6 +191,7 @@ fn status() -> Status {
         notes: vec![],
         drift: crate::control::protocol::DriftAtAGlance::default(),
         data_path_alive: true,
+        maps: vec![],
     }
 }
 

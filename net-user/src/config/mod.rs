@@ -6,6 +6,7 @@ pub mod events;
 pub mod guards;
 pub mod interface;
 pub mod lists;
+pub mod metrics;
 pub mod neighbor;
 pub mod raw;
 pub mod resolve;
@@ -28,6 +29,7 @@ pub use events::EventsPolicy;
 pub use guards::GuardPolicy;
 pub use interface::Pattern;
 pub use lists::ListPolicy;
+pub use metrics::MetricsPolicy;
 pub use neighbor::parse_mac;
 pub use units::{HumanDuration, Rate, UnitError};
 
@@ -65,6 +67,8 @@ pub struct Config {
     pub lists: ListPolicy,
     /// Sampled drops.
     pub events: EventsPolicy,
+    /// Where metrics are served.
+    pub metrics: MetricsPolicy,
     /// Directory of what outlives the agent: learned and pinned bindings, their history, lists.
     pub state_dir: PathBuf,
     /// The file that this came from, if any.

@@ -61,6 +61,9 @@ pub struct RawConfig {
     /// Sampled drops.
     #[serde(default)]
     pub events: RawEvents,
+    /// Where metrics are served.
+    #[serde(default)]
+    pub metrics: RawMetrics,
 }
 
 /// Table `[syn]`.
@@ -194,6 +197,14 @@ pub struct RawEvents {
     pub rate: Option<Spanned<Text>>,
     /// Burst of the same.
     pub burst: Option<Spanned<i64>>,
+}
+
+/// Table `[metrics]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawMetrics {
+    /// `unix:PATH`, or a loopback address with a port.
+    pub listen: Option<Spanned<Text>>,
 }
 
 /// A text, or a bare number taken as text, so that `budget = 100` meets the error that explains rates and

@@ -4,6 +4,7 @@
 mod events;
 mod guards;
 mod lists;
+mod metrics;
 mod neighbors;
 
 use std::collections::BTreeMap;
@@ -91,6 +92,7 @@ pub(super) fn resolve(
     let guards = reader.guards(&raw);
     let lists = reader.lists(&raw.lists);
     let events = reader.events(&raw.events);
+    let metrics = reader.metrics(&raw.metrics, &socket);
     if !reader.problems.is_empty() {
         return Err(ConfigError::Invalid {
             problems: reader.problems,
@@ -108,6 +110,7 @@ pub(super) fn resolve(
         guards,
         lists,
         events,
+        metrics,
         state_dir,
         source: source.map(|(path, _)| path.to_owned()),
     })

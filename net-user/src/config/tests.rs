@@ -210,6 +210,7 @@ fn the_command_line_wins_over_the_file() {
         mode: Some(Mode::Observe),
         xdp_mode: Some(XdpMode::Generic),
         socket: Some(PathBuf::from("/tmp/other.sock")),
+        ..Overrides::default()
     };
     let config = Config::parse(
         Path::new("f"),

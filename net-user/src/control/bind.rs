@@ -74,7 +74,7 @@ pub enum BindError {
 #[derive(Debug)]
 pub struct BoundSocket {
     /// Non-blocking.
-    pub(super) listener: StdListener,
+    pub(crate) listener: StdListener,
     path: PathBuf,
     /// Device and inode of the socket file, so that only our own is removed; none when the service manager has made it.
     inode: Option<(u64, u64)>,

@@ -174,6 +174,9 @@ pub struct Status {
     /// Whether the programs are where they were put, the heartbeat is written and the counters move with the traffic.
     #[serde(default)]
     pub data_path_alive: bool,
+    /// How full the maps are that can be full.
+    #[serde(default)]
+    pub maps: Vec<MapFill>,
 }
 
 /// An interface that the config means and that is not protected.
@@ -194,6 +197,17 @@ pub struct DriftAtAGlance {
     pub last: Option<String>,
     /// How long ago that was, seconds.
     pub last_s: Option<u64>,
+}
+
+/// How full a map is; `netmoat check -o json` says what happens when it is full.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapFill {
+    /// Its name.
+    pub name: String,
+    /// Entries that it has.
+    pub used: u64,
+    /// Most entries.
+    pub capacity: u64,
 }
 
 /// What `status` says of dropped packets.
@@ -749,6 +763,11 @@ mod tests {
                 last_s: Some(5),
             },
             data_path_alive: true,
+            maps: vec![MapFill {
+                name: "LISTENERS".to_owned(),
+                used: 2,
+                capacity: 65_536,
+            }],
         };
         let expected = json!({
             "version": 1, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
@@ -774,7 +793,8 @@ mod tests {
             "interfaces_missing": [{ "name": "eth1", "why": "eth1 is gone" }],
             "notes": ["ens* matches no interface now"],
             "drift": { "repaired": 2, "last": "LISTENERS: 2 removed", "last_s": 5 },
-            "data_path_alive": true
+            "data_path_alive": true,
+            "maps": [{ "name": "LISTENERS", "used": 2, "capacity": 65536 }]
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);

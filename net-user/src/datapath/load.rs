@@ -34,7 +34,8 @@ pub const OPTIONAL_PROGRAMS: [(&str, &str); 2] = [
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// The eBPF object, built from net-ebpf by build.rs.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netmoat-bpf"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netmoat-bpf"));
 
 /// What the verifier said of a program.
 #[derive(Clone, Debug)]

@@ -10,7 +10,8 @@ use aya::{
 use net_common::{
     abi::{
         AddressKey, AddressRole, Binding, CookieKeys, Listener, ListenerKey, ListenerStats,
-        NeighborKey, PortState, SOCKET_FILTER_BLOCKS, SOURCE_SETS, SourceSet, SourceState,
+        MAX_ADDRESSES, MAX_BINDINGS, MAX_LISTENER_KEYS, MAX_LISTENERS, NeighborKey, PortState,
+        SOCKET_FILTER_BLOCKS, SOURCE_SETS, SourceSet, SourceState,
     },
     spread::filter_place,
     units::{Version, addr_words},
@@ -27,6 +28,8 @@ pub use drift::Drift;
 use flows::Flows;
 use policy::Policy;
 pub(crate) use policy::wait_for_programs;
+
+use crate::control::protocol::MapFill;
 
 /// Of so many blocks of the filter one is looked at for its fill.
 const SAMPLED: usize = 16;
@@ -321,6 +324,22 @@ impl Maps {
             &address_name,
         )?;
         Ok(self.written_addresses.len() < before)
+    }
+
+    /// How many entries stand in the maps that the agent fills, and how many may.
+    pub fn fill(&self) -> Vec<MapFill> {
+        [
+            ("LISTENERS", self.written.len(), MAX_LISTENER_KEYS),
+            ("FLOW_SLOTS", self.flows.used(), MAX_LISTENERS),
+            ("BINDINGS", self.written_bindings.len(), MAX_BINDINGS),
+            ("ADDRESSES", self.written_addresses.len(), MAX_ADDRESSES),
+        ]
+        .map(|(name, used, capacity)| MapFill {
+            name: name.to_owned(),
+            used: used as u64,
+            capacity: capacity.into(),
+        })
+        .to_vec()
     }
 
     /// Every set of the table of known sources, by number.

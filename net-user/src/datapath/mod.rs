@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod bpf;
+pub mod budget;
 pub mod kfunc;
 pub mod load;
 pub mod maps;

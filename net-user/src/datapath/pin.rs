@@ -32,7 +32,7 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 /// Of netmoat, every instance in a directory of its own.
 pub const ROOT: &str = "/sys/fs/bpf/netmoat";
 /// Directory of the pinned maps, by name and layout.
-const MAPS: &str = "maps";
+pub(super) const MAPS: &str = "maps";
 /// Directory of the pinned links.
 const LINKS: &str = "links";
 /// Directory of the pinned programs of interfaces.

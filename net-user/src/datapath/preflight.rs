@@ -5,8 +5,7 @@ mod guards;
 mod lists;
 mod neighbors;
 
-use super::load::XDP_PROGRAM;
-use super::pin::holder_of;
+use super::{budget, load::XDP_PROGRAM, pin::holder_of};
 use crate::config::XdpMode as ConfiguredMode;
 use crate::config::{Config, GuardMode, Pattern, SynMode};
 use crate::host::links::{self, Address, Link, Links, XdpMode};
@@ -121,7 +120,7 @@ impl Preflight {
         self.add(Severity::Ok, what, None);
     }
 
-    fn warning(&mut self, what: impl Into<String>, remedy: &str) {
+    pub(super) fn warning(&mut self, what: impl Into<String>, remedy: &str) {
         self.add(Severity::Warning, what, Some(remedy));
     }
 
@@ -139,7 +138,12 @@ impl Preflight {
         });
     }
 
-    fn add(&mut self, severity: Severity, what: impl Into<String>, remedy: Option<&str>) {
+    pub(super) fn add(
+        &mut self,
+        severity: Severity,
+        what: impl Into<String>,
+        remedy: Option<&str>,
+    ) {
         let remedy = remedy.map(str::to_owned);
         self.findings.push(Finding {
             severity,
@@ -164,6 +168,7 @@ pub async fn check(config: &Config, purpose: Purpose) -> Preflight {
     let mut report = Preflight::default();
     privileges(&mut report, config);
     kernel(&mut report);
+    budget::check(&mut report, &config.instance);
     let network = match network(config).await {
         Ok(network) => network,
         Err(error) => {

@@ -51,6 +51,7 @@ fn look(at_s: u64, queues: Queues, cells: &[u64]) -> Look {
             notes: vec![],
             drift: Default::default(),
             data_path_alive: true,
+            maps: vec![],
         },
         queues,
         counters: Counters::from_cells(cells),

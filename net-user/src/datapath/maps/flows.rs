@@ -58,6 +58,11 @@ impl Flows {
     pub(super) fn mend(&mut self) -> Result<Option<Drift>> {
         drift::mend("FLOW_SLOTS", &mut self.slots, &self.written, PartialEq::eq)
     }
+
+    /// Entries of `FLOW_SLOTS`.
+    pub(super) fn used(&self) -> usize {
+        self.written.len()
+    }
 }
 
 impl Maps {
