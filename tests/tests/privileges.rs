@@ -11,7 +11,7 @@ use std::{
 };
 
 use net_tests::{
-    agent::Agent,
+    agent::{Agent, Instance},
     netns::Namespace,
     process::{Process, workspace_binary},
     scene::{PATIENCE, PORT},
@@ -271,6 +271,69 @@ fn what_the_agent_executes_can_neither_write_elsewhere_nor_leave_its_namespace()
         status.contains("but every program may be executed"),
         "{status}"
     );
+}
+
+/// A script in the agent's place that starts it with what the systemd unit leaves to root.
+fn with_the_units_capabilities(script: &Path) {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/systemd/netmoat.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    let set = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let set: String = set
+        .unwrap()
+        .split(' ')
+        .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let text = format!(
+        "#!/bin/sh\nexec setpriv --bounding-set=-all{set} --inh-caps=-all {} \"$@\"\n",
+        workspace_binary("netmoat").unwrap().display()
+    );
+    fs::write(script, text).unwrap();
+    fs::set_permissions(script, Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn under_the_unit_a_restart_takes_over_what_is_pinned() {
+    let pair = Pair::new().unwrap();
+    let instance = Instance::new().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let unit = directory.path().join("netmoat");
+    with_the_units_capabilities(&unit);
+    let start = || instance.start_build(&unit, &pair.server, "").unwrap();
+    let mut first = start();
+    let before = first.status().unwrap();
+    succeed(&first, &["block", "add", "203.0.113.7"]);
+    first.kill().unwrap();
+
+    let mut second = start();
+    assert!(
+        second.log().contains("taking over from an agent"),
+        "{}",
+        second.log()
+    );
+    let after = second.status().unwrap();
+    assert_ne!(
+        after.interfaces[0].xdp_program_id,
+        before.interfaces[0].xdp_program_id
+    );
+    assert_eq!(after.problems, [""; 0]);
+    assert_eq!(after.lists.blocked, 1);
+    for status in [&before, &after] {
+        let names = [
+            "CAP_DAC_READ_SEARCH",
+            "CAP_NET_ADMIN",
+            "CAP_NET_RAW",
+            "CAP_BPF",
+        ];
+        assert_eq!(status.privileges.capabilities, names);
+        assert_eq!(status.privileges.shortcomings, [""; 0]);
+    }
+    assert!(second.terminate().unwrap().success(), "{}", second.log());
+    // And protection is ended by an agent with no more than that.
+    let last = start();
+    succeed(&last, &["detach"]);
+    wait::until("the pins to go", PATIENCE, || !instance.pins().exists()).unwrap();
 }
 
 /// C-52: the mode of the socket decides who reads, and who asks decides who writes.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use net_tests::{
+    lab::Pass,
     process::{Process, workspace_binary},
     scene::PATIENCE,
     topology::Pair,
@@ -35,7 +36,7 @@ impl Served {
         let manager = UnixDatagram::bind(at("notify")).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
         let config = format!(
-            "interfaces = [\"eth0\"]\nsocket = {:?}\nstate_dir = {:?}\n",
+            "interfaces = [\"eth0\"]\nsocket = {:?}\nstate_dir = {:?}\non_exit = \"detach\"\n",
             at("control.sock"),
             at("state")
         );
@@ -108,23 +109,38 @@ fn the_service_manager_hears_of_the_start_of_life_and_of_the_end() {
     assert!(agent.process.wait(PATIENCE).unwrap().success());
 }
 
+/// Takes the XDP program off by its link, as root may.
+fn take_off(program: u32) {
+    let bpftool = |args: &[&str]| {
+        let output = Command::new("bpftool").args(args).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    };
+    let links: Vec<serde_json::Value> =
+        serde_json::from_slice(&bpftool(&["--json", "link", "list"])).unwrap();
+    let link = links.iter().find(|link| link["prog_id"] == program);
+    let id = link.unwrap()["id"].to_string();
+    bpftool(&["link", "detach", "id", &id]);
+}
+
 #[test]
-fn signs_of_life_end_when_packets_no_longer_meet_the_programs() {
+fn signs_of_life_end_while_packets_do_not_meet_the_programs() {
     let pair = Pair::new().unwrap();
     let agent = Served::start(&pair);
     agent.await_message("WATCHDOG=1");
-    pair.server.ns.ip("link del eth0").unwrap();
-    let status = agent.await_message("STATUS=degraded");
-    assert!(status.contains("eth0"), "{status}");
+    let status: Status = serde_json::from_str(&agent.netmoat("status")).unwrap();
+    // Somebody puts another one there, so that netmoat's cannot be put back.
+    let mut pass = Pass::load().unwrap();
+    take_off(status.interfaces[0].xdp_program_id);
+    pass.attach(&pair.server.ns, &pair.server.link).unwrap();
+    let degraded = agent.await_message("STATUS=degraded");
+    assert!(degraded.contains("eth0"), "{degraded}");
     // What was sent before is read; then there is silence, while the agent lives.
-    let silence = wait::until("silence", PATIENCE, || {
-        agent.told(2 * WATCHDOG).is_none_or(|told| {
-            assert!(told.starts_with("STATUS="), "{told}");
-            false
-        })
-    });
-    silence.unwrap();
+    wait::until("silence", PATIENCE, || agent.told(2 * WATCHDOG).is_none()).unwrap();
     assert!(agent.netmoat("status").contains("degraded"));
+
+    drop(pass);
+    agent.await_message("WATCHDOG=1");
 }
 
 fn contrib(name: &str) -> PathBuf {

@@ -10,7 +10,7 @@ use crate::{
     config::{Config, Mode, OnExit},
     control::protocol::{Detached, Reply, VERSION},
     datapath::{
-        load,
+        attach, load,
         maps::Maps,
         pin::{Pins, Plan},
     },
@@ -135,6 +135,7 @@ impl Agent {
         self.sockets.settle(settling)?;
         let indices: Vec<_> = self.interfaces.iter().map(|i| i.ifindex).collect();
         if let Some(pins) = settling {
+            attach::keep_programs(&mut self.ebpf, pins)?;
             pins.forget_interfaces(&indices)?;
             pins.settle_maps()?;
         } else if let Some(pins) = self.kept.pins.take() {

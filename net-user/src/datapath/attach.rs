@@ -1,15 +1,11 @@
 //! Programs onto interfaces, and off again.
 
-use std::borrow::Cow;
-
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, ProgramError, ProgramFd, ProgramInfo, SchedClassifier, TcAttachType, Xdp,
-        XdpMode as AyaXdpMode,
+        BtfTracePoint, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as AyaXdpMode,
         links::{FdLink, LinkError, LinkOrder, PinnedLink},
-        loaded_programs,
         tc::{SchedClassifierLink, TcAttachOptions},
         xdp::XdpLink,
     },
@@ -52,23 +48,34 @@ struct Held {
     before: Option<Before>,
 }
 
-/// A program that is kept in the kernel.
+/// A program that is kept in the kernel; without a link, this alone keeps it.
 #[derive(Debug)]
-struct Before {
-    info: ProgramInfo,
-    /// Without a link, this alone keeps it.
-    fd: ProgramFd,
+enum Before {
+    Xdp(Xdp),
+    Tc(SchedClassifier),
 }
 
 impl Before {
-    fn of(link: &FdLink) -> Result<Self> {
+    /// The program on a pinned link, by its own pin: by its id the kernel gives it to CAP_SYS_ADMIN alone. None when another
+    /// is pinned, as by an agent that was killed at the end of its start.
+    fn of(pins: &Pins, place: Place, link: &FdLink) -> Result<Option<Self>> {
         let id = link.info()?.program_id();
-        let info = loaded_programs()
-            .filter_map(Result::ok)
-            .find(|p| p.id() == id)
-            .with_context(|| format!("the kernel does not tell of program {id}"))?;
-        let fd = info.fd()?;
-        Ok(Self { info, fd })
+        let Some(path) = pins.program(place)? else {
+            return Ok(None);
+        };
+        let (before, pinned) = match place {
+            Place::Xdp(_) => {
+                let xdp = Xdp::from_pin(path, XdpAttachType::Interface)?;
+                let pinned = xdp.info()?.id();
+                (Self::Xdp(xdp), pinned)
+            }
+            _ => {
+                let tc = SchedClassifier::from_pin(path)?;
+                let pinned = tc.info()?.id();
+                (Self::Tc(tc), pinned)
+            }
+        };
+        Ok((pinned == id).then_some(before))
     }
 }
 
@@ -91,7 +98,7 @@ impl Drop for Held {
             return;
         };
         // Nothing else can be done about it here; the new program works, too.
-        match give_back(self.place, link, before) {
+        match give_back(link, before) {
             Ok(()) => info!("{}: the program before is on it again", self.place),
             Err(error) => warn!("{}: the program before is lost: {error:#}", self.place),
         }
@@ -99,36 +106,32 @@ impl Drop for Held {
 }
 
 /// Puts a former program onto a pinned link.
-fn give_back(place: Place, link: PinnedLink, before: Before) -> Result<()> {
-    let Before { info, fd: _fd } = before;
-    let name = Cow::Borrowed("before");
-    match place {
-        Place::Xdp(_) => {
-            let mut xdp = Xdp::from_program_info(info, name, XdpAttachType::Interface)?;
-            let id = xdp.attach_to_link(XdpLink::try_from(FdLink::from(link))?)?;
-            // The pin keeps it.
+fn give_back(link: PinnedLink, before: Before) -> Result<()> {
+    let link = FdLink::from(link);
+    // The link's pin keeps it.
+    match before {
+        Before::Xdp(mut xdp) => {
+            let id = xdp.attach_to_link(XdpLink::try_from(link)?)?;
             drop(xdp.take_link(id)?);
         }
-        Place::Ingress(_) | Place::Egress(_) => {
-            let mut tc = SchedClassifier::from_program_info(info, name)?;
-            let id = tc.attach_to_link(SchedClassifierLink::try_from(FdLink::from(link))?)?;
+        Before::Tc(mut tc) => {
+            let id = tc.attach_to_link(SchedClassifierLink::try_from(link)?)?;
             drop(tc.take_link(id)?);
         }
-        Place::Socket(_) => bail!("a tracepoint's link keeps its program"),
     }
     Ok(())
 }
 
 impl Held {
     /// A link of an agent before, which has the new program now.
-    fn adopted(place: Place, pins: &Pins, before: Before) -> Result<Self> {
+    fn adopted(place: Place, pins: &Pins, before: Option<Before>) -> Result<Self> {
         let link = pins
             .link(place)?
             .with_context(|| format!("{place}: its pin is gone"))?;
         Ok(Self {
             place,
             state: State::Pinned(link),
-            before: Some(before),
+            before,
         })
     }
 
@@ -230,6 +233,25 @@ impl Attached {
         }
         first
     }
+}
+
+/// Pins the programs of interfaces in the place of those that an agent before has pinned, so that the next one can put them
+/// back when its own start fails.
+///
+/// # Errors
+/// A pin cannot be made.
+pub fn keep_programs(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
+    // Which interface is all the same.
+    let xdp = program::<Xdp>(ebpf, XDP_PROGRAM)?;
+    pins.pin_program(Place::Xdp(0), |path| xdp.pin(path))?;
+    for (name, place) in [
+        (TC_PROGRAM, Place::Ingress(0)),
+        (EGRESS_PROGRAM, Place::Egress(0)),
+    ] {
+        let tc = program::<SchedClassifier>(ebpf, name)?;
+        pins.pin_program(place, |path| tc.pin(path))?;
+    }
+    Ok(())
 }
 
 /// The sockets' tracepoints with our programs on them; as [`Attached`].
@@ -348,7 +370,7 @@ pub fn attach(
         name: name.to_owned(),
         ifindex,
         native,
-        adopted: xdp.before.is_some(),
+        adopted: matches!(xdp.state, State::Pinned(_)),
         links: [xdp, ingress, egress],
     })
 }
@@ -360,7 +382,7 @@ fn attach_tc(ebpf: &mut Ebpf, pins: Option<&Pins>, name: &str, place: Place) -> 
     };
     let tc = program::<SchedClassifier>(ebpf, tc_program)?;
     if let Some((pins, link)) = former(pins, place)? {
-        let before = Before::of(&link)?;
+        let before = Before::of(pins, place, &link)?;
         match tc.attach_to_link(SchedClassifierLink::try_from(link)?) {
             Ok(id) => {
                 drop(tc.take_link(id)?);
@@ -414,7 +436,7 @@ fn attach_xdp(
                 if native { "native" } else { "generic" }
             );
         }
-        let before = Before::of(&link)?;
+        let before = Before::of(pins, place, &link)?;
         match xdp.attach_to_link(XdpLink::try_from(link)?) {
             Ok(id) => {
                 drop(xdp.take_link(id)?);

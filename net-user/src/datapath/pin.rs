@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::{
+    pin::PinError,
+    programs::links::{FdLink, PinnedLink},
+};
 use nix::{
     fcntl::{Flock, FlockArg},
     mount::MsFlags,
@@ -32,6 +35,8 @@ pub const ROOT: &str = "/sys/fs/bpf/netmoat";
 pub(super) const MAPS: &str = "maps";
 /// Directory of the pinned links.
 const LINKS: &str = "links";
+/// Directory of the pinned programs of interfaces.
+const PROGRAMS: &str = "programs";
 /// Names the ABI of the agent that pinned last.
 const ABI: &str = "abi";
 /// Names the network namespace that is protected.
@@ -121,7 +126,7 @@ impl Pins {
             }
         })?;
         let pins = Self { dir, _lock: lock };
-        for name in [MAPS, LINKS] {
+        for name in [MAPS, LINKS, PROGRAMS] {
             let sub = pins.dir.join(name);
             if make {
                 make_dir(&sub)?;
@@ -172,6 +177,44 @@ impl Pins {
         let path = self.path(place);
         link.pin(&path)
             .with_context(|| format!("{} cannot be pinned", path.display()))
+    }
+
+    /// Where the program of a place is pinned, if it is: the same for all interfaces.
+    ///
+    /// # Errors
+    /// What is pinned there is no program, or somebody else's.
+    pub fn program(&self, place: Place) -> Result<Option<PathBuf>> {
+        let path = self.program_path(place);
+        Ok(expect(&path, Kind::Program)?.then_some(path))
+    }
+
+    /// Pins the program of a place by `pin`, in the place of the one before.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn pin_program(
+        &self,
+        place: Place,
+        pin: impl FnOnce(&Path) -> Result<(), PinError>,
+    ) -> Result<()> {
+        let path = self.program_path(place);
+        let new = self.dir.join(PROGRAMS).join("new");
+        // Of an agent that was killed in between.
+        remove(&new)?;
+        pin(&new)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| Ok(fs::rename(&new, &path)?))
+            .with_context(|| format!("{} cannot be pinned", path.display()))
+    }
+
+    fn program_path(&self, place: Place) -> PathBuf {
+        let name = match place {
+            Place::Xdp(_) => "xdp",
+            Place::Ingress(_) => "ingress",
+            Place::Egress(_) => "egress",
+            Place::Socket(name) => name,
+        };
+        self.dir.join(PROGRAMS).join(name)
     }
 
     /// Removes the pin of a link that leads nowhere any more.
@@ -233,13 +276,15 @@ impl Pins {
         for (_, path) in links {
             first = first.and(remove(&path));
         }
-        for (_, path) in entries(&self.dir.join(MAPS))? {
-            first = first.and(remove(&path));
+        for name in [PROGRAMS, MAPS] {
+            for (_, path) in entries(&self.dir.join(name))? {
+                first = first.and(remove(&path));
+            }
         }
         for name in [ABI, NETNS] {
             first = first.and(remove(&self.dir.join(name)));
         }
-        for name in [MAPS, LINKS] {
+        for name in [MAPS, LINKS, PROGRAMS] {
             first = first.and(remove_dir(&self.dir.join(name)));
         }
         first = first.and(remove_dir(&self.dir));
@@ -345,6 +390,7 @@ fn mount() -> Result<()> {
 enum Kind {
     Map,
     Link,
+    Program,
 }
 
 /// Whether there is a pin.
@@ -373,6 +419,7 @@ fn expect(path: &Path, kind: Kind) -> Result<bool> {
     let wanted = match kind {
         Kind::Map => "bpf-map",
         Kind::Link => "bpf-link",
+        Kind::Program => "bpf-prog",
     };
     // Links were called so and so.
     let name = name.replace('_', "-");

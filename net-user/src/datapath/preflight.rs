@@ -468,10 +468,15 @@ fn xdp(report: &mut Preflight, link: &Link, purpose: Purpose) {
         XdpMode::Offload => "xdpoffload",
         XdpMode::Multiple => "xdp",
     };
+    let held = holder_of(id);
+    // Its name the kernel tells CAP_SYS_ADMIN alone, which the systemd unit does not give; whose pin it has is netmoat's.
     let loaded = aya::programs::loaded_programs()
         .flatten()
         .find(|info| info.id() == id);
-    let program = loaded.as_ref().and_then(|info| info.name_as_str());
+    let program = match held {
+        Some(_) => Some(XDP_PROGRAM),
+        None => loaded.as_ref().and_then(|info| info.name_as_str()),
+    };
     foreign_xdp(report, name, id, keyword, program, purpose);
 }
 

@@ -50,7 +50,8 @@ pub fn look(wanted: &HashSet<u32>, sockets: Option<&HashMap<u32, SocketState>>) 
         let directory = format!("/proc/{pid}/fd");
         let inodes = match inodes(Path::new(&directory)) {
             Ok(inodes) => inodes,
-            Err(ErrorKind::PermissionDenied) => {
+            // The links of a process that has just gone are denied, too (`proc_fd_access_allowed`).
+            Err(ErrorKind::PermissionDenied) if Path::new(&directory).exists() => {
                 refused += 1;
                 continue;
             }
