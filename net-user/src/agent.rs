@@ -34,6 +34,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use interfaces::ProgramIds;
 use kept::Kept;
 
 use crate::{
@@ -70,7 +71,6 @@ use crate::{
     privileges::Privileges,
     service::{self, Watchdog},
 };
-use interfaces::ProgramIds;
 
 /// How often the accept queues are looked at, and half as often while all are empty; a full one must be noticed within
 /// 100 ms (R-SYN-14).
@@ -474,8 +474,10 @@ impl Agent {
         for (name, ifindex) in &wanted {
             let mode = agent.config.xdp_mode;
             let pins = agent.kept.pins();
-            let attached = attach::attach(&mut agent.ebpf, pins, name, *ifindex, mode)?;
-            agent.interfaces.push(attached);
+            let attached = attach::attach(&mut agent.ebpf, pins, name, *ifindex, mode);
+            let link = all.iter().find(|link| link.index == *ifindex);
+            let why = || link.map_or_else(String::new, |link| interfaces::jumbo(link, mode));
+            agent.interfaces.push(attached.with_context(why)?);
         }
         if late {
             agent.fill(&all).await?;
