@@ -609,8 +609,13 @@ impl Agent {
     }
 
     async fn try_refresh_host(&mut self) -> Result<()> {
-        let all = self.links.links().await?;
+        let mut all = self.links.links().await?;
+        let before = self.attached();
         let followed = self.follow_interfaces(&all);
+        if self.attached() != before {
+            // With the programs that have just been put on.
+            all = self.links.links().await?;
+        }
         self.facts = read_facts(&self.links, &all, &self.attached()).await?;
         self.recompile = true;
         self.gateways.renew(&self.links);
