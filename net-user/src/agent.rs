@@ -35,6 +35,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use interfaces::ProgramIds;
 use kept::Kept;
 
 use crate::{
@@ -71,7 +72,6 @@ use crate::{
     privileges::Privileges,
     service::{self, Watchdog},
 };
-use interfaces::ProgramIds;
 
 /// How often the accept queues are looked at, and half as often while all are empty; a full one must be noticed within
 /// 100 ms (R-SYN-14).
@@ -501,8 +501,10 @@ impl Agent {
         for (name, ifindex) in &wanted {
             let mode = agent.config.xdp_mode;
             let pins = agent.kept.pins();
-            let attached = attach::attach(&mut agent.ebpf, pins, name, *ifindex, mode)?;
-            agent.interfaces.push(attached);
+            let attached = attach::attach(&mut agent.ebpf, pins, name, *ifindex, mode);
+            let link = all.iter().find(|link| link.index == *ifindex);
+            let why = || link.map_or_else(String::new, |link| interfaces::jumbo(link, mode));
+            agent.interfaces.push(attached.with_context(why)?);
         }
         if late {
             agent.fill(&all).await?;
@@ -635,8 +637,13 @@ impl Agent {
     }
 
     async fn try_refresh_host(&mut self) -> Result<()> {
-        let all = self.links.links().await?;
+        let mut all = self.links.links().await?;
+        let before = self.attached();
         let followed = self.follow_interfaces(&all);
+        if self.attached() != before {
+            // With the programs that have just been put on.
+            all = self.links.links().await?;
+        }
         self.facts = read_facts(&self.links, &all, &self.attached()).await?;
         self.recompile = true;
         self.gateways.renew(&self.links);

@@ -70,7 +70,7 @@ pub(super) struct Followed {
 
 impl Followed {
     /// Whether every program is where it was put.
-    pub(super) fn is_whole(&self) -> bool {
+    fn is_whole(&self) -> bool {
         self.ailing.is_empty()
     }
 }
@@ -131,6 +131,12 @@ fn fate(
 }
 
 impl Agent {
+    /// Whether packets meet the programs on every interface that was attached, and there is one if any is wanted.
+    pub(super) fn is_attached(&self) -> bool {
+        let idle = self.interfaces.is_empty() && !self.followed.missing.is_empty();
+        self.followed.is_whole() && !idle
+    }
+
     /// Name and index of every interface that the programs are on.
     pub(super) fn attached(&self) -> Vec<(String, u32)> {
         let interfaces = self.interfaces.iter();
@@ -254,10 +260,10 @@ impl Agent {
                 link.name
             );
         }
-        let (pins, mode) = (self.kept.settling(), self.config.xdp_mode);
+        let (pins, mode) = (self.kept.pins(), self.config.xdp_mode);
         let attached = attach::attach(&mut self.ebpf, pins, &link.name, link.index, mode);
         let mut attached = attached.with_context(|| jumbo(link, mode))?;
-        attached.settle(pins)?;
+        attached.settle(self.kept.settling())?;
         Ok(attached)
     }
 
@@ -435,8 +441,8 @@ impl Agent {
             let mtu = self.facts.links.get(&i.ifindex).map_or(0, |link| link.mtu);
             if self.config.xdp_mode == XdpMode::Auto && mtu > NATIVE_MTU {
                 notes.push(format!(
-                    "{} runs generic XDP, several times slower, as its MTU of {mtu} is more than most drivers' native \
-                     XDP takes: lower it to {NATIVE_MTU} and restart netmoat",
+                    "{} runs generic XDP, several times slower: its driver has no native XDP, or none for an MTU of \
+                     {mtu}; with {NATIVE_MTU} or less, restart netmoat",
                     i.name
                 ));
             }
@@ -469,12 +475,12 @@ fn foreign_program(name: &str, id: u32) -> String {
 }
 
 /// What may be behind a refusal to attach.
-fn jumbo(link: &Link, mode: XdpMode) -> String {
+pub(super) fn jumbo(link: &Link, mode: XdpMode) -> String {
     let (name, mtu) = (&link.name, link.mtu);
     if mode == XdpMode::Native && mtu > NATIVE_MTU {
         format!(
-            "native XDP does not take an MTU of {mtu} in most drivers: `ip link set {name} mtu {NATIVE_MTU}`, or \
-             xdp_mode = \"auto\""
+            "native XDP does not take the MTU of {mtu}, as of a driver without multi-buffer XDP: \
+             `ip link set {name} mtu {NATIVE_MTU}`, or xdp_mode = \"auto\""
         )
     } else {
         "the programs cannot be attached".to_owned()

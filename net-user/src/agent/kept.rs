@@ -117,6 +117,7 @@ impl Kept {
     /// The kernel refuses, or has no random numbers.
     pub(super) fn keys(&self, maps: &mut Maps) -> Result<Keys> {
         if let Some(keys) = Keys::adopt(maps.keys()?)? {
+            maps.keep_keys(keys.value);
             return Ok(keys);
         }
         let keys = Keys::new()?;

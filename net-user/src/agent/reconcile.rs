@@ -119,12 +119,14 @@ impl Agent {
         }
         if !found.is_empty() {
             let text = found.join("; ");
-            warn!("drift, set right: {text}");
-            if let Ok(now) = Now::read() {
-                self.neighbors.drifted(
-                    format!("what netmoat put into the kernel was changed by something else, and set right: {text}"),
+            match Now::read() {
+                Ok(now) => self.neighbors.drifted(
+                    format!(
+                        "something else had changed what netmoat put into the kernel, and it was set right: {text}"
+                    ),
                     now,
-                );
+                ),
+                Err(_) => warn!("drift, set right: {text}"),
             }
             self.reconciler.repaired += entries;
             self.reconciler.last = Some((Instant::now(), text));
@@ -149,11 +151,11 @@ impl Agent {
         }
     }
 
-    /// Whether the data path does its work: every program is where it was put, the heartbeat is written, and the counters
-    /// move with the traffic. For the watchdog.
+    /// Whether the data path does its work: every program is where it was put, there is something to protect unless
+    /// nothing is wanted now, the heartbeat is written, and the counters move with the traffic. For the watchdog.
     pub(super) fn data_path_alive(&self) -> bool {
         let beaten = self.reconciler.beaten;
-        self.followed.is_whole()
+        self.is_attached()
             && self.reconciler.pulse.still < LOOKS
             && beaten.is_none_or(|at| at.elapsed() < LATE)
     }

@@ -278,6 +278,11 @@ impl Maps {
         Ok(())
     }
 
+    /// These keys, of an agent before, are to stay.
+    pub const fn keep_keys(&mut self, keys: CookieKeys) {
+        self.written_keys = Some(keys);
+    }
+
     /// Makes `LISTENERS` hold exactly `wanted`: first what is gone, then what is new or changed.
     ///
     /// # Errors

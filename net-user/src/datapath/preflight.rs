@@ -34,8 +34,9 @@ const OLDEST_KERNEL: Version = Version {
     patch: 0,
 };
 const KFUNC: &str = "bpf_sk_assign_tcp_reqsk";
-/// Largest MTU that native XDP takes with a page of 4,096 octets in most drivers: a page less 256 octets of headroom,
-/// 320 of `skb_shared_info` and the Ethernet header with two tags (`veth_xdp_set`, `ixgbe_xdp_setup` and their like).
+/// Largest MTU that native XDP takes in most drivers without multi-buffer support, with pages of 4,096 octets: a page
+/// less 256 octets of headroom, 320 of `skb_shared_info` and the Ethernet header with two tags (`veth_xdp_set`,
+/// `ixgbe_xdp_setup` and their like).
 pub(crate) const NATIVE_MTU: u32 = 3_498;
 /// A ruleset with large sets takes nft seconds to print.
 const NFT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -414,6 +415,7 @@ fn interface(
     purpose: Purpose,
 ) {
     let name = &link.name;
+    jumbo(report, config, link);
     let before = report.findings.len();
     if let Some((what, remedy)) = &chosen.fault {
         report.error(what, remedy);
@@ -424,7 +426,6 @@ fn interface(
             &format!("`ip link set {name} up`"),
         );
     }
-    jumbo(report, config, link);
     xdp(report, link, purpose);
     vlan(report, link, links);
     if report.findings.len() == before {
@@ -436,27 +437,20 @@ fn interface(
     }
 }
 
-/// Native XDP wants a packet in one page, of which a driver needs some for itself.
+/// A driver without multi-buffer XDP wants a packet in one page, of which it needs some for itself.
 fn jumbo(report: &mut Preflight, config: &Config, link: &Link) {
     let (name, mtu) = (&link.name, link.mtu);
     if mtu <= NATIVE_MTU || config.xdp_mode == ConfiguredMode::Generic {
         return;
     }
-    let what = format!(
-        "{name} has an MTU of {mtu}, and most drivers have native XDP only up to about {NATIVE_MTU}"
-    );
-    let lower = format!("`ip link set {name} mtu {NATIVE_MTU}` or less");
-    if config.xdp_mode == ConfiguredMode::Native {
-        report.warning(
-            format!("{what}: the driver may refuse"),
-            &format!("{lower}, or `--xdp-mode auto`"),
-        );
-    } else {
-        report.warning(
-            format!("{what}: where the driver refuses, the programs run in generic mode, several times slower"),
-            &format!("{lower}; or leave it so"),
-        );
-    }
+    let then = match config.xdp_mode {
+        ConfiguredMode::Native => "netmoat does not start then",
+        _ => "the programs run in generic mode then, several times slower",
+    };
+    report.ok(format!(
+        "note: {name} has an MTU of {mtu}, and a driver without multi-buffer XDP has native XDP only up to about \
+         {NATIVE_MTU}: {then}"
+    ));
 }
 
 fn xdp(report: &mut Preflight, link: &Link, purpose: Purpose) {

@@ -117,8 +117,9 @@ impl NeighborWatch {
 
     /// Notes that somebody else had changed the maps or taken programs off.
     pub fn drifted(&mut self, text: String, now: Now) {
-        let place = Place::default();
-        self.journal.note(Kind::Drift, place, Vec::new(), text, now);
+        // Each is told: what was changed may differ.
+        self.journal
+            .note_turn(Kind::Drift, String::new(), text, now);
     }
 
     /// Notes that what is going on at a listener, or at the host, has changed.

@@ -121,7 +121,7 @@ fn a_jumbo_mtu_is_named_with_the_remedy_where_native_mode_was_demanded() {
     let mut jumbo_link = link(2, "eth0");
     jumbo_link.mtu = 9000;
     let text = jumbo(&jumbo_link, XdpMode::Native);
-    for words in ["MTU of 9000", "ip link set eth0 mtu 3498", "auto"] {
+    for words in ["the MTU of 9000", "ip link set eth0 mtu 3498", "auto"] {
         assert!(text.contains(words), "{text}");
     }
     assert!(!jumbo(&jumbo_link, XdpMode::Generic).contains("MTU"));

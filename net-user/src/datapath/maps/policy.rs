@@ -42,7 +42,7 @@ pub(super) struct Policy {
     turned: Option<Instant>,
     /// Maps that an agent before left, which a program may read before the first turn.
     adopted: Vec<&'static str>,
-    /// What stands in `GENERATION`; none before the first turn.
+    /// What should stand in `GENERATION`; none before it is known.
     word: Option<u32>,
 }
 
@@ -137,6 +137,7 @@ impl Policy {
             return Ok(Vec::new());
         }
         let (at, values) = (self.generation()?, &self.values);
+        self.word.get_or_insert(at);
         let mut found = vec![
             differs("GENERATION", &self.generation, 0, self.word.as_ref())?,
             differs("SETTINGS", &self.settings, at, values.settings.as_ref())?,
@@ -148,10 +149,19 @@ impl Policy {
                 values.neighbors.as_ref(),
             )?,
         ];
+        let mut limited: Option<Drift> = None;
         for (class, limits) in (0..CLASSES).zip(&values.limits) {
             let index = at * CLASSES + class;
-            found.push(differs("CLASS_LIMITS", &self.limits, index, Some(limits))?);
+            let differs = differs("CLASS_LIMITS", &self.limits, index, Some(limits))?;
+            limited = match (limited, differs) {
+                (Some(so_far), Some(_)) => Some(Drift {
+                    changed: so_far.changed + 1,
+                    ..so_far
+                }),
+                (so_far, differs) => so_far.or(differs),
+            };
         }
+        found.push(limited);
         let found: Vec<_> = found.into_iter().flatten().collect();
         if !found.is_empty() {
             self.turn()?;

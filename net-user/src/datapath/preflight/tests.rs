@@ -82,15 +82,11 @@ fn patterns_that_match_nothing_now_are_warnings_and_what_they_leave_out_is_noted
         found(&report, "lab0 (by default-route): up");
         found(&report, "lab1 (by lab*): up");
         run("ip", "link set lab0 mtu 9000");
-        for (mode, words) in [
-            ("auto", "the programs run in generic mode"),
-            ("native", "may refuse"),
-        ] {
+        for (mode, words) in [("auto", "generic mode"), ("native", "does not start")] {
             let report = preflight(&format!("interfaces = ['lab0']\nxdp_mode = '{mode}'"));
             let finding = found(&report, "has an MTU of 9000");
             assert!(finding.what.contains(words), "{report}");
-            let remedy = finding.remedy.as_deref().expect("a remedy");
-            assert!(remedy.contains("ip link set lab0 mtu 3498"), "{report}");
+            assert_eq!(finding.severity, Severity::Ok);
         }
         let report = preflight("interfaces = ['lab0']\nxdp_mode = 'generic'");
         assert!(
