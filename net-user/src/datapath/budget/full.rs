@@ -48,7 +48,7 @@ pub fn words(map: &str) -> &'static str {
             "an event is lost and counted (drop_event_lost); the counters tell of every packet"
         }
         "AYA_LOGS" => "a log line is lost",
-        "SETTINGS" | "GENERATION" | "CHOSEN" | "COOKIE_KEYS" | "NEIGHBOR_SETTINGS"
+        "SETTINGS" | "GENERATION" | "CHOSEN" | "SEED" | "COOKIE_KEYS" | "NEIGHBOR_SETTINGS"
         | "GUARD_SETTINGS" | "CLASS_LIMITS" | "CLASS_STATE" | "HEARTBEAT" | "ACTIVITY"
         | "PORTS" | "COUNTERS" | "LISTENER_STATS" | "FLOWS" | "SKETCHES" | "SOURCE_STATE"
         | "STRAYS" | "EVENT_LIMITS" | "LISTS" | "LIST_TABLES" | "ZERO" | "SCRATCH"
