@@ -29,6 +29,10 @@ pub fn place(hash: u64) -> (usize, u32) {
 #[cfg(any(test, feature = "user"))]
 pub fn estimate(sketch: &[u32; SKETCH_CELLS]) -> u64 {
     extern crate std;
+    // That of most listeners in peace, once a second each.
+    if sketch.iter().all(|&cell| cell == 0) {
+        return 0;
+    }
     let cells = SKETCH_CELLS as f64;
     // For each bit: how many cells have it set, and with what probability a source sets it in one of them. The last bit is
     // that of no bit, too.
@@ -38,9 +42,6 @@ pub fn estimate(sketch: &[u32; SKETCH_CELLS]) -> u64 {
         (set, share)
     });
     let ones: f64 = bits.iter().map(|(set, _)| set).sum();
-    if ones == 0.0 {
-        return 0;
-    }
     let unset: f64 = bits.iter().map(|(set, share)| (cells - set) * share).sum();
     // Newton's method from the left on a convex function that falls: it never passes the root. There is one right of `ones`,
     // as q/(e^(nq) - 1) >= 1/n - q/2; beyond the root's bound below lies only a sketch with every bit set.

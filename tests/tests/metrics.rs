@@ -70,6 +70,9 @@ fn prometheus_reads_what_the_agent_serves_and_finds_nothing_to_mend() {
     for (series, wanted) in [
         ("netmoat_healthy", 1.0),
         ("netmoat_enforcing", 1.0),
+        ("netmoat_data_path_alive", 1.0),
+        ("netmoat_interface_attached{interface=\"eth0\"}", 1.0),
+        ("netmoat_drift_repairs_total", 0.0),
         (
             "netmoat_interface_info{interface=\"eth0\",xdp_mode=\"native\"}",
             1.0,

@@ -114,6 +114,29 @@ impl Reading {
                 (labels, 1)
             }),
         )?;
+        let attached = status.interfaces.iter();
+        let attached = attached.map(|of| (&of.name, flag(of.problem.is_none())));
+        let missing = status.interfaces_missing.iter().map(|of| (&of.name, 0));
+        page.gauges(
+            "interface_attached",
+            None,
+            "1 while all programs are on an interface that the config means, 0 while it is not protected",
+            attached
+                .chain(missing)
+                .map(|(name, attached)| ([("interface", name.clone())], attached)),
+        )?;
+        page.gauge(
+            "data_path_alive",
+            None,
+            "1 while the programs are where they were put, the heartbeat is written and the counters move with the traffic",
+            flag(status.data_path_alive),
+        )?;
+        page.counter(
+            "drift_repairs",
+            None,
+            "Entries of maps and programs on interfaces that something else had changed and that were set right",
+            status.drift.repaired,
+        )?;
         page.gauge(
             "cookie_key_age",
             Some(Unit::Seconds),

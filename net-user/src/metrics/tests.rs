@@ -57,6 +57,8 @@ fn status() -> Status {
         "listeners_protected": 3, "listeners_left_to_kernel": 0, "cookies_active": true, "keys_age_s": 60,
         "neighbors": { "arp": "enforce", "ndp": "observe", "ra_guard": false, "protected": 2, "learning": 0,
                        "contested": 0, "alerts": 1, "last_alert": "192.0.2.1 is claimed" },
+        "interfaces_missing": [{ "name": "eth1", "why": "eth1 is gone" }],
+        "drift": { "repaired": 3, "last": "LISTENERS: 3 removed", "last_s": 9 }, "data_path_alive": true,
         "maps": [{ "name": "LISTENERS", "used": 2, "capacity": MAX_LISTENER_KEYS }]
     }));
     status.unwrap()
@@ -142,6 +144,10 @@ fn what_the_agent_says_is_on_the_page() {
             "netmoat_interface_info{interface=\"eth\\\"0\",xdp_mode=\"native\"}",
             1.0,
         ),
+        ("netmoat_interface_attached{interface=\"eth\\\"0\"}", 1.0),
+        ("netmoat_interface_attached{interface=\"eth1\"}", 0.0),
+        ("netmoat_data_path_alive", 1.0),
+        ("netmoat_drift_repairs_total", 3.0),
         ("netmoat_process_cpu_seconds_total", 1.5),
         ("netmoat_process_resident_memory_bytes", 4096.0),
         (
