@@ -32,6 +32,9 @@ pub struct Args {
     /// Then try the packages in a Debian system of their own below target/
     #[arg(long)]
     check: bool,
+    /// Pack the binaries that the last run built, for work on the packages themselves
+    #[arg(long)]
+    no_build: bool,
 }
 
 /// What is packed, in words of every package format.
@@ -77,7 +80,10 @@ pub fn run(args: &Args) -> Result<()> {
 
     let sbom = dist.join("netmoat.cdx.json");
     sbom::write(&metadata, &sbom)?;
-    let binaries = build::binaries(&metadata, &release)?;
+    let binaries = build::binaries(&metadata);
+    if !args.no_build {
+        build::build(&release)?;
+    }
     let work = Work::new(metadata.target_directory.join("dist-work"))?;
 
     let tree = stage::stage(&work.folder("dynamic")?, &binaries.dynamic, &sbom)?;

@@ -88,18 +88,22 @@ pub struct Binaries {
     pub fixed: PathBuf,
 }
 
+/// Where they lie when they are built.
+pub fn binaries(metadata: &Metadata) -> Binaries {
+    let built = "release/netmoat";
+    Binaries {
+        dynamic: metadata.target_directory.join(built),
+        fixed: metadata.target_directory.join(triple()).join(built),
+    }
+}
+
 /// Two release builds; minutes each.
-pub fn binaries(metadata: &Metadata, release: &Release) -> Result<Binaries> {
+pub fn build(release: &Release) -> Result<()> {
     let triple = triple();
     eprintln!("dist: building netmoat {}", release.version);
-    build(&[], "")?;
+    cargo_build(&[], "")?;
     eprintln!("dist: building it again, for {triple} with the C library in it");
-    build(&["--target", &triple], "-C target-feature=+crt-static")?;
-    let built = "release/netmoat";
-    Ok(Binaries {
-        dynamic: metadata.target_directory.join(built),
-        fixed: metadata.target_directory.join(triple).join(built),
-    })
+    cargo_build(&["--target", &triple], "-C target-feature=+crt-static")
 }
 
 /// The musl target would want a C library and linker of its own; glibc links statically with what is here.
@@ -107,7 +111,7 @@ fn triple() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }
 
-fn build(arguments: &[&str], rustflags: &str) -> Result<()> {
+fn cargo_build(arguments: &[&str], rustflags: &str) -> Result<()> {
     let auditable = cargo_tools::AUDITABLE.ensure()?;
     let mut cargo = std::process::Command::new(auditable);
     cargo.current_dir(process::workspace_root());

@@ -28,8 +28,8 @@ const BOOKS: [&str; 7] = [
     "etc/gshadow-",
 ];
 
-/// Its packages: systemd for sysusers, tmpfiles and units.
-const INCLUDED: &str = "systemd,bash";
+/// Its packages: systemd for sysusers, tmpfiles and units; what netmoat recommends.
+const INCLUDED: &str = "systemd,nftables";
 
 /// The system as a tar file, made at the first use.
 pub fn tarball(directory: &Path) -> Result<PathBuf> {
