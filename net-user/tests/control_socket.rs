@@ -13,8 +13,8 @@ use net_user::control::bind::BoundSocket;
 use net_user::control::client::{Client, ClientError};
 use net_user::control::drops::{DropTotals, ExplainFrame};
 use net_user::control::protocol::{
-    AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
-    EventLevel, Events, GuardsAtAGlance, Health, KeysRotated, ModeChanged, NeighborAudit,
+    AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Detached,
+    Event, EventLevel, Events, GuardsAtAGlance, Health, KeysRotated, ModeChanged, NeighborAudit,
     NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged, PinNeighbor, Queues, Request,
     RequestError, Status, UnpinNeighbor, VERSION,
 };
@@ -191,6 +191,13 @@ fn answer(request: Request) {
                     repaired: repair,
                 }],
                 settings: vec![],
+            }));
+        }
+        Request::Detach(reply) => {
+            let interfaces = vec!["eth0".to_owned()];
+            let _ = reply.send(Ok(Detached {
+                version: VERSION,
+                interfaces,
             }));
         }
         Request::Events { after, reply } => {
