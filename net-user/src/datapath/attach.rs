@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Btf, Ebpf,
     programs::{
@@ -61,12 +61,28 @@ struct Before {
 }
 
 impl Before {
-    fn of(link: &FdLink) -> Result<Self> {
+    /// The program of a link that is pinned at a place.
+    ///
+    /// # Errors
+    /// It is not netmoat's, or cannot be had.
+    fn of(link: &FdLink, place: Place) -> Result<Self> {
         let id = link.info()?.program_id();
         let info = loaded_programs()
             .filter_map(Result::ok)
             .find(|p| p.id() == id)
             .with_context(|| format!("the kernel does not tell of program {id}"))?;
+        let wanted = match place {
+            Place::Xdp(_) => XDP_PROGRAM,
+            Place::Ingress(_) => TC_PROGRAM,
+            Place::Egress(_) => EGRESS_PROGRAM,
+            Place::Socket(name) => name,
+        };
+        let found = info.name_as_str().unwrap_or_default();
+        ensure!(
+            found == wanted,
+            "{place} has the program {found} (id {id}), which is not netmoat's; look at it with `bpftool prog show id \
+             {id}`, or take everything off with `netmoat detach`"
+        );
         let fd = info.fd()?;
         Ok(Self { info, fd })
     }
@@ -360,7 +376,7 @@ fn attach_tc(ebpf: &mut Ebpf, pins: Option<&Pins>, name: &str, place: Place) -> 
     };
     let tc = program::<SchedClassifier>(ebpf, tc_program)?;
     if let Some((pins, link)) = former(pins, place)? {
-        let before = Before::of(&link)?;
+        let before = Before::of(&link, place)?;
         match tc.attach_to_link(SchedClassifierLink::try_from(link)?) {
             Ok(id) => {
                 drop(tc.take_link(id)?);
@@ -414,7 +430,7 @@ fn attach_xdp(
                 if native { "native" } else { "generic" }
             );
         }
-        let before = Before::of(&link)?;
+        let before = Before::of(&link, place)?;
         match xdp.attach_to_link(XdpLink::try_from(link)?) {
             Ok(id) => {
                 drop(xdp.take_link(id)?);
