@@ -430,11 +430,6 @@ impl Agent {
         let settings = kept.settings(&config, &mut maps)?;
         maps.set_settings(&settings)?;
         let keys = kept.keys(&mut maps)?;
-        // From here on every new peer enters the filter.
-        let sockets = attach::attach_sockets(&mut ebpf, kept.pins())?;
-        for (_, reason) in &sockets.missing {
-            warn!("{reason}");
-        }
 
         let all = links.links().await?;
         let routes = links.default_routes().await?;
@@ -452,6 +447,11 @@ impl Agent {
         let tuned = tuner
             .problem()
             .map_or(Ok(()), |text| Err(anyhow!("{text}")));
+        // From here on every new peer enters the filter.
+        let sockets = attach::attach_sockets(&mut ebpf, kept.pins())?;
+        for (_, reason) in &sockets.missing {
+            warn!("{reason}");
+        }
         let slots = Slots::adopt(maps.flow_slots());
         let mut agent = Self {
             config,

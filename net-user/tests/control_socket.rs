@@ -229,6 +229,13 @@ fn answer(request: Request) {
                 settings: vec![],
             }));
         }
+        Request::Detach(reply) => {
+            let interfaces = vec!["eth0".to_owned()];
+            let _ = reply.send(Ok(Detached {
+                version: VERSION,
+                interfaces,
+            }));
+        }
         Request::Events { after, reply } => {
             let _ = reply.send(Ok(events(1, 3, after)));
         }

@@ -299,6 +299,23 @@ impl Lab {
         self.ports.set(PORT.into(), state, 0).expect("PORTS");
     }
 
+    /// The maps, as the agent has them.
+    pub fn maps(&mut self) -> &mut Maps {
+        &mut self.maps
+    }
+
+    /// The settings, as they were set last.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// Has the port's listeners look as if they had changed at that second ([`PortState::changed_s`]).
+    pub fn set_changed(&mut self, changed_s: u32) {
+        let mut state = self.maps.port(PORT).expect("PORTS");
+        state.changed_s = changed_s;
+        self.ports.set(PORT.into(), state, 0).expect("PORTS");
+    }
+
     /// Empties a half of the filter of sources that may hold a socket.
     pub fn clear_filter(&mut self, half: u32) {
         self.maps.clear_filter_half(half).expect("SOCKET_FILTER");

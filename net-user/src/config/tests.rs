@@ -210,7 +210,7 @@ fn the_command_line_wins_over_the_file() {
         mode: Some(Mode::Observe),
         xdp_mode: Some(XdpMode::Generic),
         socket: Some(PathBuf::from("/tmp/other.sock")),
-        ..Overrides::default()
+        instance: Some("edge".to_owned()),
     };
     let config = Config::parse(
         Path::new("f"),
@@ -222,6 +222,33 @@ fn the_command_line_wins_over_the_file() {
     assert_eq!(config.mode, Mode::Observe);
     assert_eq!(config.xdp_mode, XdpMode::Generic);
     assert_eq!(config.socket, Path::new("/tmp/other.sock"));
+    assert_eq!(config.instance, "edge");
+}
+
+#[test]
+fn an_instance_has_paths_of_its_own_unless_they_are_named() {
+    let config = parse("interfaces = [\"eth0\"]").unwrap();
+    assert_eq!(config.instance, "default");
+    assert_eq!(config.socket, Path::new("/run/netmoat/control.sock"));
+    assert_eq!(config.state_dir, Path::new("/var/lib/netmoat"));
+    let config = parse("interfaces = [\"eth0\"]\ninstance = \"edge\"\non_exit = \"keep\"").unwrap();
+    assert_eq!(config.on_exit, OnExit::Keep);
+    assert_eq!(config.socket, Path::new("/run/netmoat/edge/control.sock"));
+    assert_eq!(config.state_dir, Path::new("/var/lib/netmoat/edge"));
+    let named =
+        "interfaces = [\"eth0\"]\ninstance = \"edge\"\nsocket = \"/tmp/s\"\nstate_dir = \"/tmp/d\"";
+    let config = parse(named).unwrap();
+    assert_eq!(
+        (config.socket.as_path(), config.state_dir.as_path()),
+        (Path::new("/tmp/s"), Path::new("/tmp/d"))
+    );
+    for name in ["", "Edge", "-a", "a.b", "a/b", "..", &"a".repeat(33)] {
+        let error = parse(&format!("interfaces = [\"eth0\"]\ninstance = {name:?}")).unwrap_err();
+        assert!(
+            error.to_string().contains("is no name of an instance"),
+            "{name}: {error}"
+        );
+    }
 }
 
 /// Config after a valid `interfaces` line, then what the error must contain: the place, and the words.

@@ -1,6 +1,6 @@
 //! Programs onto interfaces, and off again.
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Btf, Ebpf,
     programs::{
@@ -14,6 +14,7 @@ use aya_obj::programs::XdpAttachType;
 use tracing::{info, warn};
 
 use super::{
+    bpf,
     load::{
         EGRESS_PROGRAM, OPTIONAL_PROGRAMS, SOCK_PROGRAM, TC_PROGRAM, XDP_PROGRAM, load_optional,
         program,
@@ -58,8 +59,24 @@ enum Before {
 impl Before {
     /// The program on a pinned link, by its own pin: by its id the kernel gives it to CAP_SYS_ADMIN alone. None when another
     /// is pinned, as by an agent that was killed at the end of its start.
+    ///
+    /// # Errors
+    /// It is not netmoat's, as far as the kernel tells; or it cannot be had.
     fn of(pins: &Pins, place: Place, link: &FdLink) -> Result<Option<Self>> {
         let id = link.info()?.program_id();
+        let wanted = match place {
+            Place::Xdp(_) => XDP_PROGRAM,
+            Place::Ingress(_) => TC_PROGRAM,
+            Place::Egress(_) => EGRESS_PROGRAM,
+            Place::Socket(name) => name,
+        };
+        if let Some(found) = bpf::program_name(id) {
+            ensure!(
+                found == wanted,
+                "{place} has the program {found} (id {id}), which is not netmoat's; look at it with `bpftool prog show \
+                 id {id}`, or take everything off with `netmoat detach`"
+            );
+        }
         let Some(path) = pins.program(place)? else {
             return Ok(None);
         };

@@ -140,6 +140,19 @@ impl Pins {
         Ok(Some(pins))
     }
 
+    /// What a start of the instance would do with its maps; none when nothing is pinned. Nothing is taken or changed.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; the object cannot be read.
+    pub fn look(instance: &str) -> Result<Option<Plan>> {
+        let dir = Self::dir(instance);
+        match fs::symlink_metadata(&dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            found => trust(&dir, &found?)?,
+        }
+        Ok(Some(maps::plan(&dir, &super::load::definitions()?)?))
+    }
+
     /// The link that is pinned for a place.
     ///
     /// # Errors

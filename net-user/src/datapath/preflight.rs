@@ -5,7 +5,8 @@ mod guards;
 mod lists;
 mod neighbors;
 
-use super::{budget, load::XDP_PROGRAM, pin::holder_of};
+use super::pin::{Pins, holder_of};
+use super::{budget, load::XDP_PROGRAM};
 use crate::config::XdpMode as ConfiguredMode;
 use crate::config::{Config, GuardMode, Mode, Pattern, SynMode};
 use crate::host::links::{self, Address, Link, Links, XdpMode};
@@ -198,6 +199,9 @@ pub async fn check(config: &Config, purpose: Purpose) -> Preflight {
     neighbors::state_dir(&mut report, &config.state_dir);
     guards::guards(&mut report, config, &network).await;
     netfilter(&mut report, config, &network, settings.as_ref()).await;
+    if purpose == Purpose::Plan {
+        pins(&mut report, config);
+    }
     report
 }
 
@@ -229,6 +233,31 @@ pub async fn dangers(config: &Config, peer: Option<IpAddr>) -> Vec<String> {
     neighbors::named(&mut report, config, &network).await;
     dangers.append(&mut report.dangers);
     dangers
+}
+
+/// What a start would take over, and what not.
+fn pins(report: &mut Preflight, config: &Config) {
+    let plan = match Pins::look(&config.instance) {
+        Ok(plan) => plan,
+        Err(error) => {
+            return report.error(
+                format!("what an agent before left cannot be taken over: {error:#}"),
+                "or take all of it off with `netmoat detach`",
+            );
+        }
+    };
+    let Some(plan) = plan else { return };
+    report.ok(format!(
+        "note: a start takes over {} of the maps that the instance {} has in the kernel",
+        plan.adopted.len(),
+        config.instance
+    ));
+    for loss in plan.losses() {
+        report.warning(
+            loss,
+            "nothing, if that may be; otherwise go on with the build that made it",
+        );
+    }
 }
 
 fn privileges(report: &mut Preflight, config: &Config) {

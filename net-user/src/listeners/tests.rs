@@ -427,3 +427,29 @@ fn listeners_that_are_unfit_keep_no_slot_from_one_that_is_fit() {
     let still = again(&sockets);
     assert!(still.fresh_slots.is_empty() && still.listeners.last().unwrap().protected);
 }
+
+#[test]
+fn an_agent_that_follows_another_gives_its_listeners_the_same_slots() {
+    let key = |address: &str, port, family| FlowKey {
+        addr: addr_words(address.parse().unwrap()),
+        port,
+        family,
+    };
+    let found = HashMap::from([
+        (key("192.0.2.1", 80, 4), 2),
+        (key("::", 443, 6), 0),
+        (key("::", 25, 6), MAX_LISTENERS),
+        (key("::", 53, 7), 1),
+    ]);
+    let mut slots = Slots::adopt(&found);
+    let mut fresh = Vec::new();
+    let sockets = [
+        socket("192.0.2.1", 80),
+        socket("::", 443),
+        socket("::", 25),
+        socket("::", 53),
+    ];
+    let given = sockets.map(|s| slots.assign(identity(&s), &mut fresh));
+    assert_eq!(given, [2, 0, 1, 3].map(Some));
+    assert_eq!(fresh, [1, 3], "these counters are somebody else's");
+}

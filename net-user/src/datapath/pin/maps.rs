@@ -79,56 +79,7 @@ impl Pins {
     /// # Errors
     /// A pin is somebody else's, or of another network namespace.
     pub(crate) fn plan(&self, definitions: &[Definition]) -> Result<Plan> {
-        if let Ok(word) = fs::read_link(self.dir.join(NETNS)) {
-            let own = own_netns()?;
-            ensure!(
-                word == Path::new(&own),
-                "{} belongs to the network namespace {}, and this is {own}; give each namespace an instance of its \
-                 own with `--instance`",
-                self.dir.display(),
-                word.display()
-            );
-        }
-        let abi = fs::read_link(self.dir.join(ABI)).ok();
-        let mut plan = Plan {
-            abi: abi.and_then(|word| word.to_str()?.parse().ok()),
-            ..Plan::default()
-        };
-        let pinned = entries(&self.dir.join(MAPS))?;
-        for kept in KEPT {
-            let path = self.map_path(kept);
-            let definition = definitions
-                .iter()
-                .find(|d| d.name == kept.name)
-                .with_context(|| format!("the object has no map {}", kept.name))?;
-            let why = if expect(&path, Kind::Map)? {
-                match difference(definition, &path)? {
-                    None => {
-                        plan.adopted.push((kept.name, path));
-                        continue;
-                    }
-                    Some(why) => why,
-                }
-            } else {
-                let other = pinned
-                    .iter()
-                    .filter_map(|(name, _)| name.rsplit_once('-'))
-                    .find(|&(name, _)| name == kept.name);
-                match other {
-                    Some((_, layout)) => {
-                        format!("whose layout is {} and was {layout}", kept.layout)
-                    }
-                    // A map that no agent before had.
-                    None => continue,
-                }
-            };
-            plan.anew.push(Anew {
-                name: kept.name,
-                why,
-                lost: kept.lost,
-            });
-        }
-        Ok(plan)
+        plan(&self.dir, definitions)
     }
 
     /// Pins the maps that are not adopted under names of their own, which [`Self::settle_maps`] makes final. What a start
@@ -182,9 +133,67 @@ impl Pins {
     }
 
     fn map_path(&self, kept: &Kept) -> PathBuf {
-        let file = format!("{}-{}", kept.name, kept.layout);
-        self.dir.join(MAPS).join(file)
+        map_path(&self.dir, kept)
     }
+}
+
+fn map_path(dir: &Path, kept: &Kept) -> PathBuf {
+    dir.join(MAPS)
+        .join(format!("{}-{}", kept.name, kept.layout))
+}
+
+/// See [`Pins::plan`].
+pub(super) fn plan(dir: &Path, definitions: &[Definition]) -> Result<Plan> {
+    if let Ok(word) = fs::read_link(dir.join(NETNS)) {
+        let own = own_netns()?;
+        ensure!(
+            word == Path::new(&own),
+            "{} belongs to the network namespace {}, and this is {own}; give each namespace an instance of its \
+                 own with `--instance`",
+            dir.display(),
+            word.display()
+        );
+    }
+    let abi = fs::read_link(dir.join(ABI)).ok();
+    let mut plan = Plan {
+        abi: abi.and_then(|word| word.to_str()?.parse().ok()),
+        ..Plan::default()
+    };
+    let pinned = entries(&dir.join(MAPS))?;
+    for kept in KEPT {
+        let path = map_path(dir, kept);
+        let definition = definitions
+            .iter()
+            .find(|d| d.name == kept.name)
+            .with_context(|| format!("the object has no map {}", kept.name))?;
+        let why = if expect(&path, Kind::Map)? {
+            match difference(definition, &path)? {
+                None => {
+                    plan.adopted.push((kept.name, path));
+                    continue;
+                }
+                Some(why) => why,
+            }
+        } else {
+            let other = pinned
+                .iter()
+                .filter_map(|(name, _)| name.rsplit_once('-'))
+                .find(|&(name, _)| name == kept.name);
+            match other {
+                Some((_, layout)) => {
+                    format!("whose layout is {} and was {layout}", kept.layout)
+                }
+                // A map that no agent before had.
+                None => continue,
+            }
+        };
+        plan.anew.push(Anew {
+            name: kept.name,
+            why,
+            lost: kept.lost,
+        });
+    }
+    Ok(plan)
 }
 
 fn new_path(path: &Path) -> PathBuf {
