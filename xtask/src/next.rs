@@ -21,7 +21,7 @@ const SOURCES: [&str; 6] = [
 ];
 
 /// A file, what stands in it, and what stands there in the copy.
-const CHANGES: [(&str, &str, &str); 5] = [
+const CHANGES: [(&str, &str, &str); 6] = [
     (
         "Cargo.toml",
         "\"net-user\", \"tests\", \"xtask\"]",
@@ -42,7 +42,16 @@ const CHANGES: [(&str, &str, &str); 5] = [
         "ABI_VERSION: u32 = 6;",
         "ABI_VERSION: u32 = 7;",
     ),
-    ("net-common/src/abi.rs", "(\"SEEN\", 1)", "(\"SEEN\", 2)"),
+    (
+        "net-common/src/abi/layout.rs",
+        "kept(\"SEEN\", 1,",
+        "kept(\"SEEN\", 2,",
+    ),
+    (
+        "net-common/src/abi.rs",
+        "SEEN_CELLS: u32 = 32_768;",
+        "SEEN_CELLS: u32 = 16_384;",
+    ),
 ];
 
 /// Builds `netmoat-next` beside `netmoat`. Third-party crates are shared with it.
