@@ -45,7 +45,8 @@ pub(super) fn confine(state_dir: &Path, sockets: &[&Path]) -> Result<Confined> {
     });
     let mut writable = vec![
         (state_dir.to_owned(), keep),
-        (Path::new(BPFFS).join("netmoat"), keep),
+        // How XDP was attached is noted in symbolic links there.
+        (Path::new(BPFFS).join("netmoat"), keep | AccessFs::MakeSym),
         // The directory of the pins itself, when it is empty.
         (BPFFS.into(), AccessFs::RemoveDir.into()),
         // `tune --apply`.
