@@ -106,10 +106,10 @@ fn debian(packages: &Packages, root: &Root) -> Result<()> {
         agent::program_on(INTERFACE)? == Some(attached),
         "the upgrade took the programs off"
     );
-    let said = root.output("netmoat", &["-V"])?;
+    let found = root.output("dpkg-query", &["--show", "netmoat"])?;
     ensure!(
-        said.trim() == format!("netmoat {version}.1"),
-        "after the upgrade: {said}"
+        found.trim() == format!("netmoat\t{version}.1-1"),
+        "after the upgrade: {found}"
     );
 
     // The agent of before ends, that of the new package starts: what it left in force is there all the while.
