@@ -74,7 +74,7 @@ fn packets_meet_a_new_policy_when_it_is_committed_and_not_before() {
     in_namespace(|lab| {
         let frame = syn(&Envelope::V4);
         let mut settings = lab.settings();
-        let mut observed = |lab: &mut net_tests::prog_run::Lab| lab.run(&frame).observed;
+        let observed = |lab: &mut net_tests::prog_run::Lab| lab.run(&frame).observed;
         settings.flags |= Settings::OBSERVE;
         lab.maps().begin();
         lab.maps().set_settings(&settings).unwrap();

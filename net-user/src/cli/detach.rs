@@ -14,11 +14,11 @@ use crate::{
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  netmoat detach                     take the programs off, with everything that netmoat keeps in the kernel
-  netmoat detach --instance edge     of another instance
+  netmoat detach                    programs, maps and pins go
+  netmoat detach --instance edge    those of another instance
 
-An agent that runs is asked, and ends. Without one, what it left is removed. Config, lists and learned neighbours stay
-on the disk. Only root may do that.";
+An agent that runs is asked, and ends. Without one, what it left is removed.
+Config, lists and learned neighbours stay on the disk. Only root may do that.";
 
 /// What was taken off.
 #[derive(Serialize)]
