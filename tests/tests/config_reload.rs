@@ -228,7 +228,10 @@ fn c_51_a_config_that_locks_out_who_must_get_through_is_refused() {
             format!("[lists]\nblock = [\"{gateway}\"]"),
             gateway.to_string(),
         ),
-        (format!("[lists]\nblock = [\"{own}/24\"]"), own.to_string()),
+        (
+            "[lists]\nblock = [\"198.18.0.0/24\"]".to_owned(),
+            own.to_string(),
+        ),
         (
             "[lists]\nblock = [\"0.0.0.0/0\"]".to_owned(),
             "much of IPv4".to_owned(),
@@ -257,13 +260,28 @@ fn c_51_a_config_that_locks_out_who_must_get_through_is_refused() {
 fn c_48_clients_notice_nothing_of_a_hundred_reloads() {
     let scene = Scene::new();
     let _server = Server::start(&scene.server.ns, scene.server.at(4, PORT)).unwrap();
-    let agent = scene.protect("[syn]\nmode = \"always\"");
+    // One client comes as often as it can: far more often than the default allows one prefix.
+    let syn = |mode: &str, rest: &str| {
+        format!(
+            "[syn]\nmode = \"{mode}\"\nsyn_ack_limit = \"1M/s\"\nsyn_ack_burst = 100000\n{rest}"
+        )
+    };
+    let agent = scene.protect(&syn("always", ""));
     agent.await_listener(PORT, true).unwrap();
     let before = agent.status().unwrap().interfaces;
     let configs = [
-        "[syn]\nmode = \"always\"\n[icmp]\nmode = \"off\"\n[lists]\nblock = [\"192.0.2.0/24\"]",
-        "[syn]\nmode = \"auto\"\n[ip]\nmode = \"observe\"\n[arp]\nmode = \"enforce\"",
-        "[syn]\nmode = \"always\"\nsyn_ack_limit = \"5k/s\"\n[neighbors]\nlimit = \"200/s\"",
+        syn(
+            "always",
+            "[icmp]\nmode = \"off\"\n[lists]\nblock = [\"192.0.2.0/24\"]",
+        ),
+        syn(
+            "auto",
+            "[ip]\nmode = \"observe\"\n[arp]\nmode = \"enforce\"",
+        ),
+        syn(
+            "always",
+            "key_rotation = \"5m\"\n[neighbors]\nlimit = \"200/s\"",
+        ),
     ];
     let over = Arc::new(AtomicBool::new(false));
     thread::scope(|scope| {
