@@ -24,6 +24,14 @@ Examples:
 
 What is shown is a config itself. Entries of list files are not shown.";
 
+const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  netmoat config schema > netmoat.schema.json";
+
+const DEFAULT_EXAMPLES: &str = "\
+Examples:
+  netmoat config default > /etc/netmoat/netmoat.toml";
+
 /// The subcommands of `netmoat config`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -35,8 +43,10 @@ pub(super) enum Command {
         config: Option<PathBuf>,
     },
     /// The JSON Schema of the config, for editors and checks
+    #[command(after_help = SCHEMA_EXAMPLES)]
     Schema,
     /// A config with every key commented out, its default, and the reasons for it
+    #[command(after_help = DEFAULT_EXAMPLES)]
     Default,
 }
 
