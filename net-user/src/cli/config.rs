@@ -19,8 +19,8 @@ const DEFAULT: &str = include_str!("../../../contrib/netmoat.toml");
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
-  netmoat config show                what the running agent works by, every default included
-  netmoat config show -c new.toml    what a file comes to, with conf.d beside it
+  netmoat config show                what the running agent works by
+  netmoat config show -c new.toml    what a file comes to, with its conf.d
 
 What is shown is a config itself. Entries of list files are not shown.";
 

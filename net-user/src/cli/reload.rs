@@ -10,7 +10,7 @@ use crate::host::ssh;
 pub(super) const EXAMPLES: &str = "\
 Examples:
   netmoat reload --dry-run              what would change
-  netmoat reload --confirm-within 60s   go back after a minute without `netmoat confirm`
+  netmoat reload --confirm-within 60s   back after a minute without a confirm
   netmoat reload                        as SIGHUP does
 
 The agent reads its config again, with what is in conf.d beside it, and puts it
