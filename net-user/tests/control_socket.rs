@@ -146,6 +146,7 @@ fn answer(request: Request) {
                 Err(RequestError::Refused(error))
             });
         }
+        Request::Detach(_) => unreachable!("see agent_pins.rs"),
         Request::Confirm(reply) => {
             let _ = reply.send(Ok(Confirmed {
                 version: VERSION,

@@ -19,10 +19,18 @@ const DEFAULT: &str = include_str!("../../../contrib/netmoat.toml");
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
-  netmoat config show                what the running agent works by, every default included
-  netmoat config show -c new.toml    what a file comes to, with conf.d beside it
+  netmoat config show                what the running agent works by
+  netmoat config show -c new.toml    what a file comes to, with its conf.d
 
 What is shown is a config itself. Entries of list files are not shown.";
+
+const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  netmoat config schema > netmoat.schema.json";
+
+const DEFAULT_EXAMPLES: &str = "\
+Examples:
+  netmoat config default > /etc/netmoat/netmoat.toml";
 
 /// The subcommands of `netmoat config`.
 #[derive(Debug, Subcommand)]
@@ -35,8 +43,10 @@ pub(super) enum Command {
         config: Option<PathBuf>,
     },
     /// The JSON Schema of the config, for editors and checks
+    #[command(after_help = SCHEMA_EXAMPLES)]
     Schema,
     /// A config with every key commented out, its default, and the reasons for it
+    #[command(after_help = DEFAULT_EXAMPLES)]
     Default,
 }
 

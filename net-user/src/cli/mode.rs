@@ -12,8 +12,9 @@ Examples:
   netmoat mode enforce      drop and answer again
   netmoat mode enforce --confirm-within 60s
 
-It outlasts `netmoat reload`, unless the file says another mode than it said before, and ends with the agent. What
-would lock out a gateway, an address of this host, a name server or who is connected by SSH is refused unless
+It outlasts `netmoat reload`, unless the file says another mode than it said
+before, and ends with the agent. What would lock out a gateway, an address of
+this host, a name server or who is connected by SSH is refused unless
 --confirm-within or --force is given.
 
 Only root and the agent's own user may change the mode.";

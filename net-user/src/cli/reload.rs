@@ -10,17 +10,20 @@ use crate::host::ssh;
 pub(super) const EXAMPLES: &str = "\
 Examples:
   netmoat reload --dry-run              what would change
-  netmoat reload --confirm-within 60s   go back after a minute without `netmoat confirm`
+  netmoat reload --confirm-within 60s   back after a minute without a confirm
   netmoat reload                        as SIGHUP does
 
-The agent reads its config again, with what is in conf.d beside it, and puts it in force as a whole, or
-nothing of it. Programs stay where they are, and no packet is unprotected. What needs a restart, such as
-`socket`, `state_dir` and `xdp_mode`, is refused by name. What `netmoat mode` has set stays, unless the file
-says another mode than it said before. Exit code 1 when the config is not put in force.
+The agent reads its config again, with what is in conf.d beside it, and puts it
+in force as a whole, or nothing of it. Programs stay where they are, and no
+packet is unprotected. What needs a restart, such as `socket`, `state_dir` and
+`xdp_mode`, is refused by name. What `netmoat mode` has set stays, unless the
+file says another mode than it said before. Exit code 1 when the config is not
+put in force.
 
-What would lock out a gateway, an address of this host, a name server or who is connected by SSH is
-refused unless --confirm-within or --force is given. A reload that was not confirmed stays out of force when
-the agent is started again, until the file is another one or is reloaded.";
+What would lock out a gateway, an address of this host, a name server or who is
+connected by SSH is refused unless --confirm-within or --force is given. A
+reload that was not confirmed stays out of force when the agent is started
+again, until the file is another one or is reloaded.";
 
 pub(super) const CONFIRM_EXAMPLES: &str = "\
 Examples:
