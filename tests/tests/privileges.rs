@@ -213,7 +213,8 @@ fn telling_nft(directory: &Path, forbidden: &Path, state: &Path) {
 fn start(namespace: &Namespace, directory: &Path, path: &str) -> Process {
     let config = directory.join("netmoat.toml");
     let text = format!(
-        "interfaces = [\"eth0\"]\nsocket = {:?}\nstate_dir = {:?}\n",
+        "instance = \"test-nft-{}\"\ninterfaces = [\"eth0\"]\nsocket = {:?}\nstate_dir = {:?}\n",
+        std::process::id(),
         directory.join("control.sock"),
         directory.join("state")
     );

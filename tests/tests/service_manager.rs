@@ -29,14 +29,23 @@ struct Served {
     directory: TempDir,
 }
 
+/// A name that no other test has, from that of a temporary directory.
+fn instance(directory: &Path) -> String {
+    let name = directory.file_name().unwrap().to_string_lossy();
+    let name = name.trim_start_matches('.').to_lowercase();
+    format!("test-{name}-{}", std::process::id())
+}
+
 impl Served {
     fn start(pair: &Pair) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let manager = UnixDatagram::bind(at("notify")).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The host's own agent, or another test's, may have the default one.
+        let instance = instance(directory.path());
         let config = format!(
-            "interfaces = [\"eth0\"]\nsocket = {:?}\nstate_dir = {:?}\non_exit = \"detach\"\n",
+            "instance = {instance:?}\ninterfaces = [\"eth0\"]\nsocket = {:?}\nstate_dir = {:?}\non_exit = \"detach\"\n",
             at("control.sock"),
             at("state")
         );
