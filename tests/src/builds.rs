@@ -40,7 +40,7 @@ pub fn refused(directory: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Where the program of the section `xdp` begins, in the eBPF object within the binary.
+/// Where the XDP program begins, in the eBPF object within the binary.
 fn first_instruction(binary: &[u8]) -> Option<usize> {
     const MAGIC: &[u8] = b"\x7fELF\x02\x01\x01";
     let starts = binary
@@ -52,7 +52,10 @@ fn first_instruction(binary: &[u8]) -> Option<usize> {
         if object.architecture() != object::Architecture::Bpf {
             return None;
         }
-        let (offset, _) = object.section_by_name("xdp")?.file_range()?;
+        let xdp = object
+            .sections()
+            .find(|section| section.name().is_ok_and(|name| name.starts_with("xdp")))?;
+        let (offset, _) = xdp.file_range()?;
         Some(start + usize::try_from(offset).ok()?)
     })
 }

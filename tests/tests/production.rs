@@ -6,7 +6,9 @@ use std::{process::Command, time::Duration};
 use net_tests::{
     agent::{Agent, Instance},
     builds,
+    flood::SOURCES_V4,
     lab::{Flooding, Generator},
+    link,
     scene::{ALWAYS, PATIENCE, PORT, Scene, accept, dial},
     vigil::{self, Vigil, gets_in},
     wait,
@@ -89,7 +91,7 @@ impl Siege {
 fn an_agent_that_goes_and_comes_back(family: u8) {
     let (siege, mut agent) = Siege::begin(family);
     let late = siege.scene.host("late");
-    let block = ["block", "add", &late.ip(family).to_string(), "--ttl", "4s"];
+    let block = ["block", "add", &late.ip(family).to_string(), "--for", "4s"];
     let blocked = agent.netmoat(&block).unwrap();
     assert!(blocked.status.success(), "{blocked:?}");
     siege.unseen(|vigil| {
@@ -239,17 +241,21 @@ fn c_48_nothing_is_lost_in_a_hundred_reloads() {
 #[test]
 fn c_54_a_link_that_flaps_lets_nobody_in() {
     let (siege, agent) = Siege::begin(4);
+    let (sink, mac) = (&siege.scene.attacker, siege.scene.attacker.link.mac);
+    let back = format!(
+        "neigh replace {via} lladdr {mac} dev eth0 nud permanent\nroute replace {net}/{len} via {via} dev eth0",
+        via = sink.v4,
+        mac = link::text(mac),
+        net = SOURCES_V4.0,
+        len = SOURCES_V4.1,
+    );
     let vigil = Vigil::begin(&siege.scene, 4);
     vigil.go_on();
     for _ in 0..5 {
         siege.scene.server.ns.ip("link set eth0 down").unwrap();
         siege.scene.server.ns.ip("link set eth0 up").unwrap();
-        // The routes went with the link.
-        siege
-            .scene
-            .server
-            .route_sources_via(&siege.scene.attacker)
-            .unwrap();
+        // Route and neighbour went with the link.
+        siege.scene.server.ns.ip(&back).unwrap();
         vigil.go_on();
     }
     let seen = vigil.end();

@@ -11,9 +11,10 @@ use anyhow::{Context, Result, ensure};
 use crate::{ebpf::Toolchain, process};
 
 /// What is copied.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "Cargo.lock",
     "Cargo.toml",
+    "contrib",
     "net-common",
     "net-ebpf",
     "net-user",
@@ -21,11 +22,16 @@ const SOURCES: [&str; 6] = [
 ];
 
 /// A file, what stands in it, and what stands there in the copy.
-const CHANGES: [(&str, &str, &str); 6] = [
+const CHANGES: [(&str, &str, &str); 7] = [
     (
         "Cargo.toml",
-        "\"net-user\", \"tests\", \"xtask\"]",
-        "\"net-user\"]",
+        "\"net-ebpf\", \"net-user\", \"tests\", \"xtask\"]",
+        "\"net-ebpf\", \"net-user\"]",
+    ),
+    (
+        "Cargo.toml",
+        "default-members = [\"net-common\", \"net-user\", \"tests\", \"xtask\"]",
+        "default-members = [\"net-common\", \"net-user\"]",
     ),
     (
         "Cargo.toml",
