@@ -189,27 +189,27 @@ fn a_second_agent_on_the_interface_or_the_socket_is_refused() {
 #[test]
 fn config_errors_are_told_with_line_and_column() {
     let pair = Pair::new().unwrap();
-    // `launch` puts three lines before it.
+    // `launch` puts four lines before it.
     refused(
         &pair.server,
         &["eth0"],
         "[syn]\nmoed = \"auto\"",
         1,
-        &["unknown key `moed`", ":5:1", "did you mean `mode`"],
+        &["unknown key `moed`", ":6:1", "did you mean `mode`"],
     );
     refused(
         &pair.server,
         &["eth0"],
         "[syn]\nbudget = \"fast\"",
         1,
-        &[":5:10", "budget", "^"],
+        &[":6:10", "budget", "^"],
     );
     refused(
         &pair.server,
         &["eth0"],
         "[[listener]]\nport = 70000",
         1,
-        &[":5:8", "70000"],
+        &[":6:8", "70000"],
     );
 }
 
