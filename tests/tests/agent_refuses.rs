@@ -152,6 +152,27 @@ fn c_53_a_foreign_xdp_program_is_refused_by_name_and_stays() {
 }
 
 #[test]
+fn c_53_a_program_under_libxdps_dispatcher_is_refused_by_name_and_stays() {
+    let pair = Pair::new().unwrap();
+    let xdp = |program: &str, words: &[&str]| {
+        let done = pair.server.ns.succeed(Command::new(program).args(words));
+        done.unwrap_or_else(|error| panic!("{program}: {error:#}"))
+    };
+    xdp("xdp-filter", &["load", "eth0"]);
+    let id = xdp_program(&pair.server).unwrap();
+    refused(
+        &pair.server,
+        &["eth0"],
+        "",
+        1,
+        &["xdp_dispatcher", &id.to_string()],
+    );
+    assert_eq!(xdp_program(&pair.server), Some(id));
+    xdp("xdp-loader", &["unload", "eth0", "--all"]);
+    runs(&pair.server);
+}
+
+#[test]
 fn a_second_agent_on_the_interface_or_the_socket_is_refused() {
     let pair = Pair::new().unwrap();
     let first = Agent::start(&pair.server, "").unwrap();

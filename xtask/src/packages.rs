@@ -21,7 +21,7 @@ const fn tool(program: &'static str, package: &'static str, reason: &'static str
     }
 }
 
-pub const HOST_TOOLS: [HostTool; 26] = [
+pub const HOST_TOOLS: [HostTool; 27] = [
     tool("ip", "iproute2", "namespaces, veth pairs, `ss`"),
     tool(
         "nginx",
@@ -102,6 +102,11 @@ pub const HOST_TOOLS: [HostTool; 26] = [
         "bpftool",
         "bpftool",
         "foreign programs on an interface, state of maps",
+    ),
+    tool(
+        "xdp-loader",
+        "xdp-tools",
+        "another's XDP program, under the dispatcher of libxdp",
     ),
     tool(
         "systemd-analyze",
