@@ -447,6 +447,9 @@ impl Agent {
         let tuned = tuner
             .problem()
             .map_or(Ok(()), |text| Err(anyhow!("{text}")));
+        // It may take long, and what follows is to be short: until the start is settled, the tracepoints of an agent before
+        // count what ours count.
+        let mut translation = guards.ask_for_translation(&config).await;
         // From here on every new peer enters the filter.
         let sockets = attach::attach_sockets(&mut ebpf, kept.pins())?;
         for (_, reason) in &sockets.missing {
@@ -495,7 +498,7 @@ impl Agent {
         // What goes on whole is not touched before the new programs have taken their places.
         let late = agent.kept.goes_on_whole();
         if !late {
-            agent.fill(&all).await?;
+            agent.fill(&all, translation.take())?;
             agent.maps.write_new_policy()?;
         }
         for (name, ifindex) in &wanted {
@@ -507,7 +510,7 @@ impl Agent {
             agent.interfaces.push(attached.with_context(why)?);
         }
         if late {
-            agent.fill(&all).await?;
+            agent.fill(&all, translation.take())?;
         }
         agent.maps.commit()?;
         agent.beat();
@@ -523,12 +526,12 @@ impl Agent {
     }
 
     /// Fills the maps for the first time.
-    async fn fill(&mut self, all: &[Link]) -> Result<()> {
+    fn fill(&mut self, all: &[Link], translation: guards::Translation) -> Result<()> {
         self.try_refresh_listeners()?;
         self.refresh_neighbors(all)?;
         self.maps
             .set_neighbor_settings(&self.neighbors.settings())?;
-        self.start_guards(all).await
+        self.start_guards(all, translation)
     }
 
     /// Until the cookie key is to change.

@@ -48,6 +48,9 @@ pub(super) enum Read {
     Connections(Result<Vec<(IpAddr, IpAddr)>>),
 }
 
+/// What translates, in plain words; none when nothing depends on it.
+pub(super) type Translation = Option<Result<Option<String>>>;
+
 /// What the guards' maps hold.
 #[derive(Default)]
 pub(super) struct Guards {
@@ -93,6 +96,15 @@ impl Guards {
         })
     }
 
+    /// What translates, if it matters to the config.
+    pub(super) async fn ask_for_translation(&self, config: &Config) -> Translation {
+        if config.guards.asks_for_translation() {
+            Some(nat::translates().await)
+        } else {
+            None
+        }
+    }
+
     /// What the metadata of a trial begin with.
     pub(super) fn trial(&self) -> u64 {
         self.facts.trial
@@ -133,13 +145,13 @@ fn due(last: &mut Option<Instant>, every: Duration) -> bool {
 }
 
 impl Agent {
-    /// Fills the guards' maps for the first time; nothing is attached yet.
-    pub(super) async fn start_guards(&mut self, links: &[Link]) -> Result<()> {
+    /// Fills the guards' maps for the first time.
+    pub(super) fn start_guards(&mut self, links: &[Link], translation: Translation) -> Result<()> {
         self.maps
             .set_class_limits(&guards::limits(&self.config.guards))?;
-        if self.config.guards.asks_for_translation() {
+        if let Some(read) = translation {
             self.guards.translation_read = Some(Instant::now());
-            self.take_translation(nat::translates().await);
+            self.take_translation(read);
         }
         self.refresh_guards(links);
         // Without settings every guard would be off, and nobody would notice.

@@ -137,6 +137,12 @@ impl Agent {
         self.followed.is_whole() && !idle
     }
 
+    /// Whether programs are off every interface that was attached, and cannot be put back.
+    pub(super) fn is_shut_out(&self) -> bool {
+        let ailing = |i: &Attached| self.followed.ailing.contains_key(&i.ifindex);
+        !self.interfaces.is_empty() && self.interfaces.iter().all(ailing)
+    }
+
     /// Name and index of every interface that the programs are on.
     pub(super) fn attached(&self) -> Vec<(String, u32)> {
         let interfaces = self.interfaces.iter();

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
-use net_common::abi::{ABI_VERSION, Settings};
+use net_common::abi::{ABI_VERSION, Settings, layout::KEPT};
 use tracing::{info, warn};
 
 use super::{Agent, names};
@@ -75,7 +75,7 @@ impl Kept {
     /// Whether everything that an agent before had goes on, so that nothing need be filled in before the programs take
     /// the place of the old ones.
     pub(super) fn goes_on_whole(&self) -> bool {
-        self.plan.anew.is_empty() && !self.plan.adopted.is_empty()
+        self.plan.adopted.len() == KEPT.len()
     }
 
     /// The settings of the start: what an agent before left, as far as it still means something, and the config.
@@ -97,7 +97,8 @@ impl Kept {
         if config.mode == Mode::Observe {
             settings.flags |= Settings::OBSERVE;
         }
-        if self.plan.adopts("SETTINGS") && self.plan.adopts("SOCKET_FILTER") {
+        let needed = ["SETTINGS", "GENERATION", "SEED", "SOCKET_FILTER"];
+        if needed.iter().all(|name| self.plan.adopts(name)) {
             let before = maps.settings_in_force()?;
             settings.filter_half = before.filter_half & 1;
             settings.flags |= before.flags & Settings::FILTER_COMPLETE;

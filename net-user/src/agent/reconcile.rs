@@ -152,12 +152,20 @@ impl Agent {
     }
 
     /// Whether the data path does its work: every program is where it was put, there is something to protect unless
-    /// nothing is wanted now, the heartbeat is written, and the counters move with the traffic. For the watchdog.
+    /// nothing is wanted now, the heartbeat is written, and the counters move with the traffic.
     pub(super) fn data_path_alive(&self) -> bool {
+        self.is_attached() && self.has_pulse()
+    }
+
+    /// Whether a new start might do better than this agent, for the watchdog: not over one of several interfaces, nor over
+    /// one that is gone, which is attached to when it is back.
+    pub(super) fn is_worth_keeping(&self) -> bool {
+        !self.is_shut_out() && self.has_pulse()
+    }
+
+    fn has_pulse(&self) -> bool {
         let beaten = self.reconciler.beaten;
-        self.is_attached()
-            && self.reconciler.pulse.still < LOOKS
-            && beaten.is_none_or(|at| at.elapsed() < LATE)
+        self.reconciler.pulse.still < LOOKS && beaten.is_none_or(|at| at.elapsed() < LATE)
     }
 }
 

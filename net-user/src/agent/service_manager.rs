@@ -4,9 +4,9 @@ use super::Agent;
 use crate::service::{self, Watchdog};
 
 impl Agent {
-    /// A sign of life while the data path is alive; the state in a line when it is another.
+    /// A sign of life while the data path is alive as far as a new start could help; the state in a line when it is another.
     pub(super) fn tell_service_manager(&mut self, watchdog: &mut Watchdog) {
-        watchdog.tell(self.data_path_alive());
+        watchdog.tell(self.is_worth_keeping());
         let mut problems: Vec<_> = self.problems.values().map(String::as_str).collect();
         problems.sort_unstable();
         let line = match problems.as_slice() {

@@ -455,7 +455,7 @@ fn interface(
             &format!("`ip link set {name} up`"),
         );
     }
-    xdp(report, link, purpose);
+    xdp(report, config, link, purpose);
     vlan(report, link, links);
     if report.findings.len() == before {
         let by = match chosen.pattern.name() {
@@ -482,7 +482,7 @@ fn jumbo(report: &mut Preflight, config: &Config, link: &Link) {
     ));
 }
 
-fn xdp(report: &mut Preflight, link: &Link, purpose: Purpose) {
+fn xdp(report: &mut Preflight, config: &Config, link: &Link, purpose: Purpose) {
     let Some(program) = link.xdp else { return };
     let (name, id) = (&link.name, program.id);
     let keyword = match program.mode {
@@ -492,6 +492,15 @@ fn xdp(report: &mut Preflight, link: &Link, purpose: Purpose) {
         XdpMode::Multiple => "xdp",
     };
     let held = holder_of(id);
+    if purpose == Purpose::Start
+        && let Some((instance, false)) = &held
+        && *instance != config.instance
+    {
+        return report.error(
+            format!("{name} has the programs of the instance {instance}, whose agent does not run (XDP program {id})"),
+            &format!("start that one with `--instance {instance}`, or take its programs off with `netmoat --instance {instance} detach`"),
+        );
+    }
     // Its name the kernel tells CAP_SYS_ADMIN alone, which the systemd unit does not give; whose pin it has is netmoat's.
     let loaded = aya::programs::loaded_programs()
         .flatten()

@@ -148,10 +148,11 @@ pub(super) fn plan(dir: &Path, definitions: &[Definition]) -> Result<Plan> {
         let own = own_netns()?;
         ensure!(
             word == Path::new(&own),
-            "{} belongs to the network namespace {}, and this is {own}; give each namespace an instance of its \
-                 own with `--instance`",
+            "{} belongs to the network namespace {}, and this is {own}; give each namespace an instance of its own with \
+             `--instance`, or, if that namespace is gone, take off what is left of it with `netmoat --instance {} detach`",
             dir.display(),
-            word.display()
+            word.display(),
+            dir.file_name().unwrap_or_default().display()
         );
     }
     let abi = fs::read_link(dir.join(ABI)).ok();
