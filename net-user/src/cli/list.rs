@@ -50,6 +50,7 @@ Examples:
   netmoat block list --list feed --limit 0
   netmoat block list 192.0.2.7        the entries that cover it, and what becomes of its packets
   netmoat block list --names          the named lists, and how long they are
+  netmoat allow list --limit 0        every source that always passes
 
 HITS are packets since the agent's start; under a flood they are estimated from a sample.";
 
