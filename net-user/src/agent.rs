@@ -84,6 +84,8 @@ const BEAT_EVERY: Duration = Duration::from_millis(500);
 const HOST_EVERY: Duration = Duration::from_secs(1);
 /// How often the filter's fill is looked at.
 const FILTER_EVERY: Duration = Duration::from_secs(30);
+/// Where a problem with metrics is noted.
+const METRICS: &str = "metrics";
 /// How long cookies that were just sent are still honoured at the end: many round trips.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -92,7 +94,7 @@ pub struct Prepared {
     socket: BoundSocket,
     recovery: Recovery,
     kept: Kept,
-    metrics: Option<Bound>,
+    metrics: Option<Result<Bound>>,
     ebpf: Ebpf,
     /// What was given up since.
     pub privileges: Privileges,
@@ -113,12 +115,8 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     refuse(runtime.block_on(preflight::check(config, Purpose::Start)))?;
     drop(runtime);
     let socket = BoundSocket::take(&config.socket)?;
-    let metrics = config
-        .metrics
-        .listen
-        .as_ref()
-        .map(Bound::bind)
-        .transpose()?;
+    // Whoever is quicker may have the port: that keeps metrics from being served, and not the moat from the host.
+    let metrics = config.metrics.listen.as_ref().map(Bound::bind);
     let kept = Kept::open(config)?;
     let ebpf = load::load_with(&kept.plan)?;
     kept.pin_new_maps(&ebpf)?;
@@ -168,13 +166,22 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let mut gateway_changes = gateway_changes()?;
     let (requests, mut inbox) = mpsc::channel(64);
     let (stop, stopped) = watch::channel(false);
-    let metrics = metrics.map(|bound| {
-        tokio::spawn(crate::metrics::serve(
-            bound,
-            requests.clone(),
-            stopped.clone(),
-        ))
-    });
+    let serve_metrics = {
+        let (requests, stopped) = (requests.clone(), stopped.clone());
+        move |bound| {
+            let (requests, stopped) = (requests.clone(), stopped.clone());
+            tokio::spawn(crate::metrics::serve(bound, requests, stopped))
+        }
+    };
+    let mut place_of_metrics = None;
+    let mut metrics = match metrics {
+        Some(Err(error)) => {
+            place_of_metrics = agent.config.metrics.listen.clone().map(metrics::wait_for);
+            agent.note::<()>(METRICS, Err(error));
+            None
+        }
+        metrics => metrics.and_then(Result::ok).map(&serve_metrics),
+    };
     let server = tokio::spawn(server::serve(socket, requests, stopped));
 
     let mut watchdog = Watchdog::from_env();
@@ -264,6 +271,10 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
                 host_changed = true;
             }
             _ = rotation.tick() => agent.rotate_keys_in_time(),
+            bound = metrics::bound(&mut place_of_metrics) => {
+                agent.note(METRICS, Ok(()));
+                metrics = Some(serve_metrics(bound));
+            }
         }
     }
 

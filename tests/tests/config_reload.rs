@@ -4,6 +4,8 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write as _,
+    os::unix::net::UnixStream,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -314,6 +316,32 @@ fn c_48_clients_notice_nothing_of_a_hundred_reloads() {
     assert_eq!(programs(&agent), before);
     wait::until("the agent to be healthy", PATIENCE, || {
         agent.netmoat(&["status"]).unwrap().status.code() == Some(0)
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_change_is_logged_though_its_client_does_not_wait_and_a_confirmation_says_of_what() {
+    let pair = Pair::new().unwrap();
+    let agent = Agent::start(&pair.server, "").unwrap();
+    let mut client = UnixStream::connect(agent.socket()).unwrap();
+    client
+        .write_all(b"POST /v1/reload HTTP/1.1\r\nhost: netmoat\r\ncontent-length: 0\r\n\r\n")
+        .unwrap();
+    drop(client);
+    wait::until("the line of the reload", PATIENCE, || {
+        agent.log().contains("reload asked for by uid 0")
+    })
+    .unwrap();
+    done(&agent, "mode observe --confirm-within 60s");
+    done(&agent, "confirm");
+    wait::until("the line of the confirmation", PATIENCE, || {
+        let log = agent.log();
+        log.lines().any(|line| {
+            line.contains("confirm of")
+                && line.contains("observe")
+                && line.contains("asked for by uid 0")
+        })
     })
     .unwrap();
 }

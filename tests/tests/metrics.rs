@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -55,6 +56,25 @@ fn promtool(args: &[&str], input: &str) -> (bool, String) {
         output.status.success(),
         String::from_utf8_lossy(&said).into_owned(),
     )
+}
+
+#[test]
+fn a_port_that_is_taken_keeps_metrics_away_until_it_is_free_and_nothing_else() {
+    let pair = Pair::new().unwrap();
+    let address = "127.0.0.1:9123";
+    let taken = pair.server.ns.run(|| TcpListener::bind(address).unwrap());
+    let agent = Agent::start(&pair.server, LISTEN).unwrap();
+    let problems = agent.status().unwrap().problems;
+    assert!(
+        problems.iter().any(|problem| problem.contains(address)),
+        "{problems:?}"
+    );
+    drop(taken);
+    wait::until("metrics to be served", SOON, || {
+        agent.status().unwrap().problems.is_empty()
+    })
+    .unwrap();
+    assert!(curl(&pair.server, &[URL]).contains("netmoat_"));
 }
 
 #[test]

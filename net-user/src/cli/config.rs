@@ -57,7 +57,12 @@ pub(super) fn run(global: &Global, out: &Output, command: Command) -> Result<Cod
             out.print(&shown, human)?;
         }
         Command::Show { config } => {
-            let config = Config::load(config.as_deref(), &Overrides::default())?;
+            let overrides = Overrides {
+                socket: global.socket.clone(),
+                instance: global.instance.clone(),
+                ..Overrides::default()
+            };
+            let config = Config::load(config.as_deref(), &overrides)?;
             let shown = ConfigShown {
                 version: VERSION,
                 source: config.source.clone(),

@@ -62,12 +62,9 @@ const FIELDS: &str = "NETMOAT";
 /// # Errors
 /// The journal was asked for, and is not there.
 pub(super) fn init(level: Level, format: Format) -> Result<(), Failure> {
-    // netlink_proto warns of every message that comes while a monitor is being closed.
-    let targets = Targets::new()
-        .with_default(level)
-        .with_target("netlink_proto", LevelFilter::ERROR);
+    let targets = targets(level);
     let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
+        .with_max_level(for_audit(level))
         .with_writer(io::stderr)
         .with_ansi(false);
     let of_journal = format == Format::Auto && stderr_is_journal();
@@ -104,6 +101,20 @@ pub(super) fn init(level: Level, format: Format) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What is logged of whom.
+fn targets(level: Level) -> Targets {
+    // netlink_proto warns of every message that comes while a monitor is being closed.
+    Targets::new()
+        .with_default(level)
+        .with_target("netmoat::audit", for_audit(level))
+        .with_target("netlink_proto", LevelFilter::ERROR)
+}
+
+/// Who changed what is told at any level.
+fn for_audit(level: Level) -> LevelFilter {
+    LevelFilter::from(level).max(LevelFilter::INFO)
 }
 
 /// The journal's own protocol, with priorities as in [`priority`].
@@ -297,6 +308,18 @@ mod tests {
                 "forced": true
             })
         );
+    }
+    #[test]
+    fn who_changed_what_is_told_at_any_level() {
+        for (level, others) in [
+            (Level::Error, false),
+            (Level::Warn, false),
+            (Level::Info, true),
+        ] {
+            let targets = targets(level);
+            assert!(targets.would_enable("netmoat::audit", &TracingLevel::INFO));
+            assert_eq!(targets.would_enable("netmoat", &TracingLevel::INFO), others);
+        }
     }
     #[test]
     fn fields_of_audit_records_can_be_asked_for_in_the_journal() {

@@ -337,7 +337,7 @@ pub struct Overrides {
 
 impl Config {
     /// Reads the config at `path`, which must exist; without one the file at [`DEFAULT_PATH`], which need
-    /// not. Files in `conf.d` beside it win over it, and `overrides` over all.
+    /// not. Files in `conf.d` beside it (`blue.d` beside `blue.toml`) win over it, and `overrides` over all.
     ///
     /// # Errors
     /// A file cannot be read, or is not to be believed, or what they say is wrong.

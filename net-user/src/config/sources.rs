@@ -1,5 +1,6 @@
 //! The files that a config is read from: the config itself and, in the order of their names, the files
-//! `conf.d/*.toml` beside it, of which later ones win.
+//! `conf.d/*.toml` beside it, of which later ones win. A config of another name has a directory of its own, `blue.toml`
+//! has `blue.d`: what is meant for one instance must not change another.
 //!
 //! A key of a later file takes the place of the same key of the files before it, with its whole value. Of
 //! `[[listener]]` and `[[neighbor]]` each is one value: one with the same port, or the same address, interface
@@ -19,8 +20,9 @@ use super::error::{ConfigError, Place};
 use super::raw::RawConfig;
 use super::{MAX_FILE_BYTES, read_trusted, resolve};
 
-/// What stands beside the config.
+/// What stands beside a config of this name; beside another its own name with `.d` does.
 const DIRECTORY: &str = "conf.d";
+const USUAL_NAME: &str = "netmoat.toml";
 /// Nobody has more.
 const MAX_FILES: usize = 64;
 /// Tables of which there may be several, and what tells one from another.
@@ -145,9 +147,18 @@ impl Sources {
     }
 }
 
+/// Where the files beside a config are.
+fn directory(path: &Path) -> PathBuf {
+    if path.file_name().is_some_and(|name| name == USUAL_NAME) {
+        path.with_file_name(DIRECTORY)
+    } else {
+        path.with_extension("d")
+    }
+}
+
 /// The files beside a config, in the order of their names.
 fn beside(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let directory = path.with_file_name(DIRECTORY);
+    let directory = directory(path);
     let error = |source| ConfigError::Read {
         path: directory.clone(),
         source,
@@ -280,6 +291,22 @@ mod tests {
             .map(|p| p.file_name().unwrap())
             .collect();
         assert_eq!(names, ["10-a.toml", "50-b.toml"]);
+    }
+
+    #[test]
+    fn a_config_of_another_name_has_a_directory_of_its_own() {
+        for (config, expected) in [
+            ("/etc/netmoat/netmoat.toml", "/etc/netmoat/conf.d"),
+            ("/etc/netmoat/blue.toml", "/etc/netmoat/blue.d"),
+            ("/etc/netmoat/a.b.toml", "/etc/netmoat/a.b.d"),
+            ("/tmp/new", "/tmp/new.d"),
+        ] {
+            assert_eq!(
+                directory(Path::new(config)),
+                Path::new(expected),
+                "{config}"
+            );
+        }
     }
 
     #[test]

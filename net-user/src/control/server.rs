@@ -467,13 +467,22 @@ impl Agent {
         time: Duration,
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<Response, Answer> {
+        let value = self.take_within(time, request).await?;
+        Ok(axum::Json(value).into_response())
+    }
+
+    async fn take_within<T>(
+        &self,
+        time: Duration,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<T, Answer> {
         let (reply, answer) = oneshot::channel();
         let exchange = async {
             self.0.send(request(reply)).await.ok()?;
             answer.await.ok()
         };
         match timeout(time, exchange).await {
-            Ok(Some(Ok(value))) => Ok(axum::Json(value).into_response()),
+            Ok(Some(Ok(value))) => Ok(value),
             Ok(Some(Err(RequestError::Refused(why)))) => Err(Answer(StatusCode::CONFLICT, why)),
             Ok(Some(Err(RequestError::Failed(why)))) => {
                 Err(Answer(StatusCode::INTERNAL_SERVER_ERROR, why))

@@ -229,23 +229,23 @@ fn judge(budget: &Budget, kept: u64) -> (Severity, String, Option<&'static str>)
             Some(remedy),
         );
     };
-    let left = format!("{} left ({what})", mib(left));
-    match budget.room.least().map_or(0, |(left, _)| left) {
+    let shown = format!("{} left ({what})", mib(left));
+    match left {
         few if few < wanted => (
             Severity::Error,
             format!(
-                "{taken}, and there are only {left}: loading them would fail, or another process would be ended for them"
+                "{taken}, and there are only {shown}: loading them would fail, or another process would be ended for them"
             ),
             Some("free memory, or raise MemoryMax= of the unit or memory.max of the control group"),
         ),
         some if some < WARN_ABOVE * wanted => (
             Severity::Warning,
-            format!("{taken}, which is more than half of the {left}"),
+            format!("{taken}, which is more than half of the {shown}"),
             Some(
                 "free memory, or raise MemoryMax= of the unit or memory.max of the control group; the agent itself and its lists need some too",
             ),
         ),
-        _ => (Severity::Ok, format!("{taken}; {left}"), None),
+        _ => (Severity::Ok, format!("{taken}; {shown}"), None),
     }
 }
 

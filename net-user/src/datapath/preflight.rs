@@ -195,7 +195,7 @@ pub async fn check(config: &Config, purpose: Purpose) -> Preflight {
     let settings = sysctls(&mut report);
     neighbors::settings(&mut report, config, &network);
     neighbors::named(&mut report, config, &network).await;
-    lists::check(&mut report, config, &network, ssh::own_peer()).await;
+    lists::check(&mut report, config, &network, ssh::own_peer(), purpose).await;
     neighbors::state_dir(&mut report, &config.state_dir);
     guards::guards(&mut report, config, &network).await;
     netfilter(&mut report, config, &network, settings.as_ref()).await;
@@ -223,7 +223,7 @@ pub async fn dangers(config: &Config, peer: Option<IpAddr>) -> Vec<String> {
         Ok(network) => network,
         Err(error) => return vec![format!("it is not known who must get through: {error:#}")],
     };
-    lists::check(&mut report, config, &network, peer).await;
+    lists::check(&mut report, config, &network, peer, Purpose::Plan).await;
     // Of lists an error, of neighbours a warning: an agent that is only started has nothing to lose yet.
     let lists = std::mem::take(&mut report.findings).into_iter();
     let mut dangers: Vec<_> = lists

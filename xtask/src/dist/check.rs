@@ -218,18 +218,21 @@ fn alone(packages: &Packages, root: &Root) -> Result<()> {
     );
 
     // And as the instructions have it.
-    process::run(
-        Command::new("cp")
-            .arg("-a")
-            .arg(root.path("opt/usr"))
-            .arg(root.path("")),
-    )?;
-    process::run(
-        Command::new("cp")
-            .arg("-a")
-            .arg(root.path("opt/etc"))
-            .arg(root.path("")),
-    )?;
+    for top in ["*/usr", "*/etc"] {
+        process::run(
+            Command::new("tar")
+                .arg("-xzf")
+                .arg(packages.tarball)
+                .arg("-C")
+                .arg(root.path(""))
+                .args([
+                    "--strip-components=1",
+                    "--no-same-owner",
+                    "--no-overwrite-dir",
+                ])
+                .args(["--keep-directory-symlink", "--wildcards", top]),
+        )?;
+    }
     root.run("systemd-sysusers", &["netmoat.conf"])?;
     root.run("systemd-tmpfiles", &["--create", "netmoat.conf"])?;
     Agent::start(root, INTERFACE)?.stop()?;

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::{
     extract::{Extension, Request},
-    http::Method,
+    http::{Method, StatusCode},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 
 use super::Peer;
@@ -41,6 +41,13 @@ pub(super) async fn audit(
     };
     let deed = Deed::default();
     request.extensions_mut().insert(deed.clone());
+    // In a task of its own: when the client goes, hyper drops this future, and the change is made all the same.
+    let work = tokio::spawn(work(peer, verb, deed, request, next));
+    work.await
+        .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+async fn work(peer: Peer, verb: String, deed: Deed, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let outcome = if response.status().is_success() {
         "done"

@@ -1,10 +1,10 @@
 //! Changes of the whole on the control socket.
 
 use axum::{
-    Router,
+    Json, Router,
     body::Bytes,
     extract::{Extension, State},
-    response::Response,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 
@@ -81,7 +81,11 @@ async fn reload(
 async fn confirm(
     State(agent): State<Agent>,
     Extension(peer): Extension<Peer>,
+    Extension(deed): Extension<Deed>,
 ) -> Result<Response, Answer> {
     peer.require_write()?;
-    agent.ask_within(TIME, Request::Confirm).await
+    // What waited, its answer alone says.
+    let confirmed = agent.take_within(TIME, Request::Confirm).await?;
+    deed.is(format!("confirm of {}", confirmed.what));
+    Ok(Json(confirmed).into_response())
 }

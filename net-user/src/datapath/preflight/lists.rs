@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{Network, Preflight};
+use super::{Network, Preflight, Purpose, Severity};
 use crate::{
     config::Config,
     guards::resolvers,
@@ -18,13 +18,20 @@ use crate::{
 
 /// Entries of the config stand under the only name there is.
 const ORIGIN: u32 = 0;
+const GATEWAY: &str = "the default gateway";
+const OWN: &str = "an address of this host";
 
 /// `peer` is where the operator's shell came from: it counts too, behind a jump host for instance.
+///
+/// A start is not kept from what an operator may have allowed by `--force` or `confirm` while the agent ran: under a
+/// service manager it would be tried for ever, with no moat meanwhile. Who is connected by SSH and who serves names is only
+/// warned of then; a gateway or an own address is an error always, as the host is cut off without it.
 pub(super) async fn check(
     report: &mut Preflight,
     config: &Config,
     network: &Network,
     peer: Option<IpAddr>,
+    purpose: Purpose,
 ) {
     let lists = &config.lists;
     if lists.is_empty() {
@@ -41,16 +48,13 @@ pub(super) async fn check(
     match gateways.await {
         Ok(gateways) => gateways
             .iter()
-            .for_each(|(_, address)| add(*address, "the default gateway")),
+            .for_each(|(_, address)| add(*address, GATEWAY)),
         Err(error) => report.warning(
             format!("the default gateways cannot be read, and are not kept from being blocked: {error:#}"),
             "see that no entry of `block` in [lists] covers them",
         ),
     }
-    network
-        .addresses
-        .iter()
-        .for_each(|own| add(own.ip, "an address of this host"));
+    network.addresses.iter().for_each(|own| add(own.ip, OWN));
     if let Some(peer) = peer {
         add(
             peer.to_canonical(),
@@ -82,11 +86,27 @@ pub(super) async fn check(
             lists.allow.len(),
             lists.block.len()
         )),
-        Some(why) => report.error(
-            format!("[lists] in the config: {why}"),
-            "take the entry out of `block` or its file, or name who must get through in `allow`",
-        ),
+        Some(why) => {
+            let severity = if purpose == Purpose::Start && refusal(config, &cut_off(&victims)).is_none() {
+                Severity::Warning
+            } else {
+                Severity::Error
+            };
+            report.add(
+                severity,
+                format!("[lists] in the config: {why}"),
+                Some(
+                    "take the entry out of `block` or its file, or name who must get through in `allow`",
+                ),
+            );
+        }
     }
+}
+
+/// Those without whom the host is cut off.
+fn cut_off(victims: &[Victim]) -> Vec<Victim> {
+    let is_one = |victim: &&Victim| [GATEWAY, OWN].contains(&victim.what);
+    victims.iter().filter(is_one).cloned().collect()
 }
 
 fn refusal(config: &Config, victims: &[Victim]) -> Option<String> {

@@ -553,3 +553,29 @@ fn what_the_host_leaves_to_the_guards_is_noted() {
         found(&preflight(text), "this host forwards");
     });
 }
+
+#[test]
+fn a_start_is_kept_from_cutting_the_host_off_and_warned_of_the_rest() {
+    in_netns(|| {
+        veth_pair();
+        for (blocked, at_start) in [
+            ("198.51.100.53", Severity::Warning),
+            ("192.0.2.1", Severity::Error),
+            ("0.0.0.0/0", Severity::Error),
+        ] {
+            let text = format!(
+                "interfaces = ['lab0']\n[udp]\nservers = ['198.51.100.53']\n[lists]\nblock = ['{blocked}']"
+            );
+            for (purpose, severity) in
+                [(Purpose::Start, at_start), (Purpose::Plan, Severity::Error)]
+            {
+                let report = block_on(check(&config(&text), purpose));
+                let finding = found(&report, "[lists] in the config");
+                assert_eq!(
+                    finding.severity, severity,
+                    "{blocked}, {purpose:?}: {finding}"
+                );
+            }
+        }
+    });
+}
