@@ -14,8 +14,8 @@ use net_user::control::changes::{ConfigShown, Confirmed, Reload, Reloaded};
 use net_user::control::client::{Client, ClientError};
 use net_user::control::drops::{DropTotals, ExplainFrame};
 use net_user::control::protocol::{
-    AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Detached,
-    Event, EventLevel, Events, GuardsAtAGlance, Health, KeysRotated, ModeChanged, NeighborAudit,
+    AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
+    EventLevel, Events, GuardsAtAGlance, Health, KeysRotated, ModeChanged, NeighborAudit,
     NeighborBinding, Neighbors, NeighborsAtAGlance, NeighborsChanged, PinNeighbor, Queues, Request,
     RequestError, SetMode, Status, UnpinNeighbor, VERSION,
 };
@@ -230,22 +230,8 @@ fn answer(request: Request) {
                 settings: vec![],
             }));
         }
-        Request::Detach(reply) => {
-            let interfaces = vec!["eth0".to_owned()];
-            let _ = reply.send(Ok(Detached {
-                version: VERSION,
-                interfaces,
-            }));
-        }
         Request::Events { after, reply } => {
             let _ = reply.send(Ok(events(1, 3, after)));
-        }
-        Request::Detach(reply) => {
-            let interfaces = vec!["eth0".to_owned()];
-            let _ = reply.send(Ok(Detached {
-                version: VERSION,
-                interfaces,
-            }));
         }
         // In control_lists.rs.
         Request::Lists(_) => {}

@@ -288,13 +288,15 @@ fn pages(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// Where systemd notes for itself which units it was asked about.
-const OF_SYSTEMD: &str = "run/systemd";
+/// What others keep for themselves: systemd which units it was asked about, rpm its database.
+const OF_OTHERS: [&str; 2] = ["run/systemd", "root/.rpmdb"];
 
 /// Compares a system with what it was; names what is new in it, and what it lost.
 fn nothing_left(before: &BTreeSet<String>, after: &BTreeSet<String>) -> Result<()> {
     let left = after.difference(before).cloned();
-    let left: Vec<_> = left.filter(|path| !path.starts_with(OF_SYSTEMD)).collect();
+    let left: Vec<_> = left
+        .filter(|path| !OF_OTHERS.iter().any(|others| path.starts_with(others)))
+        .collect();
     let lost: Vec<_> = before.difference(after).cloned().collect();
     if !left.is_empty() || !lost.is_empty() {
         bail!("left behind: {left:?}; lost: {lost:?}");

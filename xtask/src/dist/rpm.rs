@@ -2,6 +2,7 @@
 //! cargo-generate-rpm, for the reasons in `deb`; rpmbuild finds the libraries it needs by itself.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -39,9 +40,25 @@ pub fn pack(tree: &Tree, release: &Release, work: &Path, to: &Path) -> Result<Pa
     Ok(to.join(name))
 }
 
-/// `%files` of the spec: which are the operator's, which documentation.
+/// Directories that a small system may not have, so that they are the package's too.
+const SHARED: [&str; 3] = [
+    "usr/share/fish",
+    "usr/share/fish/vendor_completions.d",
+    "usr/share/zsh/site-functions",
+];
+
+/// `%files` of the spec: which are the operator's, which documentation; and the directories that go with the package.
 fn file_list(files: &[String]) -> String {
     let mut list = String::from("%dir /etc/netmoat\n");
+    let of_documents = files.iter().flat_map(|file| Path::new(file).ancestors());
+    let of_documents = of_documents.filter_map(Path::to_str);
+    let mut directories: BTreeSet<_> = of_documents
+        .filter(|path| path.starts_with(DOC) && !files.iter().any(|file| file == path))
+        .collect();
+    directories.extend(SHARED);
+    for directory in directories {
+        list.push_str(&format!("%dir /{directory}\n"));
+    }
     for file in files {
         let kind = match file.as_str() {
             CONFIG => "%config(noreplace) ",
@@ -71,6 +88,10 @@ mod tests {
         assert_eq!(
             file_list(&files),
             "%dir /etc/netmoat\n\
+             %dir /usr/share/doc/netmoat\n\
+             %dir /usr/share/fish\n\
+             %dir /usr/share/fish/vendor_completions.d\n\
+             %dir /usr/share/zsh/site-functions\n\
              %config(noreplace) /etc/netmoat/netmoat.toml\n\
              /usr/sbin/netmoat\n\
              %doc /usr/share/doc/netmoat/README.md\n\
