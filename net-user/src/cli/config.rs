@@ -20,7 +20,7 @@ const DEFAULT: &str = include_str!("../../../contrib/netmoat.toml");
 const SHOW_EXAMPLES: &str = "\
 Examples:
   netmoat config show                what the running agent works by
-  netmoat config show -c new.toml    what a file comes to, with its conf.d
+  netmoat config show -c new.toml    what a file comes to, with new.d beside it
 
 What is shown is a config itself. Entries of list files are not shown.";
 
