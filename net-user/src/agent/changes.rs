@@ -292,6 +292,7 @@ impl Agent {
         let tentative = self.settings.tentative_until_ns;
         let (displaced, followed) = self.follow_config(&former, put_back, deadline(within)?);
         let Err(error) = followed else {
+            self.note::<()>("config", Ok(()));
             return Ok(displaced);
         };
         let refused = std::mem::replace(&mut self.config, former);
