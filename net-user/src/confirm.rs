@@ -57,6 +57,9 @@ pub struct FormerConfig {
     allow: String,
     /// Blocked ones.
     block: String,
+    /// The mode that its file said, which `netmoat mode` may have set otherwise.
+    #[serde(default)]
+    mode_in_file: Option<Mode>,
     /// The config that was not confirmed, as [`Config::again`] has it.
     refused: Refused,
 }
@@ -124,11 +127,17 @@ fn stable_lines(entries: &[Entry]) -> String {
 }
 
 impl FormerConfig {
-    /// To go back from `new` to `old`.
+    /// To go back from `new` to `old`; each with the mode that its file says.
     ///
     /// # Errors
     /// A path that is no text.
-    pub fn new(old: &Config, new: &Config) -> Result<Self> {
+    pub fn new(old: (&Config, Mode), new: (&Config, Mode)) -> Result<Self> {
+        let ((old, mode_in_file), (new, mode)) = (old, new);
+        // A start compares it with what the files say, in which `netmoat mode` has no say.
+        let refused = Config {
+            mode,
+            ..new.clone()
+        };
         let (allow, block) = (lines(&old.lists.allow), lines(&old.lists.block));
         let old = Config {
             lists: ListPolicy::default(),
@@ -138,7 +147,8 @@ impl FormerConfig {
             toml: show::toml(&old)?,
             allow,
             block,
-            refused: Refused::of(new)?,
+            mode_in_file: Some(mode_in_file),
+            refused: Refused::of(&refused)?,
         })
     }
 
@@ -255,6 +265,8 @@ pub fn forget(state_dir: &Path) -> Result<()> {
 pub struct Recovery {
     /// The config to start with in place of the one that the files say.
     pub config: Option<Config>,
+    /// The mode that the file of that config said.
+    pub mode_in_file: Option<Mode>,
     /// The list to set right before it is in force.
     pub list: Option<FormerList>,
     /// What was undone, in plain words.
@@ -306,6 +318,7 @@ fn undo(record: Record, config: &Config) -> Result<Recovery> {
         }
         Former::Config(former) if former.refused == Refused::of(config)? => {
             recovery.config = Some(former.config(config)?);
+            recovery.mode_in_file = former.mode_in_file;
             recovery.problem = Some(refused(&record.what));
             recovery.done = false;
         }
@@ -343,7 +356,9 @@ mod tests {
         let old = config(directory.path(), &listed);
         let new = config(directory.path(), "mode = \"observe\"\n");
         assert!(recover(&new).undone.is_none());
-        let former = Former::Config(Box::new(FormerConfig::new(&old, &new).unwrap()));
+        let former = Former::Config(Box::new(
+            FormerConfig::new((&old, old.mode), (&new, new.mode)).unwrap(),
+        ));
         Record::new("the reload".to_owned(), former)
             .write(directory.path())
             .unwrap();

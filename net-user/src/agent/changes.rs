@@ -80,11 +80,10 @@ pub(super) struct Changes {
 impl Changes {
     /// Of an agent that starts with a config, in which `netmoat mode` may have had its say.
     pub(super) fn new(config: &Config, recovery: &Recovery) -> Self {
-        let recovered = recovery.config.as_ref().filter(|_| !recovery.done);
         Self {
             preparing: None,
             pending: None,
-            mode_in_file: recovered.map_or(config.mode, |former| former.mode),
+            mode_in_file: recovery.mode_in_file.unwrap_or(config.mode),
         }
     }
 
@@ -110,21 +109,14 @@ impl Agent {
         }
     }
 
-    /// Whether a reload, or a mode, may be made now.
-    fn may_change(&self, confirm: bool) -> Result<(), RequestError> {
-        let waiting = self.changes.pending.as_ref().map(|p| &p.waiting);
-        let why = match waiting {
-            Some(waiting) => Err(waits(waiting)),
-            None if self.changes.preparing.is_some() => Err(BUSY.to_owned()),
-            None if confirm => self.may_wait(),
-            None => Ok(()),
-        };
-        why.map_err(RequestError::Refused)
+    /// Whether a reload, or a mode, may be made now. Not while anything waits: it would take its way back away.
+    fn may_change(&self) -> Result<(), RequestError> {
+        self.may_wait().map_err(RequestError::Refused)
     }
 
     /// Reads the config again, and puts it in force.
     pub(super) fn reload(&mut self, ask: Reload, reply: Reply<Reloaded>) {
-        if let Err(refused) = self.may_change(ask.confirm_within.is_some()) {
+        if let Err(refused) = self.may_change() {
             let _ = reply.send(Err(refused));
             return;
         }
@@ -153,13 +145,12 @@ impl Agent {
 
     /// Carries verdicts out, or only counts them.
     pub(super) fn change_mode(&mut self, ask: SetMode, reply: Reply<ModeChanged>) {
-        if let Err(refused) = self.may_change(ask.confirm_within.is_some()) {
+        if let Err(refused) = self.may_change() {
             let _ = reply.send(Err(refused));
             return;
         }
         let work = self.work(ask.confirm_within, ask.force);
-        let locked_out = self.locked_out();
-        let task = tokio::spawn(work.mode(ask.mode, locked_out));
+        let task = tokio::spawn(work.mode(ask.mode));
         self.changes.preparing = Some((task, For::Mode(ask, reply)));
     }
 
@@ -168,6 +159,7 @@ impl Agent {
             old: self.config.clone(),
             mode_in_file: self.changes.mode_in_file,
             victims: self.victims(),
+            locked_out: self.locked_out(),
             orders: self.lists.orders(),
             confirm: confirm_within.is_some(),
             force,
@@ -300,6 +292,7 @@ impl Agent {
         let tentative = self.settings.tentative_until_ns;
         let (displaced, followed) = self.follow_config(&former, put_back, deadline(within)?);
         let Err(error) = followed else {
+            self.note::<()>("config", Ok(()));
             return Ok(displaced);
         };
         let refused = std::mem::replace(&mut self.config, former);

@@ -378,6 +378,8 @@ impl Agent {
         };
         if ended {
             now = Some(GONE.to_owned());
+            // Nobody is there to go back, or to confirm it to.
+            lock(&self.lists.shared).waiting = None;
         }
         let start = if start.is_empty() {
             Ok(())

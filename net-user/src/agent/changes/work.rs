@@ -33,6 +33,8 @@ pub(super) struct Work {
     pub(super) old: Config,
     pub(super) mode_in_file: Mode,
     pub(super) victims: Vec<Victim>,
+    /// Who is blocked by the lists there are, in plain words.
+    pub(super) locked_out: Vec<String>,
     pub(super) orders: Option<Sender<Order>>,
     pub(super) confirm: bool,
     pub(super) force: bool,
@@ -100,7 +102,11 @@ impl Work {
             lists: false,
         };
         if !dry_run && !ready.changes.is_empty() {
-            let former = FormerConfig::new(&self.old, &ready.config).map_err(failed)?;
+            let former = FormerConfig::new(
+                (&self.old, self.mode_in_file),
+                (&ready.config, mode_in_file),
+            )
+            .map_err(failed)?;
             let what = format!("the reload of {}", source(&ready.config).display());
             self.keep(Record::new(what, Former::Config(Box::new(former))))
                 .await?;
@@ -113,18 +119,13 @@ impl Work {
         Ok(ready)
     }
 
-    pub(super) async fn mode(
-        self,
-        mode: Mode,
-        locked_out: Vec<String>,
-    ) -> Result<Ready, RequestError> {
+    pub(super) async fn mode(self, mode: Mode) -> Result<Ready, RequestError> {
         let new = Config {
             mode,
             ..self.old.clone()
         };
         if mode == Mode::Enforce && self.old.mode != mode {
-            let mut dangers = self.dangers(&new, None).await;
-            dangers.extend(locked_out);
+            let dangers = self.dangers(&new, None).await;
             self.weigh(dangers)?;
         }
         self.keep(Record::new(
@@ -157,6 +158,10 @@ impl Work {
         let known = preflight::dangers(&self.old, peer).await;
         let mut dangers = preflight::dangers(new, peer).await;
         dangers.retain(|danger| !known.contains(danger));
+        // What only was counted comes true.
+        if self.old.mode == Mode::Observe && new.mode == Mode::Enforce {
+            dangers.extend(self.locked_out.iter().cloned());
+        }
         dangers
     }
 

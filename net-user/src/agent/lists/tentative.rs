@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// After which going back is tried again when it failed.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// A change that waits for its confirmation, as both threads know it.
 #[derive(Clone, Debug)]
 pub(in crate::agent) struct Waiting {
@@ -196,9 +199,12 @@ impl Worker {
     /// The change was not made after all.
     pub(super) fn release(&mut self) {
         self.asked = None;
-        self.held = None;
+        let held = self.held.take();
         lock(&self.shared).waiting = None;
-        if let Err(error) = confirm::forget(&self.state_dir) {
+        // A record that is not of this change stays.
+        if held.is_some()
+            && let Err(error) = confirm::forget(&self.state_dir)
+        {
             warn!("{error:#}");
         }
     }
@@ -252,23 +258,28 @@ impl Worker {
 
     /// Goes back when nobody has confirmed in time.
     pub(super) fn go_back_in_time(&mut self) {
-        let Some(held) = self.held.take_if(|held| held.waiting.left().is_zero()) else {
+        let Some(mut held) = self.held.take_if(|held| held.waiting.left().is_zero()) else {
             return;
         };
         let what = &held.waiting.what;
-        info!(
-            target: "netmoat::audit", verb = "rollback", outcome = "done",
-            "{what} was not confirmed, and is undone"
-        );
         let FormerList { list, name, .. } = &held.former;
         let put_back = put_back(&mut self.lists, &held.former);
         let saved = put_back.and_then(|()| self.save(*list, name));
         match saved.and_then(|()| confirm::forget(&self.state_dir)) {
-            Ok(()) => lock(&self.shared).waiting = None,
+            Ok(()) => {
+                info!(
+                    target: "netmoat::audit", verb = "rollback", outcome = "done",
+                    "{what} was not confirmed, and is undone"
+                );
+                lock(&self.shared).waiting = None;
+            }
             Err(error) => {
-                warn!("{what} is not undone: {error:#}");
+                warn!(
+                    target: "netmoat::audit", verb = "rollback", outcome = "failed",
+                    "{what} is not undone: {error:#}"
+                );
                 lock(&self.shared).now = Some(format!("{what} is not undone: {error:#}"));
-                // Again at the next tick.
+                held.waiting.deadline = Instant::now() + AGAIN;
                 self.held = Some(held);
             }
         }
@@ -307,16 +318,20 @@ impl Worker {
             return Err(failed(error));
         }
         let saved = self.save(*list, name);
-        let saved = saved.and_then(|()| confirm::forget(&self.state_dir));
+        if saved.is_err() {
+            self.save_later(*list, name);
+        }
+        // Confirmed it is, saved or not: a start must not undo it.
+        let forgotten = confirm::forget(&self.state_dir);
         lock(&self.shared).waiting = None;
         Ok(Confirmed {
             version: VERSION,
             what: held.waiting.what,
             left_s,
-            warnings: saved
-                .err()
-                .map(|error| format!("{error:#}"))
+            warnings: [saved, forgotten]
                 .into_iter()
+                .filter_map(Result::err)
+                .map(|error| format!("{error:#}"))
                 .collect(),
         })
     }
