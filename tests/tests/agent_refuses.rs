@@ -152,12 +152,13 @@ fn c_53_a_foreign_xdp_program_is_refused_by_name_and_stays() {
 }
 
 #[test]
-fn c_53_a_program_under_libxdps_dispatcher_is_refused_by_name_and_stays() {
+fn c_53_a_program_of_xdp_tools_is_refused_by_name_and_stays() {
     let pair = Pair::new().unwrap();
     let xdp = |program: &str, words: &[&str]| {
         let done = pair.server.ns.succeed(Command::new(program).args(words));
         done.unwrap_or_else(|error| panic!("{program}: {error:#}"))
     };
+    // Under libxdp's dispatcher, or without where the kernel does not take it.
     xdp("xdp-filter", &["load", "eth0"]);
     let id = xdp_program(&pair.server).unwrap();
     refused(
@@ -165,7 +166,7 @@ fn c_53_a_program_under_libxdps_dispatcher_is_refused_by_name_and_stays() {
         &["eth0"],
         "",
         1,
-        &["xdp_dispatcher", &id.to_string()],
+        &["xdpfilt_", &format!("id {id}")],
     );
     assert_eq!(xdp_program(&pair.server), Some(id));
     xdp("xdp-loader", &["unload", "eth0", "--all"]);

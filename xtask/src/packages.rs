@@ -103,11 +103,7 @@ pub const HOST_TOOLS: [HostTool; 27] = [
         "bpftool",
         "foreign programs on an interface, state of maps",
     ),
-    tool(
-        "xdp-loader",
-        "xdp-tools",
-        "another's XDP program, under the dispatcher of libxdp",
-    ),
+    tool("xdp-loader", "xdp-tools", "another's XDP program"),
     tool(
         "systemd-analyze",
         "systemd",

@@ -70,6 +70,15 @@ struct Pending {
     reload: bool,
 }
 
+/// Where a change leads.
+#[derive(Clone, Copy)]
+enum Way {
+    /// To a config that has not been in force: all of it, or nothing.
+    There,
+    /// To one that was: an interface may be gone since, which keeps nothing else from returning.
+    Back,
+}
+
 /// What is going on.
 pub(super) struct Changes {
     preparing: Option<(JoinHandle<Result<Ready, RequestError>>, For)>,
@@ -232,7 +241,7 @@ impl Agent {
     ) -> Result<(), RequestError> {
         let (former, lists) = (self.config.clone(), ready.lists);
         let mode_before = self.changes.mode_in_file;
-        match self.apply(*ready.config, Displaced::new(), within) {
+        match self.apply(*ready.config, Displaced::new(), within, Way::There) {
             Ok(displaced) => {
                 self.changes.mode_in_file = ready.mode_in_file;
                 self.changes.pending = within.map(|within| Pending {
@@ -287,16 +296,17 @@ impl Agent {
         config: Config,
         put_back: Displaced,
         within: Option<HumanDuration>,
+        way: Way,
     ) -> Result<Displaced> {
         let former = std::mem::replace(&mut self.config, config);
         let tentative = self.settings.tentative_until_ns;
-        let (displaced, followed) = self.follow_config(&former, put_back, deadline(within)?);
+        let (displaced, followed) = self.follow_config(&former, put_back, deadline(within)?, way);
         let Err(error) = followed else {
             self.note::<()>("config", Ok(()));
             return Ok(displaced);
         };
         let refused = std::mem::replace(&mut self.config, former);
-        let (_, back) = self.follow_config(&refused, displaced, tentative);
+        let (_, back) = self.follow_config(&refused, displaced, tentative, Way::Back);
         match back {
             Ok(()) => {
                 Err(error.context("the data path did not take the change, and nothing was changed"))
@@ -317,11 +327,17 @@ impl Agent {
         before: &Config,
         put_back: Displaced,
         tentative_until_ns: u64,
+        way: Way,
     ) -> (Displaced, Result<()>) {
         if before.interfaces != self.config.interfaces {
             let wanted = self.config.interfaces.clone();
-            if let Err(error) = self.set_interfaces(&wanted) {
-                return (put_back, Err(error));
+            match way {
+                Way::There => {
+                    if let Err(error) = self.set_interfaces(&wanted) {
+                        return (put_back, Err(error));
+                    }
+                }
+                Way::Back => self.return_to_interfaces(&wanted),
             }
         }
         let opened = neighbors::sender_for(before, &self.config);
@@ -337,10 +353,17 @@ impl Agent {
     }
 
     fn write_policy(&mut self, tentative_until_ns: u64) -> Result<()> {
+        let before = self.settings;
         self.maps.begin();
-        let written = self.stage_policy(tentative_until_ns);
+        let staged = self.stage_policy(tentative_until_ns);
         // What was staged is turned to as a whole or, if something was refused, not at all.
-        written.and_then(|()| self.maps.commit())
+        let written = staged.and_then(|()| self.maps.commit());
+        if written.is_err() {
+            self.maps.abandon();
+            self.settings = before;
+            self.forget_guard_settings();
+        }
+        written
     }
 
     fn stage_policy(&mut self, tentative_until_ns: u64) -> Result<()> {
@@ -398,7 +421,7 @@ impl Agent {
         let what = pending.waiting.what.clone();
         let made = prepared.map_err(anyhow::Error::from).and_then(|ready| {
             let displaced = pending.displaced.clone();
-            self.apply(*ready.config, displaced, None)
+            self.apply(*ready.config, displaced, None, Way::Back)
         });
         if let Err(error) = made {
             let text = format!("{what} was not confirmed, and is not undone yet: {error:#}");

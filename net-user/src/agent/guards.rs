@@ -223,6 +223,11 @@ impl Agent {
         Ok(())
     }
 
+    /// What was written last is not in force.
+    pub(super) fn forget_guard_settings(&mut self) {
+        self.guards.settings = None;
+    }
+
     /// What cannot be read leaves those that were known.
     fn refresh_resolvers(&mut self) {
         if !self.config.guards.udp.resolv_conf {

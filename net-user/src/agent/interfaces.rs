@@ -382,13 +382,21 @@ impl Agent {
         for (chosen, attached) in new {
             self.take_up(&chosen, attached);
         }
+        self.return_to_interfaces(patterns);
+        Ok(())
+    }
+
+    /// Protects the interfaces of a config that was in force before. What is gone meanwhile, or does not take the programs,
+    /// is a problem and is tried again.
+    pub(super) fn return_to_interfaces(&mut self, patterns: &[Pattern]) {
+        let mut links: Vec<_> = self.facts.links.values().cloned().collect();
+        links.sort_unstable_by_key(|link| link.index);
         self.config.interfaces = patterns.to_vec();
         self.neighbors.set_interfaces(self.attached());
         let followed = self.follow_interfaces(&links);
         self.note("interfaces", followed);
         self.recompile = true;
         info!("interfaces: {}", names(&self.interfaces));
-        Ok(())
     }
 
     /// What `status` says of each interface.
