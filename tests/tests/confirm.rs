@@ -197,6 +197,11 @@ fn a_reload_goes_back_in_time_and_says_that_the_file_differs() {
     wait::until("the config before", PATIENCE, || burst(&agent) == 5).unwrap();
     assert!(prefixes(&agent, "block").is_empty());
     assert_eq!(exit_code(&agent), Some(3), "the file says something else");
+    // Its record must not give way to that of another change.
+    for other in ["mode observe", "block add 192.0.2.9"] {
+        let why = refused(&agent, &format!("{other} --confirm-within 1m"));
+        assert!(why.contains("was not confirmed"), "{why}");
+    }
     // Either way out.
     done(&agent, "reload --confirm-within 1m");
     done(&agent, "confirm");
@@ -212,6 +217,8 @@ fn c_51_an_agent_that_dies_meanwhile_starts_with_the_former_config() {
         "[syn]\nburst = 7",
     );
     let mut agent = Agent::start_in(state.path(), &pair.server, old).unwrap();
+    // The mode of the moment is not the file's, which is as it was when nobody confirmed.
+    done(&agent, "mode observe");
     agent.write_config(new).unwrap();
     done(&agent, "reload --confirm-within 5m");
     assert_eq!(burst(&agent), 7);

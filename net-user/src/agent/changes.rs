@@ -118,15 +118,32 @@ impl Agent {
         }
     }
 
-    /// Whether a reload, or a mode, may be made now. Not while anything waits: it would take its way back away.
-    fn may_change(&self) -> Result<(), RequestError> {
-        self.may_wait().map_err(RequestError::Refused)
+    /// Whether a change of a list or of the mode may wait for its confirmation now. Not while a config that was not
+    /// confirmed is kept out by its record: that of another change would take its place.
+    pub(super) fn may_be_undone(&self) -> Result<(), String> {
+        self.may_wait()?;
+        match self.problems.get(UNCONFIRMED) {
+            Some(why) => Err(format!(
+                "{why}; until then no other change can wait for its confirmation"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a mode may be set for good: also while a list waits, which keeps its way back.
+    fn may_set_mode(&self) -> Result<(), String> {
+        match &self.changes.pending {
+            Some(pending) => Err(waits(&pending.waiting)),
+            None if self.changes.preparing.is_some() => Err(BUSY.to_owned()),
+            None => Ok(()),
+        }
     }
 
     /// Reads the config again, and puts it in force.
     pub(super) fn reload(&mut self, ask: Reload, reply: Reply<Reloaded>) {
-        if let Err(refused) = self.may_change() {
-            let _ = reply.send(Err(refused));
+        // Not while anything waits: it would take its way back away.
+        if let Err(why) = self.may_wait() {
+            let _ = reply.send(Err(RequestError::Refused(why)));
             return;
         }
         let work = self.work(ask.confirm_within, ask.force);
@@ -154,8 +171,12 @@ impl Agent {
 
     /// Carries verdicts out, or only counts them.
     pub(super) fn change_mode(&mut self, ask: SetMode, reply: Reply<ModeChanged>) {
-        if let Err(refused) = self.may_change() {
-            let _ = reply.send(Err(refused));
+        let may = match ask.confirm_within {
+            Some(_) => self.may_be_undone(),
+            None => self.may_set_mode(),
+        };
+        if let Err(why) = may {
+            let _ = reply.send(Err(RequestError::Refused(why)));
             return;
         }
         let work = self.work(ask.confirm_within, ask.force);
@@ -300,7 +321,11 @@ impl Agent {
     ) -> Result<Displaced> {
         let former = std::mem::replace(&mut self.config, config);
         let tentative = self.settings.tentative_until_ns;
-        let (displaced, followed) = self.follow_config(&former, put_back, deadline(within)?, way);
+        let until = match within {
+            None if self.waiting_list().is_some() => tentative,
+            within => deadline(within)?,
+        };
+        let (displaced, followed) = self.follow_config(&former, put_back, until, way);
         let Err(error) = followed else {
             self.note::<()>("config", Ok(()));
             return Ok(displaced);

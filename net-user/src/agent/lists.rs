@@ -243,7 +243,7 @@ impl Agent {
     pub(super) fn answer_of_lists(&mut self, request: ListRequest) {
         let mut waiting = None;
         if let Some((asked, within)) = tentative::asks(&request) {
-            if let Err(why) = self.may_wait() {
+            if let Err(why) = self.may_be_undone() {
                 return request.refuse(why);
             }
             if asked.shuts_out
