@@ -98,7 +98,9 @@ pub fn on_syn(ctx: &XdpContext, tcp: &Tcp) -> Verdict {
     let heartbeat = policy::heartbeat();
     let tended = policy::is_alive(heartbeat, now);
     // SAFETY: `port` is a live map value.
-    let changed = unsafe { (&raw const (*port).changed_s).read_volatile() };
+    let changed = unsafe { &raw const (*port).changed_s };
+    // SAFETY: as above; the tracepoint may write it at any time.
+    let changed = unsafe { changed.read_volatile() };
     if !tended && changed_since(changed, heartbeat) {
         socket::remember(version, &tcp.src, settings);
         return Reason::SynUntended.into();
