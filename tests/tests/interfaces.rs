@@ -26,25 +26,22 @@ fn wildcard() -> SocketAddr {
 
 /// Whether all three programs are on an interface.
 fn protected(namespace: &Namespace, name: &str) -> bool {
-    let mut show = Command::new("ip");
-    let shown = namespace.succeed(show.args(["link", "show", "dev", name]));
-    let tcx = |direction| {
-        let programs = namespace.run(|| SchedClassifier::query_tcx(name, direction));
-        programs.is_ok_and(|(_, programs)| programs.len() == 1)
-    };
-    shown.is_ok_and(|text| text.contains("xdp"))
-        && tcx(TcAttachType::Ingress)
-        && tcx(TcAttachType::Egress)
+    has(namespace, name, true)
 }
 
+/// Whether it is there, and has none of them.
 fn bare(namespace: &Namespace, name: &str) -> bool {
+    has(namespace, name, false)
+}
+
+fn has(namespace: &Namespace, name: &str, programs: bool) -> bool {
     let mut show = Command::new("ip");
     let shown = namespace.succeed(show.args(["link", "show", "dev", name]));
     let tcx = |direction| {
-        let programs = namespace.run(|| SchedClassifier::query_tcx(name, direction));
-        programs.is_ok_and(|(_, programs)| programs.is_empty())
+        let attached = namespace.run(|| SchedClassifier::query_tcx(name, direction));
+        attached.is_ok_and(|(_, attached)| attached.len() == usize::from(programs))
     };
-    shown.is_ok_and(|text| !text.contains("xdp"))
+    shown.is_ok_and(|text| text.contains("xdp") == programs)
         && tcx(TcAttachType::Ingress)
         && tcx(TcAttachType::Egress)
 }

@@ -407,8 +407,7 @@ impl Agent {
         self.follow_guard_policy()?;
         self.recompile = true;
         self.try_refresh_listeners()?;
-        let links: Vec<_> = self.facts.links.values().cloned().collect();
-        self.follow_neighbor_policy(&links)
+        self.follow_neighbor_policy(&self.known_links())
     }
 
     /// From a time on, everything is only observed: the agent may be dead then. `None` takes that back.

@@ -348,14 +348,20 @@ impl Agent {
         mended
     }
 
+    /// Every interface that was there at the last look, by index.
+    pub(super) fn known_links(&self) -> Vec<Link> {
+        let mut links: Vec<_> = self.facts.links.values().cloned().collect();
+        links.sort_unstable_by_key(|link| link.index);
+        links
+    }
+
     /// Protects other interfaces from now on, whole or not at all: first the programs are put onto those that are new,
     /// then taken off those that are meant no more.
     ///
     /// # Errors
     /// One that is named is not there, or does not take the programs. Nothing has changed then.
     pub(super) fn set_interfaces(&mut self, patterns: &[Pattern]) -> Result<()> {
-        let mut links: Vec<_> = self.facts.links.values().cloned().collect();
-        links.sort_unstable_by_key(|link| link.index);
+        let links = self.known_links();
         let selection = select(patterns, &links, self.gateways.interfaces());
         if let Some(name) = selection.unmatched.iter().find_map(Pattern::name) {
             let known: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
@@ -389,8 +395,7 @@ impl Agent {
     /// Protects the interfaces of a config that was in force before. What is gone meanwhile, or does not take the programs,
     /// is a problem and is tried again.
     pub(super) fn return_to_interfaces(&mut self, patterns: &[Pattern]) {
-        let mut links: Vec<_> = self.facts.links.values().cloned().collect();
-        links.sort_unstable_by_key(|link| link.index);
+        let links = self.known_links();
         self.config.interfaces = patterns.to_vec();
         self.neighbors.set_interfaces(self.attached());
         let followed = self.follow_interfaces(&links);

@@ -39,10 +39,29 @@ pub fn look() -> anyhow::Result<HostLook> {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! A private network namespace for a test.
+    //! A private network namespace for a test, and what may be in one.
 
+    use super::links::Link;
     use nix::sched::{CloneFlags, unshare};
     use std::process::Command;
+
+    /// An Ethernet interface whose link-layer address ends in its index.
+    pub(crate) fn link(index: u32, name: &str) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            mac: Some([2, 0, 0, 0, 0, index as u8]),
+            kind: None,
+            lower: None,
+            vlan_id: None,
+            controller: None,
+            xdp: None,
+            rx_packets: 0,
+        }
+    }
 
     /// Runs `test` on a thread of its own in a new network namespace with `lo` up. Needs root.
     pub(crate) fn in_netns<T: Send>(test: impl FnOnce() -> T + Send) -> T {

@@ -208,10 +208,8 @@ mod tests {
     use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
     use super::*;
-    use crate::neighbor::ports::{
-        key,
-        tests::{link, own},
-    };
+    use crate::host::testing::link;
+    use crate::neighbor::ports::{key, tests::own};
 
     fn port() -> Port {
         let mut vlan = link(3, "eth0.100");

@@ -212,23 +212,7 @@ fn above(ifindex: u32, links: &[Link]) -> BTreeMap<u32, Tags> {
 pub(super) mod tests {
     use super::*;
 
-    /// An Ethernet interface whose link-layer address ends in its index.
-    pub(in crate::neighbor) fn link(index: u32, name: &str) -> Link {
-        Link {
-            index,
-            name: name.to_owned(),
-            mtu: 1500,
-            up: true,
-            carrier: true,
-            mac: Some([2, 0, 0, 0, 0, index as u8]),
-            kind: None,
-            lower: None,
-            vlan_id: None,
-            controller: None,
-            xdp: None,
-            rx_packets: 0,
-        }
-    }
+    use crate::host::testing::link;
 
     pub(in crate::neighbor) fn own(ifindex: u32, ip: &str, prefix_len: u8) -> Address {
         Address {

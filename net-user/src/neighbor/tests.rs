@@ -11,7 +11,8 @@ use crate::config::NeighborConfig;
 use crate::control::protocol::{
     AuditVerdict, BindingOrigin, BindingState, EventLevel, PinNeighbor, RequestError, UnpinNeighbor,
 };
-use ports::tests::{link, own};
+use crate::host::testing::link;
+use ports::tests::own;
 
 const A: Mac = Mac::new([2, 0, 0, 0, 1, 0xa]);
 const B: Mac = Mac::new([2, 0, 0, 0, 1, 0xb]);

@@ -1,23 +1,7 @@
 //! What becomes of interfaces that are attached.
 
 use super::*;
-
-fn link(index: u32, name: &str) -> Link {
-    Link {
-        index,
-        name: name.to_owned(),
-        mtu: 1500,
-        up: true,
-        carrier: true,
-        mac: Some([2, 0, 0, 0, 0, index as u8]),
-        kind: None,
-        lower: None,
-        vlan_id: None,
-        controller: None,
-        xdp: None,
-        rx_packets: 0,
-    }
-}
+use crate::host::testing::link;
 
 fn patterns(texts: &[&str]) -> Vec<Pattern> {
     texts.iter().map(|text| text.parse().unwrap()).collect()

@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     config::{ArpValidate, NeighborConfig, Rate},
-    neighbor::ports::tests::{link, own},
+    host::testing::link,
+    neighbor::ports::tests::own,
 };
 
 const A: Mac = Mac::new([2, 0, 0, 0, 0, 0xa]);
