@@ -18,6 +18,7 @@ pub mod lists;
 pub mod metrics;
 pub mod neighbor;
 pub mod privileges;
+pub mod probe;
 pub mod queues;
 pub mod reasons;
 pub mod service;

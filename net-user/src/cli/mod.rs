@@ -17,6 +17,7 @@ mod mode;
 mod neighbor;
 mod netns;
 mod output;
+mod probe;
 mod queues;
 mod reload;
 mod run;
@@ -121,6 +122,9 @@ enum Command {
     /// Which kernel settings to change for what was found; changes them when asked to
     #[command(after_help = tune::EXAMPLES)]
     Tune(tune::Args),
+    /// Whether a URL works for its users, layer by layer: name, route, TCP, TLS, HTTP, close
+    #[command(after_help = probe::EXAMPLES)]
+    Probe(Box<probe::Args>),
     /// Take the programs off, with everything that netmoat keeps in the kernel
     #[command(after_help = detach::EXAMPLES)]
     Detach,
@@ -267,6 +271,7 @@ impl Cli {
             Command::Queues(args) => queues::queues(&global.client(), &out, &args),
             Command::Top(args) => top::top(&global.client(), &out, &args),
             Command::Tune(args) => tune::tune(&global.client(), &out, &args),
+            Command::Probe(args) => probe::probe(&global.client(), &out, *args),
             Command::Mode {
                 mode,
                 confirm_within,

@@ -1,0 +1,139 @@
+//! The way from a URL to its page, layer by layer, as a browser goes it: name, route and neighbour, TCP, TLS, HTTP, close.
+//! Each stage is timed, judged and explained; a file each. What they found is a [`Report`].
+
+pub mod agent;
+pub mod close;
+pub mod http;
+pub mod name;
+mod plan;
+mod report;
+pub mod route;
+pub mod tcp;
+pub mod tls;
+
+use std::{
+    net::SocketAddr,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use url::Url;
+
+pub use plan::{Family, HttpVersion, Names, Plan, Thresholds, Trace};
+pub use report::{
+    Facts, Fetch, Finding, Layer, Lines, Outcome, Report, Stage, VERSION,
+};
+
+use crate::control::client::Client;
+
+/// What every stage knows.
+pub struct Walk<'a> {
+    /// What is to be done.
+    pub plan: &'a Plan,
+    /// Told what is being done now, for whoever waits.
+    pub progress: &'a (dyn Fn(&str) + Sync),
+    start: Instant,
+}
+
+impl Walk<'_> {
+    /// Microseconds since the walk began.
+    pub fn now_us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// From `start_us` until now, as [`Stage::new`] takes it.
+    pub fn since(&self, start_us: u64) -> (u64, u64) {
+        (start_us, self.now_us().saturating_sub(start_us))
+    }
+}
+
+/// Walks. Never fails: what fails is in the report. With `agent`, what it saw of the connections is joined in.
+pub async fn walk(
+    plan: &Plan,
+    agent: Option<&Client>,
+    progress: &(dyn Fn(&str) + Sync),
+) -> Report {
+    let started_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64);
+    let walk = Walk {
+        plan,
+        progress,
+        start: Instant::now(),
+    };
+    let mut fetches = Vec::new();
+    let mut next = Some(plan.url.clone());
+    while let Some(url) = next {
+        let (fetch, redirect) = fetch(&walk, agent, &url, fetches.len() as u32).await;
+        fetches.push(fetch);
+        next = redirect;
+    }
+    Report::new(plan.url.clone(), started_ms, walk.now_us(), fetches)
+}
+
+/// One URL; and where its answer leads, if that is to be followed. `depth`: how many redirects led here.
+async fn fetch(
+    walk: &Walk<'_>,
+    agent: Option<&Client>,
+    url: &Url,
+    depth: u32,
+) -> (Fetch, Option<Url>) {
+    let mut stages = Vec::new();
+    let mut watch = None;
+    let next = stages_of(walk, agent, url, depth, &mut stages, &mut watch).await;
+    let seen = match watch {
+        Some(watch) => agent::seen(walk, watch, &mut stages).await,
+        None => None,
+    };
+    let fetch = Fetch {
+        url: url.clone(),
+        stages,
+        agent: seen,
+    };
+    (fetch, next)
+}
+
+async fn stages_of(
+    walk: &Walk<'_>,
+    agent: Option<&Client>,
+    url: &Url,
+    depth: u32,
+    stages: &mut Vec<Stage>,
+    watch: &mut Option<agent::Watch>,
+) -> Option<Url> {
+    let port = url.port_or_known_default()?;
+    let (stage, addresses) = name::resolve(walk, url, port).await;
+    stages.push(stage);
+    if addresses.is_empty() {
+        return None;
+    }
+    stages.push(route::look(walk, agent, &addresses).await);
+    if let Some(agent) = agent {
+        *watch = agent::watch(agent, &addresses, port).await;
+    }
+    let addresses: Vec<SocketAddr> = addresses
+        .into_iter()
+        .map(|ip| SocketAddr::new(ip, port))
+        .collect();
+    let (stage, connection) = tcp::connect(walk, &addresses).await;
+    stages.push(stage);
+    let connection = connection?;
+    let socket = connection.socket.clone();
+    if let Some(watch) = watch {
+        watch.connected(&socket);
+    }
+    let stream = if url.scheme() == "https" {
+        let (stage, stream) = tls::handshake(walk, url, connection).await;
+        stages.push(stage);
+        stream
+    } else {
+        Some(http::Stream::plain(connection))
+    };
+    let mut next = None;
+    if let Some(stream) = stream {
+        let exchange = http::fetch(walk, url, stream, depth).await;
+        stages.push(exchange.stage);
+        next = exchange.next;
+        stages.push(close::end(walk, &socket, exchange.open).await);
+    }
+    next
+}

@@ -1,0 +1,244 @@
+//! What a walk found: stages with their outcome, times and findings. `netmoat probe -o json` prints it as it stands here.
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::{
+    agent::AgentView, close::CloseFacts, http::HttpFacts, name::NameFacts, route::RouteFacts,
+    tcp::TcpFacts, tls::TlsFacts,
+};
+
+/// The version of the JSON form.
+pub const VERSION: u32 = 1;
+
+/// One walk from a URL to its page, with every redirect on the way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What was asked for.
+    pub url: Url,
+    /// When it began, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// From the first question to the last segment, in microseconds.
+    pub duration_us: u64,
+    /// The worst of all stages.
+    pub outcome: Outcome,
+    /// The layer that decided the outcome: the first that failed, or else was wrong, or else slow. Null when all is well.
+    pub layer: Option<Layer>,
+    /// The code of the finding that decided it.
+    pub code: Option<String>,
+    /// One sentence for the operator.
+    pub verdict: String,
+    /// What to look at next, if anything.
+    pub next: Option<String>,
+    /// The URL itself, then where each redirect led.
+    pub fetches: Vec<Fetch>,
+}
+
+/// One URL of the chain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// The URL.
+    pub url: Url,
+    /// In the order of the way; the last one is where it ended.
+    pub stages: Vec<Stage>,
+    /// What the agent saw of this very connection; null without an agent.
+    pub agent: Option<AgentView>,
+}
+
+/// One layer of one fetch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Which.
+    pub layer: Layer,
+    /// How it ended: the worst of its findings.
+    pub outcome: Outcome,
+    /// When it began, in microseconds since the walk began.
+    pub start_us: u64,
+    /// How long the user waits for it, in microseconds. What only the probe does (a second request, a trace) is not in it.
+    pub duration_us: u64,
+    /// One line: what happened.
+    pub summary: String,
+    /// What is to be said of it, the worst first.
+    pub findings: Vec<Finding>,
+    /// The details.
+    pub facts: Facts,
+}
+
+/// A remark with consequences.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Its name, in snake_case; stable.
+    pub code: String,
+    /// How bad it is. `ok`: worth knowing.
+    pub outcome: Outcome,
+    /// What was found, on what evidence: one sentence without a full stop.
+    pub what: String,
+    /// What an operator looks at or does next.
+    pub next: Option<String>,
+}
+
+/// How something ended, from good to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As it should.
+    Ok,
+    /// As it should, but later than the threshold.
+    Slow,
+    /// The user gets something, but not all is as it should be: one of several servers is lame, a page is missing.
+    Wrong,
+    /// The user gets nothing of what was asked for.
+    Failed,
+}
+
+impl Outcome {
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Slow => "slow",
+            Self::Wrong => "wrong",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The layers of the way, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// Name resolution.
+    Name,
+    /// Route and neighbour.
+    Route,
+    /// The TCP connection.
+    Tcp,
+    /// TLS.
+    Tls,
+    /// HTTP.
+    Http,
+    /// The connection's end.
+    Close,
+}
+
+impl Layer {
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Route => "route",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Http => "http",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// The details of a stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each is of the layer of its name")]
+pub enum Facts {
+    Name(NameFacts),
+    Route(RouteFacts),
+    Tcp(TcpFacts),
+    Tls(TlsFacts),
+    Http(HttpFacts),
+    Close(CloseFacts),
+}
+
+/// Details as people read them: a label and a text each.
+pub type Lines = Vec<(String, String)>;
+
+impl Facts {
+    /// For the terminal and the picture.
+    pub fn lines(&self) -> Lines {
+        match self {
+            Self::Name(facts) => facts.lines(),
+            Self::Route(facts) => facts.lines(),
+            Self::Tcp(facts) => facts.lines(),
+            Self::Tls(facts) => facts.lines(),
+            Self::Http(facts) => facts.lines(),
+            Self::Close(facts) => facts.lines(),
+        }
+    }
+}
+
+impl Finding {
+    /// A finding without advice.
+    pub fn new(code: &str, outcome: Outcome, what: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            outcome,
+            what: what.into(),
+            next: None,
+        }
+    }
+
+    /// With what to do or look at next.
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+}
+
+impl Stage {
+    /// A stage from `start_us` for `duration_us`; its outcome is the worst of its findings.
+    pub fn new(
+        layer: Layer,
+        (start_us, duration_us): (u64, u64),
+        summary: impl Into<String>,
+        mut findings: Vec<Finding>,
+        facts: Facts,
+    ) -> Self {
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.outcome));
+        Self {
+            layer,
+            outcome: findings.first().map_or(Outcome::Ok, |f| f.outcome),
+            start_us,
+            duration_us,
+            summary: summary.into(),
+            findings,
+            facts,
+        }
+    }
+}
+
+impl Report {
+    /// The whole from its fetches.
+    pub(super) fn new(url: Url, started_ms: u64, duration_us: u64, fetches: Vec<Fetch>) -> Self {
+        let stages = || fetches.iter().flat_map(|fetch| &fetch.stages);
+        let outcome = stages().map(|s| s.outcome).max().unwrap_or(Outcome::Failed);
+        let deciding = stages()
+            .find(|stage| stage.outcome == outcome)
+            .filter(|_| outcome != Outcome::Ok);
+        let finding = deciding.and_then(|stage| stage.findings.first());
+        let verdict = match finding {
+            Some(finding) => finding.what.clone(),
+            None => stages()
+                .rfind(|stage| stage.layer == Layer::Http)
+                .map_or_else(|| "nothing was asked for".to_owned(), |s| s.summary.clone()),
+        };
+        Self {
+            version: VERSION,
+            url,
+            started_ms,
+            duration_us,
+            outcome,
+            layer: deciding.map(|stage| stage.layer),
+            code: finding.map(|finding| finding.code.clone()),
+            verdict,
+            next: finding.and_then(|finding| finding.next.clone()),
+            fetches,
+        }
+    }
+
+    /// The stages of the last URL that was asked for, by layer.
+    pub fn last(&self, layer: Layer) -> Option<&Stage> {
+        let fetch = self.fetches.last()?;
+        fetch.stages.iter().find(|stage| stage.layer == layer)
+    }
+}
