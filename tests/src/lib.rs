@@ -18,6 +18,7 @@ pub mod link;
 pub mod lists;
 pub mod neighbors;
 pub mod netns;
+pub mod probe;
 pub mod process;
 pub mod prog_run;
 pub mod queues;

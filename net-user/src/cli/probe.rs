@@ -111,7 +111,9 @@ fn url(text: &str) -> Result<Url, String> {
     })?;
     match url.scheme() {
         "http" | "https" => Ok(url),
-        other => Err(format!("{other}:// cannot be probed; http:// and https:// can")),
+        other => Err(format!(
+            "{other}:// cannot be probed; http:// and https:// can"
+        )),
     }
 }
 
@@ -127,12 +129,19 @@ fn given(text: &str) -> Result<Given, String> {
     else {
         return Err(FORM.to_owned());
     };
-    let port = port.parse().map_err(|error| format!("port {port}: {error}; {FORM}"))?;
+    let port = port
+        .parse()
+        .map_err(|error| format!("port {port}: {error}; {FORM}"))?;
     let addresses = addresses.split(',').map(|address| {
         let bare = address.trim_start_matches('[').trim_end_matches(']');
-        bare.parse().map_err(|error| format!("{address}: {error}; {FORM}"))
+        bare.parse()
+            .map_err(|error| format!("{address}: {error}; {FORM}"))
     });
-    Ok((host.to_ascii_lowercase(), port, addresses.collect::<Result<_, _>>()?))
+    Ok((
+        host.to_ascii_lowercase(),
+        port,
+        addresses.collect::<Result<_, _>>()?,
+    ))
 }
 
 fn server(text: &str) -> Result<std::net::SocketAddr, String> {
@@ -140,13 +149,18 @@ fn server(text: &str) -> Result<std::net::SocketAddr, String> {
     if let Ok(address) = bare.parse::<std::net::IpAddr>() {
         return Ok((address, 53).into());
     }
-    text.parse()
-        .map_err(|_| format!("{text} is no address; write 192.0.2.53, 192.0.2.53:5353 or 2001:db8::53"))
+    text.parse().map_err(|_| {
+        format!("{text} is no address; write 192.0.2.53, 192.0.2.53:5353 or 2001:db8::53")
+    })
 }
 
 impl Args {
     fn plan(self, url: Url) -> Plan {
-        let names = match self.from_netns.as_deref().filter(|name| !name.contains('/')) {
+        let names = match self
+            .from_netns
+            .as_deref()
+            .filter(|name| !name.contains('/'))
+        {
             Some(name) => Names::of_netns(name),
             None => Names::default(),
         };
@@ -182,7 +196,11 @@ pub(super) fn probe(client: &Client, out: &Output, mut args: Args) -> Result<Cod
     if let Some(Command::List) = args.command {
         return Err(Failure::new(Code::Error, anyhow!("not there yet")));
     }
-    let url = args.url.take().context("no URL").map_err(|e| Failure::new(Code::Usage, e))?;
+    let url = args
+        .url
+        .take()
+        .context("no URL")
+        .map_err(|e| Failure::new(Code::Usage, e))?;
     if let Some(namespace) = &args.from_netns {
         netns::enter(namespace)?;
     }
@@ -198,7 +216,10 @@ pub(super) fn probe(client: &Client, out: &Output, mut args: Args) -> Result<Cod
     progress.clear();
     if let Some(path) = &html {
         std::fs::write(path, waterfall::html(&report)).map_err(|error| {
-            Failure::new(Code::Error, anyhow!("cannot write {}: {error}", path.display()))
+            Failure::new(
+                Code::Error,
+                anyhow!("cannot write {}: {error}", path.display()),
+            )
         })?;
     }
     out.print(&report, waterfall::human)?;

@@ -45,7 +45,10 @@ impl Stream {
             again: Arc::new(move || {
                 Box::pin(async move {
                     let connection = Connection::again(remote).await?;
-                    Ok((Box::new(connection.stream) as Box<dyn Io>, connection.socket))
+                    Ok((
+                        Box::new(connection.stream) as Box<dyn Io>,
+                        connection.socket,
+                    ))
                 })
             }),
         }
@@ -99,7 +102,13 @@ pub async fn fetch(walk: &Walk<'_>, url: &Url, stream: Stream, _depth: u32) -> E
     let answer = ask(url, stream).await;
     let times = walk.since(start);
     let (facts, findings, open) = match answer {
-        Ok((status, open)) => (HttpFacts { status: Some(status) }, Vec::new(), Some(open)),
+        Ok((status, open)) => (
+            HttpFacts {
+                status: Some(status),
+            },
+            Vec::new(),
+            Some(open),
+        ),
         Err(error) => {
             let finding = Finding::new("http_failed", Outcome::Failed, format!("{error:#}"));
             (HttpFacts::default(), vec![finding], None)

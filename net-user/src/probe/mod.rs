@@ -19,9 +19,7 @@ use std::{
 use url::Url;
 
 pub use plan::{Family, HttpVersion, Names, Plan, Thresholds, Trace};
-pub use report::{
-    Facts, Fetch, Finding, Layer, Lines, Outcome, Report, Stage, VERSION,
-};
+pub use report::{Facts, Fetch, Finding, Layer, Lines, Outcome, Report, Stage, VERSION};
 
 use crate::control::client::Client;
 
@@ -47,11 +45,7 @@ impl Walk<'_> {
 }
 
 /// Walks. Never fails: what fails is in the report. With `agent`, what it saw of the connections is joined in.
-pub async fn walk(
-    plan: &Plan,
-    agent: Option<&Client>,
-    progress: &(dyn Fn(&str) + Sync),
-) -> Report {
+pub async fn walk(plan: &Plan, agent: Option<&Client>, progress: &(dyn Fn(&str) + Sync)) -> Report {
     let started_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64);

@@ -31,7 +31,11 @@ pub async fn resolve(walk: &Walk<'_>, url: &Url, port: u16) -> (Stage, Vec<IpAdd
         Some(Host::Ipv4(address)) => facts.addresses.push(address.into()),
         Some(Host::Ipv6(address)) => facts.addresses.push(address.into()),
         Some(Host::Domain(name)) => {
-            let given = walk.plan.resolve.iter().find(|(host, p, _)| host == name && *p == port);
+            let given = walk
+                .plan
+                .resolve
+                .iter()
+                .find(|(host, p, _)| host == name && *p == port);
             match given {
                 Some((_, _, given)) => facts.addresses.clone_from(given),
                 None => match tokio::net::lookup_host((name, port)).await {
@@ -48,6 +52,12 @@ pub async fn resolve(walk: &Walk<'_>, url: &Url, port: u16) -> (Stage, Vec<IpAdd
     }
     let addresses = facts.addresses.clone();
     let summary = format!("{} addresses", addresses.len());
-    let stage = Stage::new(Layer::Name, walk.since(start), summary, findings, Facts::Name(facts));
+    let stage = Stage::new(
+        Layer::Name,
+        walk.since(start),
+        summary,
+        findings,
+        Facts::Name(facts),
+    );
     (stage, addresses)
 }

@@ -1,6 +1,11 @@
 //! TCP: the handshake, over IPv6 and IPv4 as browsers race them, and what it agreed on.
 
-use std::{io, net::SocketAddr, os::fd::{AsFd as _, OwnedFd}, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpStream, time::timeout};

@@ -42,7 +42,10 @@ pub async fn handshake(
         }
         Err(error) => {
             let what = format!("{error:#}");
-            (vec![Finding::new("tls_failed", Outcome::Failed, what)], None)
+            (
+                vec![Finding::new("tls_failed", Outcome::Failed, what)],
+                None,
+            )
         }
     };
     let stage = Stage::new(Layer::Tls, times, "handshake", findings, Facts::Tls(facts));
@@ -65,7 +68,11 @@ async fn secure(
     let connector = TlsConnector::from(Arc::new(config));
     let connect = connector.connect(name.clone(), connection.stream);
     let stream = timeout(walk.plan.timeout, connect).await??;
-    let alpn = stream.get_ref().1.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+    let alpn = stream
+        .get_ref()
+        .1
+        .alpn_protocol()
+        .map(|name| String::from_utf8_lossy(name).into_owned());
     let again = Arc::new(move || -> super::http::Again {
         let (connector, name) = (connector.clone(), name.clone());
         Box::pin(async move {
@@ -76,5 +83,12 @@ async fn secure(
         })
     });
     let http2 = alpn.as_deref() == Some("h2");
-    Ok((alpn, Stream { io: Box::new(stream), http2, again }))
+    Ok((
+        alpn,
+        Stream {
+            io: Box::new(stream),
+            http2,
+            again,
+        },
+    ))
 }
