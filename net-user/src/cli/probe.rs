@@ -218,6 +218,7 @@ pub(super) fn probe(client: &Client, out: &Output, mut args: Args) -> Result<Cod
     let progress = waterfall::Progress::new(!out.is(Format::Json));
     let report = runtime.block_on(probe::walk(&plan, agent, &|what| progress.tell(what)));
     progress.clear();
+    out.print(&report, |report| waterfall::human(report, brief, width()))?;
     if let Some(path) = &html {
         std::fs::write(path, page::html(&report)).map_err(|error| {
             Failure::new(
@@ -226,7 +227,6 @@ pub(super) fn probe(client: &Client, out: &Output, mut args: Args) -> Result<Cod
             )
         })?;
     }
-    out.print(&report, |report| waterfall::human(report, brief, width()))?;
     Ok(code(&report))
 }
 
