@@ -1,5 +1,8 @@
 //! Name: hosts file, resolver configuration, look-up.
 
+pub mod answer;
+pub mod query;
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
