@@ -10,8 +10,9 @@ use net_tests::{
 fn dig(scene: &Scene, server: Server, words: &[&str]) -> String {
     let at = format!("@{}", server.v4());
     let mut dig = Command::new("dig");
-    dig.args(["+time=4", "+tries=1", &at]).args(words);
-    scene.client.ns.succeed(&mut dig).unwrap()
+    dig.args(["+time=15", "+tries=1", &at]).args(words);
+    let said = scene.client.ns.succeed(&mut dig);
+    said.unwrap_or_else(|error| panic!("{words:?}: {error:#}"))
 }
 
 #[test]
