@@ -87,14 +87,15 @@ impl World {
         let (v4, v6) = (web.v4, web.v6);
         let www = &format!("www A {v4}\n");
         let long = |n: usize| {
-            let label = format!("{n}").repeat(63);
-            format!("{label}.{label}.{label}")
+            // With `.big.test.`, `.stuck.test.`: almost 255 octets. knot follows five aliases in one answer.
+            let label = n.to_string().repeat(63);
+            format!("{label}.{label}.{label}.{}", &label[..48])
         };
         let mut chain = format!("www CNAME {}\n", long(1));
-        for n in 1..8 {
+        for n in 1..5 {
             chain += &format!("{} CNAME {}\n", long(n), long(n + 1));
         }
-        chain += &format!("{} A {v4}\n", long(8));
+        chain += &format!("{} A {v4}\n", long(5));
         let full = format!(
             "www A {v4}\nwww AAAA {v6}\nalias CNAME www\nfar CNAME www.plain.test.\nlost CNAME nothing\n\
              text TXT \"no address\"\n"
