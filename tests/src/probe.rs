@@ -1,6 +1,7 @@
 //! `netmoat probe` as a user runs it, and what there is to probe.
 
 pub mod cases;
+pub mod names;
 
 use std::process::Command;
 

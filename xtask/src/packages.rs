@@ -21,7 +21,7 @@ const fn tool(program: &'static str, package: &'static str, reason: &'static str
     }
 }
 
-pub const HOST_TOOLS: [HostTool; 27] = [
+pub const HOST_TOOLS: [HostTool; 30] = [
     tool("ip", "iproute2", "namespaces, veth pairs, `ss`"),
     tool(
         "nginx",
@@ -86,6 +86,13 @@ pub const HOST_TOOLS: [HostTool; 27] = [
     ),
     tool("mtr", "mtr-tiny", "routes again and again"),
     tool("dig", "bind9-dnsutils", "the honest resolver's client"),
+    tool("knotd", "knot", "authoritative name servers"),
+    tool(
+        "unbound",
+        "unbound",
+        "a recursive name server that validates",
+    ),
+    tool("ldns-signzone", "ldnsutils", "zones signed as DNSSEC wants"),
     tool("curl", "curl", "the real client"),
     tool("tcpdump", "tcpdump", "captures when a test fails"),
     tool(
@@ -134,7 +141,12 @@ pub const DIST_TOOLS: [HostTool; 5] = [
 ];
 
 /// Packages whose service is kept from starting, now and at boot: the tests only want a program of theirs.
-const SERVICES: [(&str, &str); 2] = [("nginx-light", "nginx"), ("prometheus", "prometheus")];
+const SERVICES: [(&str, &str); 4] = [
+    ("knot", "knot"),
+    ("nginx-light", "nginx"),
+    ("prometheus", "prometheus"),
+    ("unbound", "unbound"),
+];
 
 pub fn missing(tools: &[HostTool]) -> Vec<&HostTool> {
     tools

@@ -1,6 +1,6 @@
 //! What a command prints: JSON, or text for people.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use owo_colors::OwoColorize as _;
@@ -113,6 +113,38 @@ pub(super) fn table(
         }
     }
     table.trim_fmt() + "\n"
+}
+
+/// Columns of the terminal; `None` when standard output is none.
+pub(super) fn width() -> Option<usize> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let (columns, _) = ratatui::crossterm::terminal::size().ok()?;
+    (columns > 0).then_some(columns.into())
+}
+
+/// Lines of at most `width` characters, at most `most`; what is cut ends in dots.
+pub(super) fn wrap(text: &str, width: usize, most: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let length = |text: &str| text.chars().count();
+    for word in text.split_whitespace() {
+        let is_full = lines.len() == most;
+        match lines.last_mut() {
+            Some(line) if length(line) + 1 + length(word) <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None if is_full => break,
+            Some(line) if is_full => {
+                let kept: String = line.chars().take(width.saturating_sub(4)).collect();
+                *line = kept + " ...";
+                break;
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// `1 packet`, `2 packets`.

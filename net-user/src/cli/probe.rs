@@ -1,5 +1,6 @@
 //! `netmoat probe`
 
+mod page;
 mod waterfall;
 
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow};
 use url::Url;
 
-use super::output::{Format, Output};
+use super::output::{Format, Output, width};
 use super::{Code, Failure, netns};
 use crate::config::{HumanDuration, UnitError};
 use crate::control::client::Client;
@@ -87,6 +88,9 @@ pub(super) struct Args {
     /// Do not ask the agent what it saw
     #[arg(long)]
     no_agent: bool,
+    /// The waterfall and what is wrong, without the details of each stage
+    #[arg(long)]
+    brief: bool,
     /// Write the waterfall as a web page into this file, too
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -204,7 +208,7 @@ pub(super) fn probe(client: &Client, out: &Output, mut args: Args) -> Result<Cod
     if let Some(namespace) = &args.from_netns {
         netns::enter(namespace)?;
     }
-    let html = args.html.take();
+    let (html, brief) = (args.html.take(), args.brief);
     let agent = (!args.no_agent).then_some(client);
     let plan = args.plan(url);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -214,15 +218,15 @@ pub(super) fn probe(client: &Client, out: &Output, mut args: Args) -> Result<Cod
     let progress = waterfall::Progress::new(!out.is(Format::Json));
     let report = runtime.block_on(probe::walk(&plan, agent, &|what| progress.tell(what)));
     progress.clear();
+    out.print(&report, |report| waterfall::human(report, brief, width()))?;
     if let Some(path) = &html {
-        std::fs::write(path, waterfall::html(&report)).map_err(|error| {
+        std::fs::write(path, page::html(&report)).map_err(|error| {
             Failure::new(
                 Code::Error,
                 anyhow!("cannot write {}: {error}", path.display()),
             )
         })?;
     }
-    out.print(&report, waterfall::human)?;
     Ok(code(&report))
 }
 

@@ -7,7 +7,7 @@ pub(super) mod words;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use super::output::Output;
+use super::output::{Output, width};
 use super::{Code, Failure, block_on};
 use crate::control::client::{Client, ClientError};
 use crate::control::queues::Queues;
@@ -129,15 +129,6 @@ fn without_agent(error: ClientError) -> Failure {
         );
     }
     failure
-}
-
-/// Columns of the terminal; `None` when standard output is none.
-fn width() -> Option<usize> {
-    if !std::io::stdout().is_terminal() {
-        return None;
-    }
-    let (columns, _) = ratatui::crossterm::terminal::size().ok()?;
-    (columns > 0).then_some(columns.into())
 }
 
 /// `detailed`: all there is to know of each listener, in place of a line each.

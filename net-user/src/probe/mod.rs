@@ -61,7 +61,8 @@ pub async fn walk(plan: &Plan, agent: Option<&Client>, progress: &(dyn Fn(&str) 
         fetches.push(fetch);
         next = redirect;
     }
-    Report::new(plan.url.clone(), started_ms, walk.now_us(), fetches)
+    let slow = plan.slow.total;
+    Report::new(plan.url.clone(), started_ms, walk.now_us(), slow, fetches)
 }
 
 /// One URL; and where its answer leads, if that is to be followed. `depth`: how many redirects led here.

@@ -1,5 +1,7 @@
 //! What a walk found: stages with their outcome, times and findings. `netmoat probe -o json` prints it as it stands here.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -20,8 +22,10 @@ pub struct Report {
     pub url: Url,
     /// When it began, in milliseconds since 1970.
     pub started_ms: u64,
-    /// From the first question to the last segment, in microseconds.
+    /// From the first question to the last segment, in microseconds, with all that only the probe does.
     pub duration_us: u64,
+    /// What a user waits from URL to the last octet of the page, in microseconds: all stages but the close.
+    pub waited_us: u64,
     /// The worst of all stages.
     pub outcome: Outcome,
     /// The layer that decided the outcome: the first that failed, or else was wrong, or else slow. Null when all is well.
@@ -186,6 +190,14 @@ impl Finding {
 }
 
 impl Stage {
+    /// What of it a user waits for, in microseconds: nobody waits for the close.
+    pub const fn waited_us(&self) -> u64 {
+        match self.layer {
+            Layer::Close => 0,
+            _ => self.duration_us,
+        }
+    }
+
     /// A stage from `start_us` for `duration_us`; its outcome is the worst of its findings.
     pub fn new(
         layer: Layer,
@@ -207,9 +219,40 @@ impl Stage {
     }
 }
 
+/// The sum of what users wait for.
+fn waited(fetches: &[Fetch]) -> u64 {
+    let stages = fetches.iter().flat_map(|fetch| &fetch.stages);
+    stages.map(Stage::waited_us).sum()
+}
+
 impl Report {
     /// The whole from its fetches.
-    pub(super) fn new(url: Url, started_ms: u64, duration_us: u64, fetches: Vec<Fetch>) -> Self {
+    pub(super) fn new(
+        url: Url,
+        started_ms: u64,
+        duration_us: u64,
+        slow: Duration,
+        mut fetches: Vec<Fetch>,
+    ) -> Self {
+        let waited_us = waited(&fetches);
+        // Only where no stage is slow by itself; what failed was not waited for.
+        let is_sound = |fetch: &Fetch| fetch.stages.iter().all(|s| s.outcome == Outcome::Ok);
+        if u128::from(waited_us) > slow.as_micros() && fetches.iter().all(is_sound) {
+            let last = fetches.iter_mut().flat_map(|fetch| &mut fetch.stages);
+            if let Some(stage) = last.filter(|stage| stage.layer == Layer::Http).last() {
+                stage.outcome = Outcome::Slow;
+                let what = format!(
+                    "the page took {} ms in all, more than {} ms, though no stage is slow by itself",
+                    waited_us / 1000,
+                    slow.as_millis()
+                );
+                stage.findings.insert(
+                    0,
+                    Finding::new("slow_in_all", Outcome::Slow, what)
+                        .next("look at the longest bars; each redirect costs a whole way"),
+                );
+            }
+        }
         let stages = || fetches.iter().flat_map(|fetch| &fetch.stages);
         let outcome = stages().map(|s| s.outcome).max().unwrap_or(Outcome::Failed);
         let deciding = stages()
@@ -227,6 +270,7 @@ impl Report {
             url,
             started_ms,
             duration_us,
+            waited_us,
             outcome,
             layer: deciding.map(|stage| stage.layer),
             code: finding.map(|finding| finding.code.clone()),

@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Sparkline};
 
 use super::state::{History, State};
-use crate::cli::output::time;
+use crate::cli::output::{time, wrap};
 use crate::cli::queues::words::{
     count, count_or_dash, gravest, millis, name, processes, stages, widest,
 };
@@ -81,29 +81,6 @@ fn told(verdict: &Verdict, width: usize, most: usize) -> Vec<String> {
     for text in rest {
         let room = most.saturating_sub(lines.len());
         lines.extend(wrap(&text, width, room));
-    }
-    lines
-}
-
-/// Lines of at most `width` characters, at most `most`; what is cut ends in dots.
-pub(super) fn wrap(text: &str, width: usize, most: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    let length = |text: &str| text.chars().count();
-    for word in text.split_whitespace() {
-        let is_full = lines.len() == most;
-        match lines.last_mut() {
-            Some(line) if length(line) + 1 + length(word) <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            None if is_full => break,
-            Some(line) if is_full => {
-                let kept: String = line.chars().take(width.saturating_sub(4)).collect();
-                *line = kept + " ...";
-                break;
-            }
-            _ => lines.push(word.to_owned()),
-        }
     }
     lines
 }

@@ -311,7 +311,7 @@ fn colours_are_kept_out_when_they_are_not_wanted() {
 
 #[test]
 fn text_is_wrapped_at_words_and_what_is_cut_ends_in_dots() {
-    use super::selected::wrap;
+    use crate::cli::output::wrap;
     assert_eq!(wrap("one two three", 7, 9), ["one two", "three"]);
     assert_eq!(wrap("one two three four", 9, 1), ["one t ..."]);
     assert_eq!(wrap("one", 9, 0), [""; 0]);

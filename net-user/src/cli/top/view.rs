@@ -243,7 +243,7 @@ fn lower(frame: &mut Frame, area: Rect, state: &State, listener: Option<&Listene
                 items.join(", ")
             };
             let room = usize::from(part.width).saturating_sub(12);
-            let wrapped = selected::wrap(&items, room, part.height.into());
+            let wrapped = crate::cli::output::wrap(&items, room, part.height.into());
             let mut label = name;
             wrapped
                 .into_iter()
