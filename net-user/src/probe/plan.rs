@@ -115,6 +115,8 @@ pub struct Names {
     pub hosts: PathBuf,
     /// The resolver configuration.
     pub resolv_conf: PathBuf,
+    /// In which order the sources of names are asked.
+    pub nsswitch: PathBuf,
     /// Ask these name servers instead of the host's.
     pub servers: Vec<SocketAddr>,
 }
@@ -124,6 +126,7 @@ impl Default for Names {
         Self {
             hosts: "/etc/hosts".into(),
             resolv_conf: "/etc/resolv.conf".into(),
+            nsswitch: "/etc/nsswitch.conf".into(),
             servers: Vec::new(),
         }
     }
@@ -143,6 +146,7 @@ impl Names {
         Self {
             hosts: own("hosts"),
             resolv_conf: own("resolv.conf"),
+            nsswitch: own("nsswitch.conf"),
             servers: Vec::new(),
         }
     }

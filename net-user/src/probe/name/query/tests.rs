@@ -35,7 +35,8 @@ async fn asked<F: Future<Output = ()>>(
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let server = socket.local_addr().unwrap();
     let serve = serve(socket);
-    let asking = ask(server, &question(), patience);
+    let question = question();
+    let asking = ask(server, &question, patience);
     tokio::select! {
         asked = asking => asked,
         () = async { serve.await; std::future::pending().await } => unreachable!(),
