@@ -10,6 +10,7 @@ mod report;
 pub mod route;
 pub mod tcp;
 pub mod tls;
+pub mod trace;
 
 use std::{
     net::SocketAddr,
