@@ -1,7 +1,10 @@
 //! `netmoat probe` as a user runs it, and what there is to probe.
 
 pub mod cases;
+pub mod certificates;
 pub mod names;
+pub mod netns_files;
+pub mod web;
 
 use std::process::Command;
 

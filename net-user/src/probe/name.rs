@@ -72,7 +72,7 @@ pub async fn resolve(walk: &Walk<'_>, url: &Url, port: u16) -> (Stage, Vec<IpAdd
         (start, query::micros(took)),
         summary(&facts),
         findings,
-        Facts::Name(facts),
+        Facts::Name(Box::new(facts)),
     );
     (stage, addresses)
 }
@@ -185,9 +185,16 @@ impl Resolution<'_> {
             self.took = start.elapsed();
             looked
         };
-        let first = lookup::candidates(name, &config.search, config.facts.ndots).into_iter().next();
+        let first = lookup::candidates(name, &config.search, config.facts.ndots)
+            .into_iter()
+            .next();
         let snoop = async {
-            match (plan.checks, &first, config.facts.servers.first(), kinds.last()) {
+            match (
+                plan.checks,
+                &first,
+                config.facts.servers.first(),
+                kinds.last(),
+            ) {
                 (true, Some(first), Some(server), Some(kind)) => {
                     Some(cache::snoop(*server, first, *kind).await)
                 }
@@ -204,7 +211,8 @@ impl Resolution<'_> {
         self.facts.addresses.clone_from(&looked.addresses);
         self.facts.looked_up = Some(shown(&looked.name));
         let slow = plan.slow.name;
-        self.findings.extend(judge::on_the_way(&looked, self.took, slow));
+        self.findings
+            .extend(judge::on_the_way(&looked, self.took, slow));
         let Some(found) = looked.found() else { return };
         if let Ok(message) = &found.answer {
             let aliases = message.answers.iter();

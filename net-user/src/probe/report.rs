@@ -146,7 +146,7 @@ impl Layer {
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each is of the layer of its name")]
 pub enum Facts {
-    Name(NameFacts),
+    Name(Box<NameFacts>),
     Route(RouteFacts),
     Tcp(TcpFacts),
     Tls(TlsFacts),

@@ -106,7 +106,10 @@ async fn whole_ttl(found: &Asked, answer: &Message) -> Option<(SocketAddr, u32, 
         _ => None,
     });
     for name in names.take(OWNERS) {
-        let Some(address) = addresses(&asked(&name, RecordType::A).await).first().copied() else {
+        let Some(address) = addresses(&asked(&name, RecordType::A).await)
+            .first()
+            .copied()
+        else {
             continue;
         };
         let owner = SocketAddr::new(address, 53);
@@ -115,10 +118,9 @@ async fn whole_ttl(found: &Asked, answer: &Message) -> Option<(SocketAddr, u32, 
             tracing::debug!(server = %shown(&name), "no answer about the whole TTL");
             continue;
         };
-        let whole = told
-            .answers
-            .iter()
-            .find(|r| told.metadata.authoritative && r.record_type() == kind && r.name == record.name);
+        let whole = told.answers.iter().find(|r| {
+            told.metadata.authoritative && r.record_type() == kind && r.name == record.name
+        });
         if let Some(whole) = whole {
             return Some((owner, whole.ttl, record.ttl));
         }

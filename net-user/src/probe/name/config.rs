@@ -97,7 +97,7 @@ impl Config {
         .unwrap_or_else(|| vec!["files".into(), "dns".into()]);
         let path = names.resolv_conf.display();
         let (mut conf, errors) = match bytes(&names.resolv_conf) {
-            Ok(bytes) => resolv_conf::Config::parse_with_errors(bytes),
+            Ok(bytes) => resolv_conf::Config::parse_with_errors(&bytes),
             Err(error) => {
                 facts.problems.push(format!("{path}: {error}"));
                 (resolv_conf::Config::new(), Vec::new())
@@ -106,8 +106,13 @@ impl Config {
         for error in &errors {
             facts.problems.push(short(&format!("{path}: {error}")));
         }
-        if let Some(error) = errors.iter().find(|e| matches!(e, ParseError::InvalidIp(..))) {
-            let what = short(&format!("{path} names a server that is no address: {error}"));
+        if let Some(error) = errors
+            .iter()
+            .find(|e| matches!(e, ParseError::InvalidIp(..)))
+        {
+            let what = short(&format!(
+                "{path} names a server that is no address: {error}"
+            ));
             let next = format!("correct that line of {path}; it is passed over now");
             findings.push(Finding::new("name_config", Outcome::Wrong, what).next(next));
         }
@@ -146,7 +151,9 @@ impl ResolverFacts {
         let listed: Vec<String> = conf.get_last_search_or_domain().cloned().collect();
         let own = || conf.get_system_domain().into_iter().collect();
         let search: Vec<String> = if listed.is_empty() { own() } else { listed };
-        let real = search.iter().filter(|domain| !matches!(domain.as_str(), "." | "--" | ""));
+        let real = search
+            .iter()
+            .filter(|domain| !matches!(domain.as_str(), "." | "--" | ""));
         self.search = real.take(SEARCH).map(|domain| short(domain)).collect();
         // resolver(5): RES_MAXNDOTS, RES_MAXRETRANS, RES_MAXRETRY.
         self.ndots = conf.ndots.min(15);
@@ -235,7 +242,10 @@ mod tests {
             path
         };
         let names = Names {
-            hosts: file("hosts", "192.0.2.1 Shop.test shop # comment\n2001:db8::1 shop\n"),
+            hosts: file(
+                "hosts",
+                "192.0.2.1 Shop.test shop # comment\n2001:db8::1 shop\n",
+            ),
             resolv_conf: file("resolv.conf", resolv_conf),
             nsswitch: file("nsswitch.conf", nsswitch),
             servers: Vec::new(),
@@ -247,16 +257,25 @@ mod tests {
     fn servers_search_and_options_are_read() {
         let text = "search a.test b.test\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n\
                     options ndots:2 timeout:3 attempts:4 use-vc rotate\n";
-        let (_dir, names) = names(text, "passwd: files\nhosts: files mdns4 [NOTFOUND=return] dns\n");
+        let (_dir, names) = names(
+            text,
+            "passwd: files\nhosts: files mdns4 [NOTFOUND=return] dns\n",
+        );
         let config = Config::read(&names);
         let facts = &config.facts;
         assert_eq!(
             facts.servers,
-            ["192.0.2.53:53".parse().unwrap(), "[2001:db8::53]:53".parse().unwrap()]
+            [
+                "192.0.2.53:53".parse().unwrap(),
+                "[2001:db8::53]:53".parse().unwrap()
+            ]
         );
         assert_eq!(facts.servers_from, ServersFrom::ResolvConf);
         assert_eq!(facts.search, ["a.test", "b.test"]);
-        assert_eq!((facts.ndots, facts.timeout_ms, facts.attempts), (2, 3000, 4));
+        assert_eq!(
+            (facts.ndots, facts.timeout_ms, facts.attempts),
+            (2, 3000, 4)
+        );
         assert!(facts.has("use-vc") && facts.has("rotate") && !facts.has("no-aaaa"));
         assert_eq!(facts.order, ["files", "mdns4", "[NOTFOUND=return]", "dns"]);
         assert!(config.findings.is_empty());
@@ -302,10 +321,16 @@ mod tests {
     fn the_hosts_file_is_read_without_regard_to_case() {
         let (_dir, names) = names("", "");
         let found = |name| hosts(&names.hosts, &Name::from_ascii(name).unwrap()).unwrap();
-        assert_eq!(found("shop.TEST."), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            found("shop.TEST."),
+            ["192.0.2.1".parse::<IpAddr>().unwrap()]
+        );
         assert_eq!(
             found("shop"),
-            ["2001:db8::1".parse::<IpAddr>().unwrap(), "192.0.2.1".parse().unwrap()]
+            [
+                "2001:db8::1".parse::<IpAddr>().unwrap(),
+                "192.0.2.1".parse().unwrap()
+            ]
         );
         assert_eq!(found("comment"), Vec::<IpAddr>::new());
     }

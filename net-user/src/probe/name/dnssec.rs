@@ -5,11 +5,7 @@ use std::{net::SocketAddr, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream};
 use hickory_resolver::{
-    net::{
-        DnsError, DnsHandle, NetError,
-        dnssec::DnssecDnsHandle,
-        runtime::TokioRuntimeProvider,
-    },
+    net::{DnsError, DnsHandle, NetError, dnssec::DnssecDnsHandle, runtime::TokioRuntimeProvider},
     proto::{
         dnssec::{Proof, TrustAnchors},
         op::{DnsRequest, DnsRequestOptions, DnsResponse, Query, ResponseCode},
@@ -70,11 +66,17 @@ pub async fn status(found: &Asked, anchor: Option<&Path>) -> (DnssecFacts, Optio
         .is_ok_and(|m| m.metadata.authentic_data);
     let (status, mut how) = own.unwrap_or_else(|_| {
         let seconds = CHAIN.as_secs();
-        (DnssecStatus::Unknown, format!("the chain was not complete after {seconds} s"))
+        (
+            DnssecStatus::Unknown,
+            format!("the chain was not complete after {seconds} s"),
+        )
     });
     let status = match (status, authenticated) {
         (DnssecStatus::Unknown, true) => {
-            how = format!("{} validated it (AD); not followed here: {how}", place(&found.server));
+            how = format!(
+                "{} validated it (AD); not followed here: {how}",
+                place(&found.server)
+            );
             DnssecStatus::Secure
         }
         (status, true) => {
@@ -189,7 +191,10 @@ async fn asked(
     let mut options = DnsRequestOptions::default();
     options.use_edns = true;
     options.edns_set_dnssec_ok = true;
-    let answer = handle.lookup(Query::query(name, kind), options).next().await;
+    let answer = handle
+        .lookup(Query::query(name, kind), options)
+        .next()
+        .await;
     match answer {
         Some(Ok(message)) if message.metadata.response_code == ResponseCode::NoError => {
             let data = message.answers.iter();

@@ -71,10 +71,13 @@ fn services(asked: &Asked) -> Vec<ServiceFacts> {
     let Ok(message) = &asked.answer else {
         return Vec::new();
     };
-    let records = message.answers.iter().filter_map(|record| match &record.data {
-        RData::HTTPS(https) => Some(service(&https.0, record.ttl)),
-        _ => None,
-    });
+    let records = message
+        .answers
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::HTTPS(https) => Some(service(&https.0, record.ttl)),
+            _ => None,
+        });
     let mut services: Vec<_> = records.take(16).collect();
     services.sort_by_key(|service| service.priority);
     services
@@ -97,10 +100,14 @@ fn service(svcb: &SVCB, ttl_s: u32) -> ServiceFacts {
             }
             SvcParamValue::Port(port) => service.port = Some(*port),
             SvcParamValue::Ipv4Hint(hint) => {
-                service.hints.extend(hint.0.iter().take(16).map(|a| std::net::IpAddr::from(a.0)));
+                service
+                    .hints
+                    .extend(hint.0.iter().take(16).map(|a| std::net::IpAddr::from(a.0)));
             }
             SvcParamValue::Ipv6Hint(hint) => {
-                service.hints.extend(hint.0.iter().take(16).map(|a| std::net::IpAddr::from(a.0)));
+                service
+                    .hints
+                    .extend(hint.0.iter().take(16).map(|a| std::net::IpAddr::from(a.0)));
             }
             SvcParamValue::EchConfigList(_) => service.ech = true,
             _ => {}

@@ -169,7 +169,10 @@ impl NameFacts {
             line("cache", cache.told());
         }
         if let Some(dnssec) = &self.dnssec {
-            line("DNSSEC", format!("{}: {}", dnssec.status.word(), dnssec.how));
+            line(
+                "DNSSEC",
+                format!("{}: {}", dnssec.status.word(), dnssec.how),
+            );
         }
         for note in &self.notes {
             line("note", note.clone());

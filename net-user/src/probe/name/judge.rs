@@ -105,8 +105,12 @@ pub fn failure(looked: &Looked, config: &Config, family: Option<Family>) -> Find
     let Some((trouble, asked)) = worst.min_by_key(|(trouble, _)| *trouble) else {
         return match last.first() {
             Some(asked) => no_address(asked, name, family),
-            None => Finding::new("name_timeout", failed, format!("no time was left to look {text} up"))
-                .next("give it more time with --timeout"),
+            None => Finding::new(
+                "name_timeout",
+                failed,
+                format!("no time was left to look {text} up"),
+            )
+            .next("give it more time with --timeout"),
         };
     };
     if config.facts.servers_from == ServersFrom::Default && trouble >= Trouble::Down {
@@ -123,7 +127,12 @@ pub fn failure(looked: &Looked, config: &Config, family: Option<Family>) -> Find
         Trouble::Timeout => {
             let silent = servers(looked, |a| Trouble::of(a) == Some(Trouble::Timeout));
             let sent = looked.asked.iter().map(|a| a.tries.len()).sum::<usize>();
-            let seconds = looked.asked.iter().map(|a| a.took).max().unwrap_or_default();
+            let seconds = looked
+                .asked
+                .iter()
+                .map(|a| a.took)
+                .max()
+                .unwrap_or_default();
             format!(
                 "no answer about {text} from {}: {sent} questions were sent, each waited {:.1} s",
                 joined(&silent),
@@ -153,13 +162,22 @@ fn missing(asked: &Asked, looked: &Looked, name: &Name) -> Finding {
     let aliases = asked.answer.as_ref().map(|m| chain(m, name));
     if let Some((to, _)) = aliases.unwrap_or_default().pop() {
         let to = shown(&to);
-        let what = format!("{text} is an alias of {to}, which does not exist (NXDOMAIN from {server})");
+        let what =
+            format!("{text} is an alias of {to}, which does not exist (NXDOMAIN from {server})");
         return Finding::new("name_alias_dangling", Outcome::Failed, what).next(format!(
             "correct the CNAME record of {text}, or make {to}; an alias into a name that anybody can register is a risk"
         ));
     }
-    let also: Vec<_> = looked.tried.iter().filter(|t| *t != name).map(shown).collect();
-    let mut what = format!("{text} does not exist: NXDOMAIN from {server}{}", added(&asked.into()));
+    let also: Vec<_> = looked
+        .tried
+        .iter()
+        .filter(|t| *t != name)
+        .map(shown)
+        .collect();
+    let mut what = format!(
+        "{text} does not exist: NXDOMAIN from {server}{}",
+        added(&asked.into())
+    );
     if !also.is_empty() {
         what.push_str(&format!(", nor with the search list ({})", joined(&also)));
     }
@@ -186,15 +204,26 @@ fn special(name: &Name) -> Option<String> {
 
 fn no_address(asked: &Asked, name: &Name, family: Option<Family>) -> Finding {
     let text = shown(name);
-    let end = asked.answer.as_ref().map(|m| chain(m, name)).unwrap_or_default().pop();
+    let end = asked
+        .answer
+        .as_ref()
+        .map(|m| chain(m, name))
+        .unwrap_or_default()
+        .pop();
     let of = match end {
         Some((to, _)) => format!("{text} is an alias of {}, which", shown(&to)),
         None => format!("{text} exists, but"),
     };
     let (records, next) = match family {
         Some(Family::V4) => ("no A record", "run it without --ipv4, or add an A record"),
-        Some(Family::V6) => ("no AAAA record", "run it without --ipv6, or add an AAAA record"),
-        None => ("neither an A nor an AAAA record", "add an A and an AAAA record to its zone"),
+        Some(Family::V6) => (
+            "no AAAA record",
+            "run it without --ipv6, or add an AAAA record",
+        ),
+        None => (
+            "neither an A nor an AAAA record",
+            "add an A and an AAAA record to its zone",
+        ),
     };
     let what = format!("{of} has {records} (NODATA from {})", place(&asked.server));
     Finding::new("name_no_address", Outcome::Failed, what).next(next)
@@ -275,9 +304,21 @@ fn in_spite(asked: &Asked, trouble: Trouble, helped: bool, looked: &Looked) -> F
             .map(|a| a.took)
             .sum();
         let (code, what) = if helped {
-            ("name_retried", format!("{server} answered only when it was asked again, after {:.1} s", waited.as_secs_f64()))
+            (
+                "name_retried",
+                format!(
+                    "{server} answered only when it was asked again, after {:.1} s",
+                    waited.as_secs_f64()
+                ),
+            )
         } else {
-            ("name_server_silent", format!("the name server {server} does not answer; {:.1} s were lost before another one was asked", waited.as_secs_f64()))
+            (
+                "name_server_silent",
+                format!(
+                    "the name server {server} does not answer; {:.1} s were lost before another one was asked",
+                    waited.as_secs_f64()
+                ),
+            )
         };
         return Finding::new(code, Outcome::Slow, what).next(trouble.next(&server));
     }

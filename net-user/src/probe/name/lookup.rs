@@ -151,7 +151,10 @@ impl Looked {
 
     /// The question whose answer brought addresses.
     pub fn found(&self) -> Option<&Asked> {
-        let mut with = self.asked.iter().filter(|asked| !addresses(asked).is_empty());
+        let mut with = self
+            .asked
+            .iter()
+            .filter(|asked| !addresses(asked).is_empty());
         with.next_back()
     }
 }
@@ -222,10 +225,13 @@ pub fn chain(message: &Message, name: &Name) -> Vec<(Name, u32)> {
     let mut steps: Vec<(Name, u32)> = Vec::new();
     let mut at = name.clone();
     while steps.len() < ALIASES {
-        let step = message.answers.iter().find_map(|record| match &record.data {
-            RData::CNAME(to) if record.name == at => Some((to.0.clone(), record.ttl)),
-            _ => None,
-        });
+        let step = message
+            .answers
+            .iter()
+            .find_map(|record| match &record.data {
+                RData::CNAME(to) if record.name == at => Some((to.0.clone(), record.ttl)),
+                _ => None,
+            });
         let Some(step) = step else { break };
         at.clone_from(&step.0);
         let again = steps.iter().any(|(name, _)| *name == at) || at == *name;
@@ -285,7 +291,10 @@ mod tests {
         assert_eq!(steps.len(), 2);
         let mut long = Message::query();
         for step in 0..40 {
-            long.add_answer(alias(&format!("n{step}.test."), &format!("n{}.test.", step + 1)));
+            long.add_answer(alias(
+                &format!("n{step}.test."),
+                &format!("n{}.test.", step + 1),
+            ));
         }
         assert_eq!(chain(&long, &name("n0.test.")).len(), ALIASES);
     }

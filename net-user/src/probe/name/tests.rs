@@ -116,7 +116,12 @@ async fn server(says: Says) -> (SocketAddr, impl Future<Output = ()>) {
 }
 
 /// Resolves a URL with files of the test and these servers, in their order.
-async fn resolved(url: &str, files: &[(&str, &str)], says: &[Says], change: fn(&mut Plan)) -> Stage {
+async fn resolved(
+    url: &str,
+    files: &[(&str, &str)],
+    says: &[Says],
+    change: fn(&mut Plan),
+) -> Stage {
     let dir = tempfile::tempdir().unwrap();
     for (file, text) in files {
         std::fs::write(dir.path().join(file), text).unwrap();
@@ -159,7 +164,10 @@ fn facts(stage: &Stage) -> &NameFacts {
 }
 
 fn told(stage: &Stage) -> (Outcome, Option<&str>) {
-    (stage.outcome, stage.findings.first().map(|f| f.code.as_str()))
+    (
+        stage.outcome,
+        stage.findings.first().map(|f| f.code.as_str()),
+    )
 }
 
 const QUICK: (&str, &str) = ("resolv.conf", "options timeout:1 attempts:2\n");
@@ -221,7 +229,13 @@ async fn the_hosts_file_comes_before_dns_and_nsswitch_can_turn_that_round() {
     let stage = resolved("https://www.shop.test/", &files, &[shop], |_| ()).await;
     assert_eq!(facts(&stage).source, Some(Source::Dns));
     let nsswitch = ("nsswitch.conf", "hosts: files\n");
-    let stage = resolved("https://other.test/", &[hosts, QUICK, nsswitch], &[shop], |_| ()).await;
+    let stage = resolved(
+        "https://other.test/",
+        &[hosts, QUICK, nsswitch],
+        &[shop],
+        |_| (),
+    )
+    .await;
     assert_eq!(told(&stage), (Outcome::Failed, Some("name_config")));
 }
 
@@ -238,7 +252,11 @@ async fn addresses_in_the_url_and_given_ones_need_no_server() {
     let stage = resolved("https://[2001:db8::1]/", &[], &[], |_| ()).await;
     assert_eq!(facts(&stage).source, Some(Source::Literal));
     let stage = resolved("https://www.shop.test/", &[], &[], |plan| {
-        plan.resolve = vec![("www.shop.test".into(), 443, vec![Ipv4Addr::LOCALHOST.into()])];
+        plan.resolve = vec![(
+            "www.shop.test".into(),
+            443,
+            vec![Ipv4Addr::LOCALHOST.into()],
+        )];
     })
     .await;
     assert_eq!(facts(&stage).source, Some(Source::Given));
@@ -274,7 +292,10 @@ async fn a_label_that_is_too_long_is_no_name() {
 #[tokio::test]
 async fn spare_servers_that_are_of_no_use_or_disagree_are_found() {
     let says: &[Says] = &[shop, refused, empty];
-    let stage = resolved("https://www.shop.test/", &[QUICK], says, |plan| plan.checks = true).await;
+    let stage = resolved("https://www.shop.test/", &[QUICK], says, |plan| {
+        plan.checks = true
+    })
+    .await;
     let codes: Vec<_> = stage.findings.iter().map(|f| f.code.as_str()).collect();
     assert!(codes.contains(&"name_refused"), "{codes:?}");
     assert!(codes.contains(&"name_servers_disagree"), "{codes:?}");
