@@ -231,7 +231,7 @@ fn answer(listener: &TcpListener, stopped: &AtomicBool) {
         };
         // A client that is gone, or says nothing, is its own affair.
         let _ = connection.set_read_timeout(Some(Duration::from_secs(1)));
-        let mut request = Vec::new();
+        let mut request = Vec::<u8>::new();
         let mut buffer = [0; 1024];
         while !request.windows(4).any(|end| end == b"\r\n\r\n") {
             match connection.read(&mut buffer) {
