@@ -298,13 +298,15 @@ fn watches_are_few_and_end() {
     );
     ask(MAX_ADDRESSES, 80).unwrap();
     refused(ask(1, 80).map(drop), "watched already");
-    // Forgotten, they end by themselves.
+    // Not asked for, they end by themselves, and what they saw is told still; once.
     wait::until(
         "the watches to end",
         Duration::from_secs(WATCH_S + 10),
         || ask(1, 80).is_ok(),
     )
     .unwrap();
+    let seen = runtime.block_on(client.watched(begun[1].id)).unwrap();
+    assert_eq!(seen.interfaces, ["eth0"]);
     refused(
         runtime.block_on(client.watched(begun[1].id)).map(drop),
         "no such watch",

@@ -1,7 +1,7 @@
 //! The agent's side of [`crate::control::watch`]: whom the data path tells of segment by segment, and for whom.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fs,
     net::{IpAddr, SocketAddr},
     os::unix::fs::MetadataExt as _,
@@ -22,7 +22,8 @@ use crate::{
     control::{
         protocol::{Reply, Request, RequestError, VERSION, action_name},
         watch::{
-            MAX_WATCHES, PASSES, SeenSegment, VERDICTS, WATCH_S, WatchAsk, WatchBegun, WatchSeen,
+            KEPT_S, MAX_WATCHES, PASSES, SeenSegment, VERDICTS, WATCH_S, WatchAsk, WatchBegun,
+            WatchSeen,
         },
     },
     datapath::maps::watch::WatchMaps,
@@ -39,6 +40,8 @@ pub(super) struct Watches {
     maps: WatchMaps,
     namespace: Option<u64>,
     watches: Vec<Watch>,
+    /// Those whose time was over before they were asked for, oldest first.
+    ended: VecDeque<Ended>,
 }
 
 struct Watch {
@@ -52,12 +55,23 @@ struct Watch {
     seen: Vec<SeenSegment>,
 }
 
+/// What a watch has seen.
+struct Ended {
+    id: u64,
+    /// Of the coarse monotonic clock.
+    until_ns: u64,
+    seen: Vec<SeenSegment>,
+    segments: u64,
+    lost: u64,
+}
+
 impl Watches {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
         Ok(Self {
             maps: WatchMaps::take(ebpf)?,
             namespace: fs::metadata(OWN_NETNS).ok().map(|own| own.ino()),
             watches: Vec::new(),
+            ended: VecDeque::new(),
         })
     }
 
@@ -90,11 +104,16 @@ impl Watches {
         Ok(id)
     }
 
-    /// Ends a watch; what it has seen, and how many segments there were and were lost. None for one that is not there.
-    fn end(&mut self, id: u64) -> Result<Option<(Vec<SeenSegment>, u64, u64)>> {
-        let Some(at) = self.watches.iter().position(|watch| watch.id == id) else {
-            return Ok(None);
-        };
+    /// Ends a watch; what it has seen. None for one that is not there.
+    fn end(&mut self, id: u64) -> Result<Option<Ended>> {
+        if let Some(at) = self.watches.iter().position(|watch| watch.id == id) {
+            return self.close(at).map(Some);
+        }
+        let at = self.ended.iter().position(|ended| ended.id == id);
+        Ok(at.and_then(|at| self.ended.remove(at)))
+    }
+
+    fn close(&mut self, at: usize) -> Result<Ended> {
         let watch = self.watches.swap_remove(at);
         let (mut segments, mut lost) = (0, 0);
         for (key, before) in &watch.keys {
@@ -103,7 +122,13 @@ impl Watches {
             lost += u64::from(now.lost.saturating_sub(before.1));
         }
         self.forget(&watch)?;
-        Ok(Some((watch.seen, segments, lost)))
+        Ok(Ended {
+            id: watch.id,
+            until_ns: watch.until_ns,
+            seen: watch.seen,
+            segments,
+            lost,
+        })
     }
 
     /// Takes the entries of a watch that has ended out of the map, but for those that others need.
@@ -121,8 +146,14 @@ impl Watches {
     fn expire(&mut self) -> Result<()> {
         let now = now_ns()?;
         while let Some(at) = self.watches.iter().position(|w| w.until_ns <= now) {
-            let watch = self.watches.swap_remove(at);
-            self.forget(&watch)?;
+            let ended = self.close(at)?;
+            self.ended.push_back(ended);
+        }
+        let kept = Duration::from_secs(KEPT_S).as_nanos() as u64;
+        while self.ended.len() > MAX_WATCHES
+            || self.ended.front().is_some_and(|e| e.until_ns + kept <= now)
+        {
+            self.ended.pop_front();
         }
         Ok(())
     }
@@ -193,7 +224,7 @@ impl Agent {
 
     /// Ends the watches that nobody asked for in time.
     pub(super) fn tick_watches(&mut self) {
-        if self.watches.watches.is_empty() {
+        if self.watches.watches.is_empty() && self.watches.ended.is_empty() {
             return;
         }
         self.read_watches();
@@ -231,11 +262,11 @@ impl Agent {
 
     fn end_watch(&mut self, id: u64, reply: Reply<WatchSeen>) {
         self.read_watches();
-        let (seen, segments, lost) = match self.watches.end(id) {
+        let ended = match self.watches.end(id) {
             Ok(Some(ended)) => ended,
             Ok(None) => {
                 let _ = reply.send(Err(RequestError::Refused(format!(
-                    "there is no such watch; one ends when it is asked for, and after {WATCH_S} s"
+                    "there is no such watch; one is forgotten when it was asked for, and {KEPT_S} s after its end"
                 ))));
                 return;
             }
@@ -245,9 +276,9 @@ impl Agent {
             version: VERSION,
             mode: self.config.mode,
             interfaces: self.interfaces.iter().map(|i| i.name.clone()).collect(),
-            segments,
-            lost,
-            seen,
+            segments: ended.segments,
+            lost: ended.lost,
+            seen: ended.seen,
         };
         send(reply, Ok(seen));
     }

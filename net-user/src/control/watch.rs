@@ -14,6 +14,8 @@ pub const MAX_ADDRESSES: usize = 8;
 pub const MAX_WATCHES: usize = 8;
 /// How long a watch lasts unless it is asked for before, seconds.
 pub const WATCH_S: u64 = 30;
+/// How long what it saw is kept then, seconds; of the last [`MAX_WATCHES`].
+pub const KEPT_S: u64 = 120;
 /// Of so many segments that pass as part of a connection each address is told at most.
 pub const PASSES: u32 = 16;
 /// Of so many others: SYNs, cookies, drops.

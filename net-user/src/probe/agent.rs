@@ -2,6 +2,8 @@
 //! and the listener that they were for.
 
 mod judge;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::{

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +22,7 @@ use crate::{
     lab::{Flooding, Generator, Pace},
     lists::done,
     probe::{Probed, probe},
-    queues::app::Application,
+    queues::{OFF, app::Application},
     scene::{ALWAYS, PATIENCE, PORT, Scene, await_count, dial, listener},
     topology::Host,
     wait,
@@ -34,8 +34,6 @@ const BACKLOG: i32 = 4;
 const RATE: u32 = 5_000;
 /// Longer than any case.
 const FLOOD: Duration = Duration::from_secs(60);
-/// The kernel answers alone, netmoat only looks.
-const OFF: &str = "[syn]\nmode = \"off\"";
 
 /// All of this layer.
 pub fn cases() -> Vec<Case> {
@@ -76,7 +74,14 @@ pub fn cases() -> Vec<Case> {
             firewall,
         ),
         case(
-            "SYN flood, kernel alone, no SYN cookies",
+            "SYN flood, no SYN cookies, no agent",
+            Some("tcp"),
+            "failed",
+            Some("tcp_filtered"),
+            flood_without_agent,
+        ),
+        case(
+            "SYN flood, no SYN cookies, the agent only looks",
             Some("tcp"),
             "failed",
             Some("listener_overwhelmed"),
@@ -134,22 +139,49 @@ fn firewall() -> Value {
     let agent = scene.protect("");
     agent.await_listener(PORT, true).unwrap();
     let rules = format!(
-        "table inet filter {{ chain input {{ type filter hook input priority 0; tcp dport {PORT} drop; }} }}"
+        "table inet filter {{\nchain input {{ type filter hook input priority 0; tcp dport {PORT} drop; }}\n}}\n"
     );
     scene.server.ns.nft(&rules).unwrap();
     ask(&scene.client, &agent, scene.server.at(4, PORT), &[]).report
 }
 
+/// Takes the kernel's own SYN cookies away, with which it would get by for a while.
+fn no_cookies(scene: &Scene) {
+    let server = &scene.server.ns;
+    server.sysctl("net.ipv4.tcp_syncookies", "0").unwrap();
+}
+
+fn flood_without_agent() -> Value {
+    let scene = Scene::new();
+    no_cookies(&scene);
+    let to = scene.server.at(4, PORT);
+    let _app = Application::start(&scene.server.ns, "app", to, "");
+    let generator = Generator::new(&scene.attacker).unwrap();
+    let _flooding = flood(&scene, &generator);
+    wait::until(
+        "the queue of half-open connections to be full",
+        PATIENCE,
+        || {
+            let short = Duration::from_millis(300);
+            let dial = || TcpStream::connect_timeout(&to, short);
+            scene.client.ns.run(dial).is_err()
+        },
+    )
+    .unwrap();
+    let url = format!("http://{to}/");
+    probe(
+        &scene.client,
+        &["--no-agent", "--no-checks", "--timeout", "4s", &url],
+    )
+    .report
+}
+
 fn flood_without_cookies() -> Value {
     let scene = Scene::new();
-    scene
-        .server
-        .ns
-        .sysctl("net.ipv4.tcp_syncookies", "0")
-        .unwrap();
     let _app = Application::start(&scene.server.ns, "app", scene.server.at(4, PORT), "");
     let agent = scene.protect(OFF);
     agent.await_listener(PORT, false).unwrap();
+    no_cookies(&scene);
     let generator = Generator::new(&scene.attacker).unwrap();
     let _flooding = flood(&scene, &generator);
     await_verdict(&agent, VerdictKind::SynFlood);
@@ -158,11 +190,6 @@ fn flood_without_cookies() -> Value {
 
 fn flood_with_netmoat() -> Value {
     let scene = Scene::new();
-    scene
-        .server
-        .ns
-        .sysctl("net.ipv4.tcp_syncookies", "0")
-        .unwrap();
     let _page = Page::serve(&scene.server, 4);
     let agent = scene.protect(ALWAYS);
     agent.await_listener(PORT, true).unwrap();
@@ -251,7 +278,7 @@ impl Drop for Page {
         // Wakes accept(); if even that fails, the thread ends with the test's process.
         let woken = self
             .namespace
-            .run(|| std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok());
+            .run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok());
         if let (true, Some(thread)) = (woken, self.thread.take()) {
             let _ = thread.join();
         }
