@@ -13,6 +13,7 @@ mod queues;
 mod reconcile;
 mod service_manager;
 mod tune;
+mod watches;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -252,6 +253,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
                 agent.take_neighbor_events(neighbor_events.get_mut());
                 agent.tick_neighbors();
                 agent.tick_changes();
+                agent.tick_watches();
             }
             _ = beat.tick() => {
                 agent.beat();
@@ -390,6 +392,7 @@ struct Agent {
     guards: guards::Guards,
     neighbors: NeighborWatch,
     lists: lists::ListWorker,
+    watches: watches::Watches,
     queues: queues::QueueWatch,
     changes: changes::Changes,
     slots: Slots,
@@ -453,6 +456,7 @@ impl Agent {
         let facts = read_facts(&links, &all, &wanted).await?;
         let (neighbors, stored) = neighbors::start(&config, &wanted)?;
         let lists = lists::ListWorker::start(&mut ebpf, &config, recovery.list.as_ref())?;
+        let watches = watches::Watches::take(&mut ebpf)?;
         let guards = guards::Guards::new(&config)?;
         let tuner = Tuner::open(&config.state_dir);
         let tuned = tuner
@@ -485,6 +489,7 @@ impl Agent {
             guards,
             neighbors,
             lists,
+            watches,
             queues: queues::QueueWatch::new(tuner, &sockets.missing),
             changes,
             sockets,
@@ -796,6 +801,9 @@ impl Agent {
             Request::Lists(request) => self.answer_of_lists(request),
             request @ (Request::Events { .. } | Request::Drops { .. } | Request::Explain(..)) => {
                 self.answer_of_drops(request);
+            }
+            request @ (Request::Watch(..) | Request::Watched(..)) => {
+                self.answer_of_watches(request);
             }
             request => self.answer_of_neighbors(request),
         }

@@ -27,6 +27,7 @@ use super::protocol::{
     NeighborsChanged, PinNeighbor, Queues, RotateKeys, SetMode, Status, UnpinNeighbor, VERSION,
 };
 use super::queues::{Tune, Tuning};
+use super::watch::{WatchAsk, WatchBegun, WatchSeen};
 
 /// Longer than the agent gives itself, so that its own words arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -217,6 +218,17 @@ impl Client {
     /// `POST /v1/explain`
     pub async fn explain(&self, frame: &ExplainFrame) -> Result<FrameExplained, ClientError> {
         self.request(Method::POST, "/v1/explain", frame).await
+    }
+
+    /// `POST /v1/watch`
+    pub async fn watch(&self, ask: &WatchAsk) -> Result<WatchBegun, ClientError> {
+        self.request(Method::POST, "/v1/watch", ask).await
+    }
+
+    /// `GET /v1/watch/ID`
+    pub async fn watched(&self, id: u64) -> Result<WatchSeen, ClientError> {
+        self.request(Method::GET, &format!("/v1/watch/{id}"), &())
+            .await
     }
 
     async fn request<T: DeserializeOwned>(

@@ -9,3 +9,4 @@ pub mod lists;
 pub mod protocol;
 pub mod queues;
 pub mod server;
+pub mod watch;

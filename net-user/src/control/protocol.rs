@@ -14,6 +14,7 @@ use super::drops::{DropDetails, DropTotals, Drops, ExplainFrame, FrameExplained}
 use super::lists::{ListRequest, ListsAtAGlance};
 pub use super::queues::{ListenerQueues, Queues};
 use super::queues::{Tune, Tuning};
+use super::watch::{WatchAsk, WatchBegun, WatchSeen};
 use crate::config::{GuardMode, HumanDuration, Mode, XdpMode, guards::ReversePath};
 use crate::privileges::Privileges;
 
@@ -89,6 +90,10 @@ pub enum Request {
     Detach(Reply<Detached>),
     /// `POST /v1/explain`
     Explain(ExplainFrame, Reply<FrameExplained>),
+    /// `POST /v1/watch`
+    Watch(WatchAsk, Reply<WatchBegun>),
+    /// `GET /v1/watch/ID`
+    Watched(u64, Reply<WatchSeen>),
 }
 
 /// Why the agent did not do what was asked.
