@@ -1,0 +1,124 @@
+//! A thread that may connect to others, and may do nothing else: the agent's own probes walk on it.
+//!
+//! Landlock keeps the agent's threads from making TCP connections, so this one is made before, with a Landlock of its own: it
+//! writes no file, executes nothing, binds no port and signals nobody. It has no capability at all, and the seccomp filter. It
+//! reads what servers send, which is the most exposed work of all. Threads share their memory: this keeps mistakes apart, not
+//! who has taken the agent over.
+
+use std::{
+    future::pending,
+    io,
+    sync::{Mutex, OnceLock, PoisonError, mpsc::channel},
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot},
+    task::LocalSet,
+    time::timeout,
+};
+
+use crate::{
+    canaries::Walked,
+    probe::{self, Plan},
+};
+
+/// A walk that is to be made.
+struct Job {
+    plan: Plan,
+    patience: Duration,
+    done: oneshot::Sender<Walked>,
+}
+
+/// What a walk may take beyond its patience before it is given up, as on a machine that is very busy.
+const GRACE: Duration = Duration::from_secs(5);
+/// Look-ups that block have threads of their own, made by this one.
+const HELPERS: usize = 8;
+
+static WALKER: OnceLock<mpsc::UnboundedSender<Job>> = OnceLock::new();
+
+/// Starts the thread, which runs `first` and then walks; gives what `first` gave.
+pub(super) fn start<T: Send + 'static>(
+    first: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (jobs, inbox) = mpsc::unbounded_channel();
+    let (done, outcome) = channel();
+    thread::Builder::new()
+        .name("netmoat-walk".into())
+        .spawn(move || {
+            let _ = done.send(first());
+            serve(inbox);
+        })?;
+    let outcome = outcome.recv().map_err(io::Error::other)?;
+    // A second agent in one process does not happen; its jobs would go to the first one's thread.
+    let _ = WALKER.set(jobs);
+    Ok(outcome)
+}
+
+/// Walks on that thread, and for `patience` at most. Whatever goes wrong is told as the walk's end.
+pub async fn walk(plan: Plan, patience: Duration) -> Walked {
+    let (done, walked) = oneshot::channel();
+    let job = Job {
+        plan,
+        patience,
+        done,
+    };
+    if !WALKER.get().is_some_and(|jobs| jobs.send(job).is_ok()) {
+        return Walked::Lost("there is no thread that may connect".to_owned());
+    }
+    match timeout(patience + GRACE, walked).await {
+        Ok(Ok(walked)) => walked,
+        Ok(Err(_)) => Walked::Lost("its thread has ended".to_owned()),
+        Err(_) => Walked::Lost("its thread does not come back".to_owned()),
+    }
+}
+
+/// Walks what comes, several at one time, until the agent ends.
+fn serve(mut inbox: mpsc::UnboundedReceiver<Job>) {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(HELPERS)
+        .thread_name("netmoat-walk")
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!("probes cannot walk: {error}"),
+    };
+    LocalSet::new().block_on(&runtime, async {
+        while let Some(job) = inbox.recv().await {
+            tokio::task::spawn_local(make(job));
+        }
+        // The sender is never dropped.
+        pending::<()>().await;
+    });
+}
+
+/// A panic is the end of this walk alone.
+async fn make(job: Job) {
+    let Job {
+        plan,
+        patience,
+        done,
+    } = job;
+    let walk = tokio::task::spawn_local(async move {
+        let doing = Mutex::new(String::new());
+        let progress = |text: &str| {
+            let mut doing = doing.lock().unwrap_or_else(PoisonError::into_inner);
+            text.clone_into(&mut doing);
+        };
+        match timeout(patience, probe::walk(&plan, None, &progress)).await {
+            Ok(report) => Walked::Report(Box::new(report)),
+            Err(_) => Walked::Ended {
+                patience,
+                doing: doing.into_inner().unwrap_or_else(PoisonError::into_inner),
+            },
+        }
+    });
+    let walked = walk
+        .await
+        .unwrap_or_else(|error| Walked::Lost(error.to_string()));
+    // The probe may be gone by now.
+    let _ = done.send(walked);
+}
