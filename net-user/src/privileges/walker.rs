@@ -65,7 +65,7 @@ pub async fn walk(plan: Plan, patience: Duration) -> Walked {
         patience,
         done,
     };
-    if !WALKER.get().is_some_and(|jobs| jobs.send(job).is_ok()) {
+    if WALKER.get().is_none_or(|jobs| jobs.send(job).is_err()) {
         return Walked::Lost("there is no thread that may connect".to_owned());
     }
     match timeout(patience + GRACE, walked).await {
