@@ -153,7 +153,7 @@ impl Canary {
             .map_or(String::new(), |code| format!(" ({code})"));
         let verdict = clean(&last.verdict);
         match last.outcome {
-            Outcome::Ok => format!("its page came in {}", millis(last.duration_us)),
+            Outcome::Ok => format!("its page came in {}", millis(last.waited_us)),
             Outcome::Slow => format!("is slow{at}: {verdict}{code}"),
             Outcome::Wrong => format!("is wrong{at}: {verdict}{code}"),
             Outcome::Failed => format!("fails{at}: {verdict}{code}"),
@@ -236,6 +236,7 @@ fn last_walk(walked: Walked, wall: Duration) -> LastWalk {
     let broken = |duration: Duration, code: &str, verdict: String, next: &str| LastWalk {
         started_ms: wall.saturating_sub(duration).as_millis() as u64,
         duration_us: duration.as_micros() as u64,
+        waited_us: duration.as_micros() as u64,
         outcome: Outcome::Failed,
         layer: None,
         code: Some(code.to_owned()),
@@ -247,6 +248,7 @@ fn last_walk(walked: Walked, wall: Duration) -> LastWalk {
         Walked::Report(report) => LastWalk {
             started_ms: report.started_ms,
             duration_us: report.duration_us,
+            waited_us: report.waited_us,
             outcome: report.outcome,
             layer: report.layer,
             code: report.code.clone(),

@@ -18,7 +18,7 @@ fn policy(name: &str, interval_s: u64) -> ProbePolicy {
 /// A report with an outcome, from a TCP connection that was tried.
 fn report(outcome: &str, layer: Option<&str>) -> Walked {
     let report: Report = serde_json::from_value(json!({
-        "version": 1, "url": "http://192.0.2.1/", "started_ms": WALL.as_millis() as u64, "duration_us": 1234,
+        "version": 1, "url": "http://192.0.2.1/", "started_ms": WALL.as_millis() as u64, "duration_us": 2345, "waited_us": 1234,
         "outcome": outcome, "layer": layer, "code": layer.map(|_| "tcp_refused"),
         "verdict": "192.0.2.1 refused", "next": null,
         "fetches": [{ "url": "http://192.0.2.1/", "stages": [], "agent": null }],

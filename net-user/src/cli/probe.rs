@@ -17,11 +17,11 @@ use crate::probe::{self, Family, Given, HttpVersion, Names, Outcome, Plan, Repor
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  netmoat probe https://www.example.org/    each stage of the way, timed, judged
+  netmoat probe https://www.example.org/    each stage timed and judged
   netmoat probe https://www.example.org/ --trace-dns
                                             the name from the roots on
   netmoat probe http://192.0.2.7:8080/health -o json
-  netmoat probe https://www.example.org/ --resolve www.example.org:443:192.0.2.7
+  netmoat probe https://example.org/ --resolve example.org:443:192.0.2.7
                                             this backend, under that name
   sudo netmoat probe https://10.0.0.1/ --from-netns blue --ca ca.pem
   netmoat probe https://www.example.org/ --html way.html

@@ -50,8 +50,10 @@ pub const RECENT: usize = 100;
 pub struct LastWalk {
     /// When it began, milliseconds since 1970.
     pub started_ms: u64,
-    /// How long it took, microseconds.
+    /// How long it took, microseconds, with what no user waits for.
     pub duration_us: u64,
+    /// What a user waits for the page, microseconds.
+    pub waited_us: u64,
     /// How it ended.
     pub outcome: Outcome,
     /// The layer that decided it; null when all is well, or none can be named.

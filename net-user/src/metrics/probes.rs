@@ -28,13 +28,13 @@ pub(super) fn write(page: &mut Page<'_>, probes: &Probes) -> fmt::Result {
     page.gauges(
         "probe_duration",
         Some(Unit::Seconds),
-        "How long the last walk of a probe took, to the close of its connection",
-        walked().map(|(probe, last)| (label(probe), seconds(last.duration_us))),
+        "What a user waits for the page, in the last walk of a probe",
+        walked().map(|(probe, last)| (label(probe), seconds(last.waited_us))),
     )?;
     page.gauges(
         "probe_stage",
         Some(Unit::Seconds),
-        "How long a user waits for a layer, in the last walk of a probe, all redirects together",
+        "How long a layer took in the last walk of a probe, all redirects together",
         walked().flat_map(|(probe, last)| {
             let stages = stages(last).into_iter();
             stages.map(|(layer, duration_us)| {

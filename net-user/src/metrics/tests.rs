@@ -105,7 +105,7 @@ fn reading() -> Reading {
         probes: serde_json::from_value(json!({ "version": VERSION, "probes": [{
             "name": "shop", "url": "http://www.example.org/", "interval_ms": 60_000, "state": "failed", "since": 7,
             "walking": false, "walks": 12, "failures": 5, "failures_in_a_row": 2, "success_per_mille": 583,
-            "last": { "started_ms": 8_500, "duration_us": 12_000, "outcome": "failed", "layer": "http",
+            "last": { "started_ms": 8_500, "duration_us": 15_000, "waited_us": 12_000, "outcome": "failed", "layer": "http",
                       "code": "http_timeout", "verdict": "nothing came", "next": null, "report": report() } }] }))
         .unwrap(),
         own: Some(Own {
@@ -131,7 +131,7 @@ fn report() -> Value {
         )];
         json!({ "url": "http://www.example.org/", "stages": stages, "agent": null })
     };
-    json!({ "version": 1, "url": "http://www.example.org/", "started_ms": 8_500, "duration_us": 12_000, "outcome": "failed",
+    json!({ "version": 1, "url": "http://www.example.org/", "started_ms": 8_500, "duration_us": 15_000, "waited_us": 12_000, "outcome": "failed",
             "layer": "http", "code": "http_timeout", "verdict": "nothing came", "next": null,
             "fetches": [fetch(2_000), fetch(1_500)] })
 }

@@ -95,14 +95,13 @@ fn serve(mut inbox: mpsc::UnboundedReceiver<Job>) {
     });
 }
 
-/// A panic is the end of this walk alone.
 async fn make(job: Job) {
     let Job {
         plan,
         patience,
         done,
     } = job;
-    let walk = tokio::task::spawn_local(async move {
+    let walked = apart(async move {
         let doing = Mutex::new(String::new());
         let progress = |text: &str| {
             let mut doing = doing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,10 +114,70 @@ async fn make(job: Job) {
                 doing: doing.into_inner().unwrap_or_else(PoisonError::into_inner),
             },
         }
-    });
-    let walked = walk
-        .await
-        .unwrap_or_else(|error| Walked::Lost(error.to_string()));
+    })
+    .await;
     // The probe may be gone by now.
     let _ = done.send(walked);
+}
+
+/// As a task of its own, so that a panic is told.
+async fn apart(walk: impl Future<Output = Walked> + 'static) -> Walked {
+    let walked = tokio::task::spawn_local(walk).await;
+    walked.unwrap_or_else(|error| Walked::Lost(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::probe::{Layer, Outcome};
+
+    fn on_the_thread(url: &str, patience: Duration) -> Walked {
+        start(|| ()).unwrap();
+        let plan = Plan {
+            timeout: Duration::from_secs(60),
+            ..Plan::new(url.parse().unwrap())
+        };
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(walk(plan, patience))
+    }
+
+    #[test]
+    fn a_walk_is_made_on_the_thread_and_its_report_comes_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let walked = on_the_thread(&format!("http://{address}/"), Duration::from_secs(60));
+        let Walked::Report(report) = walked else {
+            panic!("{walked:?}");
+        };
+        assert_eq!(
+            (report.outcome, report.layer),
+            (Outcome::Failed, Some(Layer::Tcp))
+        );
+    }
+
+    #[test]
+    fn a_walk_that_takes_longer_than_it_may_is_ended() {
+        // The kernel takes the connection, and nobody answers.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", silent.local_addr().unwrap());
+        let patience = Duration::from_millis(200);
+        let walked = on_the_thread(&url, patience);
+        assert!(
+            matches!(walked, Walked::Ended { patience: had, .. } if had == patience),
+            "{walked:?}"
+        );
+    }
+
+    #[test]
+    fn a_panic_is_the_end_of_one_walk() {
+        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        let lost = LocalSet::new().block_on(&runtime, apart(async { panic!("a fault of ours") }));
+        let Walked::Lost(why) = lost else {
+            panic!("{lost:?}");
+        };
+        assert!(why.contains("a fault of ours"), "{why}");
+    }
 }

@@ -85,11 +85,7 @@ fn row(probe: &ProbeStatus, now: u64) -> Vec<String> {
         last.and_then(|last| last.layer)
             .map_or_else(dash, |layer| layer.word().to_owned()),
         last.map_or_else(dash, |last| {
-            format!(
-                "{}.{} ms",
-                last.duration_us / 1000,
-                last.duration_us / 100 % 10
-            )
+            format!("{}.{} ms", last.waited_us / 1000, last.waited_us / 100 % 10)
         }),
         probe
             .success_per_mille
@@ -171,7 +167,8 @@ mod tests {
             success_per_mille: Some(777),
             last: Some(LastWalk {
                 started_ms: 1_000_100_000,
-                duration_us: 12_345,
+                duration_us: 20_000,
+                waited_us: 12_345,
                 outcome: Outcome::Failed,
                 layer: Some(Layer::Tcp),
                 code: Some("tcp_refused".to_owned()),
