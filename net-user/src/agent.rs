@@ -1,6 +1,7 @@
 //! The agent: one task that owns the maps, follows listeners, links and sysctls, and answers the control
 //! socket.
 
+mod canaries;
 mod changes;
 mod drops;
 mod guards;
@@ -254,6 +255,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
                 agent.tick_neighbors();
                 agent.tick_changes();
                 agent.tick_watches();
+                agent.begin_walks();
             }
             _ = beat.tick() => {
                 agent.beat();
@@ -268,6 +270,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
             dumped = next_dump(&mut agent.renewal) => agent.continue_renewal(dumped),
             read = agent.guards.read() => agent.take_guards(read),
             Some(looked) = agent.queues.looked() => agent.take_look(looked),
+            Some((id, walked)) = agent.walks.ended() => agent.end_walk(id, walked),
             read = agent.gateways.read() => {
                 agent.take_gateways(read);
                 host_changed = true;
@@ -395,6 +398,7 @@ struct Agent {
     watches: watches::Watches,
     queues: queues::QueueWatch,
     changes: changes::Changes,
+    walks: canaries::Walks,
     slots: Slots,
     compiled: Compiled,
     /// Whether something that the listeners' entries follow from may have changed, other than the sockets.
@@ -425,6 +429,7 @@ impl Agent {
     ) -> Result<Self> {
         let changes = changes::Changes::new(&config, &recovery);
         let config = recovery.config.take().unwrap_or(config);
+        let walks = canaries::Walks::new(&config);
         let links = Links::open()?;
         let program_id = |name| -> Result<u32> {
             Ok(ebpf
@@ -492,6 +497,7 @@ impl Agent {
             watches,
             queues: queues::QueueWatch::new(tuner, &sockets.missing),
             changes,
+            walks,
             sockets,
             kept,
             detach: None,
@@ -772,6 +778,7 @@ impl Agent {
                 );
             }
             Request::Queues(reply) => send(reply, Ok(self.report_queues())),
+            Request::Probes(reply) => send(reply, Ok(self.walks.known().report())),
             Request::Tuning(listener, reply) => self.answer_tuning(listener, reply),
             Request::Tune(tune, reply) => self.answer_tune(tune, reply),
             Request::SetMode(ask, reply) => self.change_mode(ask, reply),
@@ -817,7 +824,8 @@ impl Agent {
             .filter(|l| l.protected)
             .count();
         let problems = self.problems.values().cloned();
-        let problems: Vec<_> = problems.chain(self.reconciler.problem()).collect();
+        let problems = problems.chain(self.reconciler.problem());
+        let problems: Vec<_> = problems.chain(self.walks.known().problems()).collect();
         let last = self.maps.last_epoch()?;
         let age = cookie::epoch(now_ns()?).wrapping_add(1).wrapping_sub(last);
         let guards = self.guards_at_a_glance()?;
@@ -849,6 +857,7 @@ impl Agent {
             drift: self.reconciler.glance(),
             data_path_alive: self.data_path_alive(),
             pending: self.pending_change(),
+            probes: self.walks.known().glance(),
         })
     }
 }

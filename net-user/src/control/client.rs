@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use super::changes::{ConfigShown, Confirmed, Reload, Reloaded};
 use super::drops::{Drops, ExplainFrame, FrameExplained};
+use super::probes::Probes;
 use super::protocol::{
     Counters, Detached, Events, Failed, KeysRotated, ModeChanged, NeighborAudit, Neighbors,
     NeighborsChanged, PinNeighbor, Queues, RotateKeys, SetMode, Status, UnpinNeighbor, VERSION,
@@ -213,6 +214,11 @@ impl Client {
     pub async fn drops(&self, after: u64) -> Result<Drops, ClientError> {
         self.request(Method::GET, &format!("/v1/drops?after={after}"), &())
             .await
+    }
+
+    /// `GET /v1/probes`
+    pub async fn probes(&self) -> Result<Probes, ClientError> {
+        self.request(Method::GET, "/v1/probes", &()).await
     }
 
     /// `POST /v1/explain`

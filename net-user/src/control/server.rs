@@ -55,7 +55,7 @@ const MAX_EXPLAIN: usize = MAX_FRAME * 2 + MAX_BODY;
 
 /// What GET reads.
 const READ: &str = "/v1/status, /v1/config, /v1/counters, /v1/queues, /v1/tune, /v1/neighbors, /v1/neighbors/audit, /v1/events, /v1/lists, \
-     /v1/lists/find, /v1/lists/names, /v1/drops, /v1/watch/ID";
+     /v1/lists/find, /v1/lists/names, /v1/drops, /v1/probes, /v1/watch/ID";
 /// What POST changes.
 const WRITE: &str = "/v1/mode, /v1/reload, /v1/confirm, /v1/detach, /v1/tune, /v1/keys/rotate, /v1/neighbors/pin, /v1/neighbors/unpin, /v1/neighbors/repair, /v1/lists/add, \
      /v1/lists/del, /v1/lists/import, /v1/explain, /v1/watch";
@@ -216,6 +216,10 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
         .route(
             "/v1/queues",
             get(async |State(agent): State<Agent>| agent.ask(Request::Queues).await),
+        )
+        .route(
+            "/v1/probes",
+            get(async |State(agent): State<Agent>| agent.ask(Request::Probes).await),
         )
         .route("/v1/tune", get(tuning).post(tune))
         .route("/v1/keys/rotate", post(rotate_keys))

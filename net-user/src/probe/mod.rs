@@ -19,7 +19,9 @@ use std::{
 
 use url::Url;
 
-pub use plan::{Family, HttpVersion, Names, Plan, Thresholds, Trace};
+pub use plan::{
+    Family, Given, HttpVersion, Names, Plan, Thresholds, Trace, parse_given, parse_url,
+};
 pub use report::{Facts, Fetch, Finding, Layer, Lines, Outcome, Report, Stage, VERSION};
 
 use crate::control::client::Client;
