@@ -1,5 +1,7 @@
 //! TCP: the handshake, over IPv6 and IPv4 as browsers race them, and what it agreed on.
 
+mod info;
+
 use std::{
     io,
     net::SocketAddr,
@@ -10,6 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpStream, time::timeout};
 
+pub use self::info::{Silence, TcpInfo, TcpState};
 use super::{Facts, Finding, Layer, Lines, Outcome, Stage, Walk};
 
 /// The details of a handshake.
@@ -42,8 +45,23 @@ pub struct Socket {
     pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,
-    #[expect(dead_code, reason = "TCP_INFO is asked of it")]
     fd: OwnedFd,
+}
+
+impl Socket {
+    /// What the kernel tells of it now. To be asked before the connection is given up for good: afterwards it is CLOSED.
+    ///
+    /// # Errors
+    /// The kernel refuses; it does so for no TCP socket.
+    pub fn info(&self) -> io::Result<TcpInfo> {
+        TcpInfo::of(&self.fd)
+    }
+
+    /// Whether the other end acknowledges nothing any more of what was sent, and sent again. `None` while it answers: if no data
+    /// comes then, the host is alive and what listens there says nothing.
+    pub fn silence(&self) -> Option<Silence> {
+        Silence::of(&self.info().ok()?)
+    }
 }
 
 impl Connection {
