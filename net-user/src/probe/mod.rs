@@ -110,6 +110,10 @@ async fn stages_of(
         .map(|ip| SocketAddr::new(ip, port))
         .collect();
     let (stage, connection) = tcp::connect(walk, &addresses).await;
+    let connected = connection.as_ref().map(|c| c.socket.remote.ip());
+    if let Some(route) = stages.last_mut() {
+        route::look_again(walk, route, connected).await;
+    }
     stages.push(stage);
     let connection = connection?;
     let socket = connection.socket.clone();
@@ -128,7 +132,10 @@ async fn stages_of(
         let exchange = http::fetch(walk, url, stream, depth).await;
         stages.push(exchange.stage);
         next = exchange.next;
+        tcp::look_back(&socket, stages).await;
         stages.push(close::end(walk, &socket, exchange.open).await);
+    } else {
+        tcp::look_back(&socket, stages).await;
     }
     next
 }

@@ -198,6 +198,20 @@ impl Stage {
         }
     }
 
+    /// Replaces the findings, when more is known.
+    pub(super) fn judge(&mut self, mut findings: Vec<Finding>) {
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.outcome));
+        self.outcome = findings.first().map_or(Outcome::Ok, |f| f.outcome);
+        self.findings = findings;
+    }
+
+    /// Adds what was found later.
+    pub(super) fn add(&mut self, finding: Finding) {
+        let mut findings = std::mem::take(&mut self.findings);
+        findings.push(finding);
+        self.judge(findings);
+    }
+
     /// A stage from `start_us` for `duration_us`; its outcome is the worst of its findings.
     pub fn new(
         layer: Layer,

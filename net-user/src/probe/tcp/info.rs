@@ -71,7 +71,7 @@ impl TcpState {
         }
     }
 
-    /// Whether the other end has sent its FIN.
+    /// Whether the other end's FIN has come.
     pub const fn has_their_fin(self) -> bool {
         matches!(
             self,
@@ -131,6 +131,12 @@ pub struct TcpInfo {
     pub bytes_acked: u64,
     /// Octets of data that came in order; a FIN counts as one.
     pub bytes_received: u64,
+    /// Octets of data that were sent, repetitions among them.
+    pub bytes_sent: u64,
+    /// Of these repetitions.
+    pub bytes_retransmitted: u64,
+    /// Segments that came while an earlier one was missing.
+    pub out_of_order: u32,
     /// Segments that were sent.
     pub segments_out: u32,
     /// Segments that came.
@@ -169,6 +175,18 @@ impl TcpInfo {
     }
 }
 
+impl TcpInfo {
+    /// Whether all data that was sent has arrived, as far as it was acknowledged.
+    pub const fn is_all_acked(&self) -> bool {
+        self.bytes_acked > self.bytes_sent.saturating_sub(self.bytes_retransmitted)
+    }
+
+    /// Whether our FIN was acknowledged, too: it and the SYN count as an octet each (RFC 9293 section 3.4).
+    pub const fn is_fin_acked(&self) -> bool {
+        self.bytes_acked > self.bytes_sent.saturating_sub(self.bytes_retransmitted) + 1
+    }
+}
+
 impl From<&Raw> for TcpInfo {
     fn from(raw: &Raw) -> Self {
         let has = |bit| raw.options & bit != 0;
@@ -197,6 +215,9 @@ impl From<&Raw> for TcpInfo {
             last_data_received_ms: raw.last_data_recv,
             bytes_acked: raw.bytes_acked,
             bytes_received: raw.bytes_received,
+            bytes_sent: raw.bytes_sent,
+            bytes_retransmitted: raw.bytes_retrans,
+            out_of_order: raw.rcv_ooopack,
             segments_out: raw.segs_out,
             segments_in: raw.segs_in,
             data_segments_in: raw.data_segs_in,
