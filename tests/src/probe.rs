@@ -1,6 +1,8 @@
 //! `netmoat probe` as a user runs it, and what there is to probe.
 
 pub mod cases;
+pub mod certificates;
+pub mod web;
 
 use std::process::Command;
 
