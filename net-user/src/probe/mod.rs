@@ -59,7 +59,7 @@ pub async fn walk(plan: &Plan, agent: Option<&Client>, progress: &(dyn Fn(&str) 
     while let Some(url) = next {
         let (fetch, redirect) = fetch(&walk, agent, &url, fetches.len() as u32).await;
         fetches.push(fetch);
-        next = redirect;
+        next = redirect.filter(|to| !http::looped(&mut fetches, to));
     }
     let slow = plan.slow.total;
     Report::new(plan.url.clone(), started_ms, walk.now_us(), slow, fetches)

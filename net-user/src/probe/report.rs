@@ -150,7 +150,7 @@ pub enum Facts {
     Route(RouteFacts),
     Tcp(TcpFacts),
     Tls(TlsFacts),
-    Http(HttpFacts),
+    Http(Box<HttpFacts>),
     Close(CloseFacts),
 }
 
