@@ -2,6 +2,7 @@
 
 pub mod cases;
 pub mod certificates;
+pub mod script;
 pub mod web;
 
 use std::process::Command;

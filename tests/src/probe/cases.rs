@@ -1,5 +1,7 @@
 //! What breaks on the way from a URL to its page, each for real, and what the probe is to say of it.
 
+pub mod http;
+
 /// One broken (or sound) way.
 pub struct Case {
     /// What is broken.
