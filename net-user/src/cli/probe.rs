@@ -174,6 +174,11 @@ pub(super) fn probe(client: &Client, out: &Output, mut args: Args) -> Result<Cod
         .take()
         .context("no URL")
         .map_err(|e| Failure::new(Code::Usage, e))?;
+    if let Some(ca) = &args.ca {
+        probe::tls::read_roots(ca)
+            .context("--ca")
+            .map_err(|e| Failure::new(Code::Usage, e))?;
+    }
     if let Some(namespace) = &args.from_netns {
         netns::enter(namespace)?;
     }

@@ -182,6 +182,10 @@ impl<'a> Checks<'a> {
                 );
                 "no: the server ends the connection after each answer, and says so"
             }
+            // That is said already.
+            (false, Some(lost)) if lost.code == "http_garbage" => {
+                "octets lay on the connection that belong to no answer"
+            }
             (false, lost) => {
                 let why = lost.map_or_else(|| "it was gone".to_owned(), |lost| lost.what);
                 self.wrong(
@@ -416,9 +420,12 @@ impl<'a> Checks<'a> {
         None
     }
 
+    /// Something is wrong; it is said once.
     pub(super) fn wrong(&mut self, code: &str, what: String, next: &str) {
-        let finding = Finding::new(code, Outcome::Wrong, what).next(next);
-        self.findings.push(finding);
+        if self.findings.iter().all(|finding| finding.code != code) {
+            let finding = Finding::new(code, Outcome::Wrong, what).next(next);
+            self.findings.push(finding);
+        }
     }
 
     /// Takes a check down; its outcome is that of the findings since there were `before`.
