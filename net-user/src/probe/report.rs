@@ -149,7 +149,7 @@ pub enum Facts {
     Name(Box<NameFacts>),
     Route(RouteFacts),
     Tcp(TcpFacts),
-    Tls(TlsFacts),
+    Tls(Box<TlsFacts>),
     Http(Box<HttpFacts>),
     Close(CloseFacts),
 }

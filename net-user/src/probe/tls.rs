@@ -143,7 +143,13 @@ pub async fn handshake(
 }
 
 fn stage(times: (u64, u64), summary: &str, findings: Vec<Finding>, facts: TlsFacts) -> Stage {
-    Stage::new(Layer::Tls, times, summary, findings, Facts::Tls(facts))
+    Stage::new(
+        Layer::Tls,
+        times,
+        summary,
+        findings,
+        Facts::Tls(Box::new(facts)),
+    )
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -271,7 +277,7 @@ impl Client {
                     "tls_failed",
                     Outcome::Failed,
                     error.to_string(),
-                ))
+                ));
             })
             .ok()?
             .dangerous()
