@@ -349,7 +349,7 @@ async fn a_server_that_is_silent_about_https_records_is_slow_for_browsers() {
         _ => shop(asked),
     };
     let stage = resolved("https://www.shop.test/", &[QUICK], &[deaf], |plan| {
-        plan.checks = true
+        plan.checks = true;
     })
     .await;
     assert_eq!(told(&stage), (Outcome::Slow, Some("name_https_unanswered")));
