@@ -136,7 +136,7 @@ impl Resolution<'_> {
         let config = Config::read(&self.walk.plan.names);
         self.facts.resolver = Some(config.facts.clone());
         self.findings.extend(config.findings.iter().cloned());
-        for source in sources(&config.facts.order, &mut self.facts.notes) {
+        for source in sources(&config.facts.order, &name, &mut self.facts.notes) {
             match source {
                 Source::Hosts if self.hosts(&name) => return,
                 Source::Dns if name.is_localhost() => {
@@ -300,7 +300,8 @@ impl Resolution<'_> {
 }
 
 /// The sources of nsswitch.conf that the probe has, in their order. The others are noted.
-fn sources(order: &[String], notes: &mut Vec<String>) -> Vec<Source> {
+fn sources(order: &[String], name: &Name, notes: &mut Vec<String>) -> Vec<Source> {
+    let local = name.iter().next_back() == Some(b"local");
     let mut sources = Vec::new();
     let mut others = Vec::new();
     for word in order {
@@ -309,6 +310,8 @@ fn sources(order: &[String], notes: &mut Vec<String>) -> Vec<Source> {
             // nss-resolve hands the question to systemd-resolved, which resolv.conf names, too (127.0.0.53).
             "dns" | "resolve" if sources.contains(&Source::Dns) => {}
             "dns" | "resolve" => sources.push(Source::Dns),
+            // These pass over all but .local themselves (nss-mdns).
+            "mdns_minimal" | "mdns4_minimal" | "mdns6_minimal" if !local => {}
             // Names of this machine and of containers; a reaction in brackets.
             "myhostname" | "mymachines" => {}
             word if word.starts_with('[') || word.ends_with(']') => {}

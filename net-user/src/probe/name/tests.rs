@@ -385,3 +385,16 @@ async fn garbage_from_a_server_ends_no_walk() {
         serving.abort();
     }
 }
+
+#[test]
+fn modules_that_are_not_asked_are_noted_where_they_matter() {
+    let order: Vec<String> = ["files", "mdns4_minimal", "[NOTFOUND=return]", "dns"]
+        .map(str::to_owned)
+        .into();
+    for (host, noted) in [("printer.local", 1), ("www.shop.test", 0)] {
+        let mut notes = Vec::new();
+        let found = sources(&order, &name(host), &mut notes);
+        assert_eq!(found, [Source::Hosts, Source::Dns]);
+        assert_eq!(notes.len(), noted, "{host}: {notes:?}");
+    }
+}
