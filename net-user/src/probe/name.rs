@@ -227,13 +227,14 @@ impl Resolution<'_> {
     async fn failed(&mut self, config: &Config, looked: &Looked) {
         let mut finding = judge::failure(looked, config, self.walk.plan.family);
         if finding.code == "name_servfail" {
-            let mut asked = looked.asked.iter();
-            let failed = asked.find(|a| judge::Trouble::of(a) == Some(judge::Trouble::Failure));
-            if let Some(failed) = failed
-                && let Some((facts, bogus)) = dnssec::after_failure(failed).await
-            {
-                self.facts.dnssec = Some(facts);
-                finding = bogus;
+            // One of both kinds may have no records in any case.
+            let failed = |a: &&Asked| judge::Trouble::of(a) == Some(judge::Trouble::Failure);
+            for failed in looked.last_of(&looked.name).filter(failed) {
+                if let Some((facts, bogus)) = dnssec::after_failure(failed).await {
+                    self.facts.dnssec = Some(facts);
+                    finding = bogus;
+                    break;
+                }
             }
         }
         if looked.cut {

@@ -172,7 +172,8 @@ impl Descent<'_> {
             self.zones.push(cut.zone.clone());
         }
         let servers = cut.servers.iter().cloned();
-        let heard = join_all(servers.map(|server| hear(server, &cut.zone, name, self.kinds()))).await;
+        let heard =
+            join_all(servers.map(|server| hear(server, &cut.zone, name, self.kinds()))).await;
         let mut step = TraceStep {
             zone: shown(&cut.zone),
             name: shown(name),
@@ -180,15 +181,24 @@ impl Descent<'_> {
             servers: heard.iter().map(Heard::facts).collect(),
             without_address: without.iter().map(shown).collect(),
         };
-        step.servers.sort_by(|a, b| (&a.name, a.address).cmp(&(&b.name, b.address)));
+        step.servers
+            .sort_by(|a, b| (&a.name, a.address).cmp(&(&b.name, b.address)));
         let unreachable = cut.zone.is_root()
-            && step.servers.iter().all(|s| matches!(s.status, ServerStatus::Dead | ServerStatus::NoRoute));
+            && step
+                .servers
+                .iter()
+                .all(|s| matches!(s.status, ServerStatus::Dead | ServerStatus::NoRoute));
         if unreachable && !step.servers.is_empty() {
-            let what = format!("none of {} addresses of root servers answers from here", step.servers.len());
+            let what = format!(
+                "none of {} addresses of root servers answers from here",
+                step.servers.len()
+            );
             let next = "this network may let only its own resolver ask; run the trace where port 53 is open, or give --root-hints";
-            self.findings.push(Finding::new("dns_roots_unreachable", Outcome::Wrong, what).next(next));
+            self.findings
+                .push(Finding::new("dns_roots_unreachable", Outcome::Wrong, what).next(next));
         } else {
-            self.findings.extend(judge::findings(&step, self.walk.plan.slow.name));
+            self.findings
+                .extend(judge::findings(&step, self.walk.plan.slow.name));
         }
         self.facts.steps.push(step);
         // Those that answer soonest are asked first from now on.
@@ -206,10 +216,18 @@ impl Descent<'_> {
     /// What the end means for users.
     fn conclude(&mut self) {
         let last = self.names.last().map(shown).unwrap_or_default();
-        let zone = self.facts.steps.last().map(|s| s.zone.clone()).unwrap_or_default();
+        let zone = self
+            .facts
+            .steps
+            .last()
+            .map(|s| s.zone.clone())
+            .unwrap_or_default();
         let by = match self.facts.aliases.is_empty() {
             true => String::new(),
-            false => format!(", to which the aliases {} lead", self.facts.aliases.join(", ")),
+            false => format!(
+                ", to which the aliases {} lead",
+                self.facts.aliases.join(", ")
+            ),
         };
         let (code, what, next) = match self.facts.end {
             TraceEnd::NoName => (
@@ -224,7 +242,11 @@ impl Descent<'_> {
             ),
             TraceEnd::AliasLoop => (
                 "dns_alias_loop",
-                format!("the aliases of {} do not end: {}", self.names.first().map(shown).unwrap_or_default(), self.facts.aliases.join(", ")),
+                format!(
+                    "the aliases of {} do not end: {}",
+                    self.names.first().map(shown).unwrap_or_default(),
+                    self.facts.aliases.join(", ")
+                ),
                 "point the last CNAME record to a name that has addresses",
             ),
             TraceEnd::TimeOver => (
@@ -235,11 +257,15 @@ impl Descent<'_> {
             // Their own findings say it.
             TraceEnd::Found | TraceEnd::Nowhere | TraceEnd::NotBegun => return,
         };
-        self.findings.push(Finding::new(code, Outcome::Failed, what).next(next));
+        self.findings
+            .push(Finding::new(code, Outcome::Failed, what).next(next));
     }
 
     async fn signatures(&mut self, anchors: &roots::Anchors) {
-        if matches!(self.facts.end, TraceEnd::Nowhere | TraceEnd::TimeOver | TraceEnd::AliasLoop) {
+        if matches!(
+            self.facts.end,
+            TraceEnd::Nowhere | TraceEnd::TimeOver | TraceEnd::AliasLoop
+        ) {
             return;
         }
         (self.walk.progress)("following the signatures");
@@ -251,7 +277,8 @@ impl Descent<'_> {
                 dnssec.why.as_deref().unwrap_or("see the trace")
             );
             let next = "sign the zone anew, or see that the DS record at the parent (at the registrar) is of the zone's key";
-            self.findings.push(Finding::new("dns_bogus", Outcome::Failed, what).next(next));
+            self.findings
+                .push(Finding::new("dns_bogus", Outcome::Failed, what).next(next));
         }
         self.facts.dnssec = Some(dnssec);
     }
@@ -290,10 +317,13 @@ async fn hear(server: Server, zone: &Name, name: &Name, kinds: &[RecordType]) ->
         heard.found.1.sort_unstable();
         heard.found.1.dedup();
         let version = version.answer.as_ref().map(|m| m.answers.as_slice());
-        heard.serial = version.unwrap_or_default().iter().find_map(|record| match &record.data {
-            RData::SOA(soa) if record.name == *zone => Some(soa.serial),
-            _ => None,
-        });
+        heard.serial = version
+            .unwrap_or_default()
+            .iter()
+            .find_map(|record| match &record.data {
+                RData::SOA(soa) if record.name == *zone => Some(soa.serial),
+                _ => None,
+            });
     }
     heard.told = Some((asked, meaning));
     heard
@@ -306,6 +336,9 @@ fn leader(heard: &[Heard]) -> Option<&Heard> {
         *votes.entry(leads).or_default() += 1;
     }
     let most = votes.values().max().copied()?;
-    let chosen = |h: &&Heard| h.leads().is_some_and(|leads| votes.get(&leads) == Some(&most));
+    let chosen = |h: &&Heard| {
+        h.leads()
+            .is_some_and(|leads| votes.get(&leads) == Some(&most))
+    };
     heard.iter().find(chosen)
 }

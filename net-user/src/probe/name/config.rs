@@ -18,6 +18,7 @@ use hickory_resolver::{
 };
 use resolv_conf::{ParseError, ScopedIp};
 use serde::{Deserialize, Serialize};
+use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::answer::short;
 use crate::probe::{Finding, Names, Outcome};
@@ -175,7 +176,9 @@ impl ResolverFacts {
 /// The addresses of a name in the hosts file, IPv6 first; none when it is not there.
 pub fn hosts(path: &Path, name: &Name) -> io::Result<Vec<IpAddr>> {
     let mut hosts = Hosts::default();
-    hosts.read_hosts_conf(File::open(path)?.take(LARGEST))?;
+    let file = File::open(path)?.take(LARGEST);
+    // hickory logs each line that it does not understand; the C library says nothing of them.
+    with_default(NoSubscriber::default(), || hosts.read_hosts_conf(file))?;
     let name = name.to_lowercase();
     let mut found = Vec::new();
     for kind in [RecordType::AAAA, RecordType::A] {

@@ -13,6 +13,7 @@ use hickory_resolver::{
     },
 };
 use tokio::time::timeout;
+use tracing::{instrument::WithSubscriber as _, subscriber::NoSubscriber};
 
 use super::{
     answer::{extended, shown, told},
@@ -59,7 +60,9 @@ impl DnsHandle for Unchecked {
 
 /// What signatures say of an answer with addresses; and a finding when they do not hold though the resolver let it pass.
 pub async fn status(found: &Asked, anchor: Option<&Path>) -> (DnssecFacts, Option<Finding>) {
-    let own = timeout(CHAIN, validated(found, anchor)).await;
+    // hickory logs what it makes of each record; here that is in the report.
+    let quiet = validated(found, anchor).with_subscriber(NoSubscriber::default());
+    let own = timeout(CHAIN, quiet).await;
     let authenticated = found
         .answer
         .as_ref()

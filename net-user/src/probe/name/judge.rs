@@ -52,7 +52,9 @@ impl Trouble {
             Ok(message) => match message.metadata.response_code {
                 ResponseCode::ServFail => Self::Failure,
                 ResponseCode::Refused => Self::Refused,
-                ResponseCode::NoError if is_lame(message) => Self::NoRecursion,
+                ResponseCode::NoError if is_lame(message, &asked.question.name) => {
+                    Self::NoRecursion
+                }
                 _ => Self::Error,
             },
         };
@@ -144,7 +146,7 @@ pub fn failure(looked: &Looked, config: &Config, family: Option<Family>) -> Find
             QueryFacts::from(asked).end()
         ),
         Trouble::NoRecursion => format!(
-            "{server} does not look up {text}: it answers with a referral, without recursion"
+            "{server} does not look up {text} to its end: it offers no recursion, and answers with a referral or the begin of a chain of aliases"
         ),
         Trouble::Failure | Trouble::Refused | Trouble::Error => format!(
             "{server} answered {} for {text}{}",

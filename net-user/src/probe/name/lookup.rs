@@ -188,16 +188,28 @@ pub fn meaning(asked: &Asked) -> Meaning {
     match message.metadata.response_code {
         ResponseCode::NXDomain => Meaning::NotFound,
         ResponseCode::NoError if !addresses(asked).is_empty() => Meaning::Addresses,
-        ResponseCode::NoError if is_lame(message) => Meaning::Useless,
+        ResponseCode::NoError if is_lame(message, &asked.question.name) => Meaning::Useless,
         ResponseCode::NoError => Meaning::NoData,
         _ => Meaning::Useless,
     }
 }
 
-/// Neither an answer nor the word of one who would know: a referral by a server that does not look up for others.
-pub fn is_lame(message: &Message) -> bool {
+/// Neither addresses nor the word of one who would know that there are none: a referral, or the begin of a chain of
+/// aliases, by a server that does not look up for others.
+pub fn is_lame(message: &Message, name: &Name) -> bool {
     let head = &message.metadata;
-    !head.authoritative && !head.recursion_available && message.answers.is_empty()
+    if head.recursion_available {
+        return false;
+    }
+    match message.answers.is_empty() {
+        true => !head.authoritative,
+        // RFC 2308, section 2.2: that there is none is told with the SOA record of the zone where it is missing.
+        false => {
+            let soa = message.authorities.iter();
+            let mut soa = soa.filter(|r| r.record_type() == RecordType::SOA);
+            !chain(message, name).is_empty() && soa.next().is_none()
+        }
+    }
 }
 
 /// The addresses of an answer, each at the end of its chain of aliases only.

@@ -90,6 +90,30 @@ fn referral(asked: &Message) -> Option<Message> {
     Some(message)
 }
 
+/// As a resolver that shows its cache to whoever asks: the name is in it.
+fn warm(asked: &Message) -> Option<Message> {
+    let mut asked = asked.clone();
+    asked.metadata.recursion_desired = true;
+    shop(&asked)
+}
+
+/// The same, and the name is not in it.
+fn cold(asked: &Message) -> Option<Message> {
+    match asked.metadata.recursion_desired {
+        true => shop(asked),
+        false => Some(answer(asked, ResponseCode::NoError)),
+    }
+}
+
+/// As an authoritative server that knows the begin of a chain of aliases only.
+fn begin(asked: &Message) -> Option<Message> {
+    let mut message = shop(asked)?;
+    message.metadata.recursion_available = false;
+    message.metadata.authoritative = true;
+    message.answers.truncate(1);
+    Some(message)
+}
+
 /// AAAA goes wrong, A does not.
 fn half(asked: &Message) -> Option<Message> {
     match asked.queries[0].query_type() {
@@ -185,12 +209,13 @@ async fn an_alias_leads_to_both_addresses_and_to_no_other() {
 
 #[tokio::test]
 async fn each_way_to_fail_has_its_code() {
-    let cases: [(Says, &str); 6] = [
+    let cases: [(Says, &str); 7] = [
         (empty, "name_no_address"),
         (servfail, "name_servfail"),
         (strict, "name_bogus"),
         (refused, "name_refused"),
         (referral, "name_server_no_recursion"),
+        (begin, "name_server_no_recursion"),
         (silent, "name_timeout"),
     ];
     for (says, code) in cases {
@@ -300,4 +325,63 @@ async fn spare_servers_that_are_of_no_use_or_disagree_are_found() {
     assert!(codes.contains(&"name_refused"), "{codes:?}");
     assert!(codes.contains(&"name_servers_disagree"), "{codes:?}");
     assert_eq!(stage.outcome, Outcome::Wrong);
+}
+
+#[tokio::test]
+async fn a_cache_that_is_shown_is_looked_into() {
+    for (says, state) in [
+        (warm as Says, CacheState::Cached),
+        (cold, CacheState::Fetched),
+    ] {
+        let checked = |plan: &mut Plan| plan.checks = true;
+        let stage = resolved("https://www.shop.test/", &[QUICK], &[says], checked).await;
+        assert_eq!(
+            facts(&stage).cache.as_ref().map(|cache| cache.state),
+            Some(state)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_about_https_records_is_slow_for_browsers() {
+    let deaf: Says = |asked| match asked.queries[0].query_type() {
+        RecordType::HTTPS => None,
+        _ => shop(asked),
+    };
+    let stage = resolved("https://www.shop.test/", &[QUICK], &[deaf], |plan| {
+        plan.checks = true
+    })
+    .await;
+    assert_eq!(told(&stage), (Outcome::Slow, Some("name_https_unanswered")));
+}
+
+#[tokio::test]
+async fn garbage_from_a_server_ends_no_walk() {
+    for octets in [0, 1, 11, 12, 200, 1400] {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut plan = Plan::new("https://www.shop.test/".parse().unwrap());
+        plan.timeout = Duration::from_millis(300);
+        plan.names.servers = vec![socket.local_addr().unwrap()];
+        let serving = tokio::spawn(async move {
+            let mut buffer = vec![0; 1500];
+            loop {
+                let (_, from) = socket.recv_from(&mut buffer).await.unwrap();
+                let mut garbage = buffer[..2].to_vec();
+                garbage.extend((0..1400).map(|n: u32| (n * 151 % 253) as u8));
+                socket.send_to(&garbage[..octets], from).await.unwrap();
+            }
+        });
+        let walk = Walk {
+            plan: &plan,
+            progress: &|_| (),
+            start: std::time::Instant::now(),
+        };
+        let (stage, addresses) = resolve(&walk, &plan.url, 443).await;
+        assert_eq!(
+            (stage.outcome, addresses),
+            (Outcome::Failed, Vec::new()),
+            "{octets}"
+        );
+        serving.abort();
+    }
 }

@@ -84,7 +84,9 @@ pub(super) async fn follow(
         zones: Vec::new(),
     };
     for zone in zones {
-        facts.zones.push(zone_keys(&handle, cuts, zone, deadline).await);
+        facts
+            .zones
+            .push(zone_keys(&handle, cuts, zone, deadline).await);
     }
     for name in names {
         let (status, proven) = proof(&handle, name, kind, deadline).await;
@@ -122,7 +124,8 @@ async fn proof(
     match timeout_at(deadline, answers.next()).await {
         Ok(Some(Ok(response))) => {
             // With no record asked for, what was proven is that there is none: hickory has judged that.
-            let of_it = |r: &&Record| r.record_type() == kind || r.record_type() == RecordType::CNAME;
+            let of_it =
+                |r: &&Record| r.record_type() == kind || r.record_type() == RecordType::CNAME;
             let answered = response.answers.iter().filter(of_it);
             let answered: Vec<_> = answered.map(|r| status_of(r.proof)).collect();
             let denied = response.authorities.iter().map(|r| status_of(r.proof));
@@ -134,7 +137,10 @@ async fn proof(
             } else {
                 denied.max_by_key(|status| rank(*status))
             };
-            (worst.unwrap_or(DnssecStatus::Unknown), Some((*response).clone()))
+            (
+                worst.unwrap_or(DnssecStatus::Unknown),
+                Some((*response).clone()),
+            )
         }
         Ok(Some(Err(NetError::Dns(DnsError::Nsec {
             response, proof, ..
@@ -162,10 +168,15 @@ async fn zone_keys(
     if !zone.is_root()
         && let Ok(Some(message)) = timeout_at(deadline, cuts.ask(zone, RecordType::DS, 0)).await
     {
-        vouched.extend(message.answers.iter().filter_map(|record| match &record.data {
-            RData::DNSSEC(DNSSECRData::DS(ds)) => Some(ds.key_tag()),
-            _ => None,
-        }));
+        vouched.extend(
+            message
+                .answers
+                .iter()
+                .filter_map(|record| match &record.data {
+                    RData::DNSSEC(DNSSECRData::DS(ds)) => Some(ds.key_tag()),
+                    _ => None,
+                }),
+        );
     }
     let (mut status, answer) = proof(handle, zone, RecordType::DNSKEY, deadline).await;
     let records = answer.as_ref().map_or(&[][..], |message| &message.answers);
@@ -183,17 +194,20 @@ async fn zone_keys(
         status = DnssecStatus::Bogus;
         why = Some("the parent vouches for keys (DS), but the zone has none (DNSKEY)".into());
     } else if status == DnssecStatus::Bogus {
-        why = Some(if vouched.iter().any(|tag| keys.contains(tag)) || zone.is_root() && vouched.is_empty() {
-            match unfit(records) {
-                Some(why) => why,
-                None if zone.is_root() => "the root's keys are not the trusted ones".into(),
-                None => "its keys are not signed by the key that the parent vouches for".into(),
-            }
-        } else if vouched.is_empty() {
-            "the parent neither vouches for its keys nor proves that it does not".into()
-        } else {
-            "the parent vouches for another key (DS) than the zone has (DNSKEY)".into()
-        });
+        why = Some(
+            if vouched.iter().any(|tag| keys.contains(tag)) || zone.is_root() && vouched.is_empty()
+            {
+                match unfit(records) {
+                    Some(why) => why,
+                    None if zone.is_root() => "the root's keys are not the trusted ones".into(),
+                    None => "its keys are not signed by the key that the parent vouches for".into(),
+                }
+            } else if vouched.is_empty() {
+                "the parent neither vouches for its keys nor proves that it does not".into()
+            } else {
+                "the parent vouches for another key (DS) than the zone has (DNSKEY)".into()
+            },
+        );
     }
     ZoneKeys {
         zone: shown(zone),
@@ -206,7 +220,10 @@ async fn zone_keys(
 
 fn why_insecure(zones: &[ZoneKeys]) -> Option<String> {
     let first = zones.iter().find(|z| z.status == DnssecStatus::Insecure)?;
-    Some(format!("{} is not signed, and its parent says so", first.zone))
+    Some(format!(
+        "{} is not signed, and its parent says so",
+        first.zone
+    ))
 }
 
 fn why_bogus(zones: &[ZoneKeys], name: &Name, answer: Option<&Message>) -> String {
@@ -221,7 +238,9 @@ fn why_bogus(zones: &[ZoneKeys], name: &Name, answer: Option<&Message>) -> Strin
         None if signatures(records).next().is_none() => {
             format!("{name}: not signed or its absence not proven, though the zone is signed")
         }
-        None => format!("{name}: the signature does not fit the records, which were changed after signing"),
+        None => format!(
+            "{name}: the signature does not fit the records, which were changed after signing"
+        ),
     }
 }
 
@@ -235,9 +254,8 @@ fn signatures(records: &[Record]) -> impl Iterator<Item = &RRSIG> {
 /// Signatures outside their time, as the cause most often found.
 fn unfit(records: &[Record]) -> Option<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-    let date = |seconds: u32| {
-        httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.into()))
-    };
+    let date =
+        |seconds: u32| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.into()));
     for signature in signatures(records) {
         let (from, until) = (
             signature.input().sig_inception.get(),

@@ -103,9 +103,8 @@ impl Meaning {
                 Self::Lame("answers from a cache, not as the zone's own server".into())
             };
         }
-        let below = |record: &&hickory_resolver::proto::rr::Record| {
-            record.record_type() == RecordType::NS
-        };
+        let below =
+            |record: &&hickory_resolver::proto::rr::Record| record.record_type() == RecordType::NS;
         match message.authorities.iter().find(below).map(|r| &r.name) {
             Some(child) if child != zone && zone.zone_of(child) && child.zone_of(name) => {
                 Self::Referral(child.to_lowercase())
@@ -176,7 +175,8 @@ pub(super) fn delegation(zone: &Name, child: &Name, message: &Message) -> (Vec<N
                 name: name.clone(),
                 address,
             };
-            let same = |s: &&Server| s.name == server.name && s.address.is_ipv4() == address.is_ipv4();
+            let same =
+                |s: &&Server| s.name == server.name && s.address.is_ipv4() == address.is_ipv4();
             if servers.iter().filter(same).count() < ADDRESSES && !servers.contains(&server) {
                 servers.push(server);
             }
@@ -235,7 +235,12 @@ impl Cuts {
     }
 
     /// One question beside the way, to whichever server answers; goes down by itself.
-    pub fn ask<'a>(&'a self, name: &'a Name, kind: RecordType, nested: u32) -> Later<'a, Option<Message>> {
+    pub fn ask<'a>(
+        &'a self,
+        name: &'a Name,
+        kind: RecordType,
+        nested: u32,
+    ) -> Later<'a, Option<Message>> {
         Box::pin(async move {
             let key = (name.to_lowercase(), kind);
             let kept = {

@@ -169,7 +169,10 @@ impl TraceFacts {
             tree.extend(without.map(|name| format!("    {name}: no address found")));
         }
         if let Some(dnssec) = &self.dnssec {
-            let why = dnssec.why.as_ref().map_or(String::new(), |w| format!(": {w}"));
+            let why = dnssec
+                .why
+                .as_ref()
+                .map_or(String::new(), |w| format!(": {w}"));
             tree.push(format!("  signatures: {}{why}", word(dnssec.status)));
         }
         vec![("trace".into(), tree.join("\n"))]
@@ -207,7 +210,11 @@ impl TraceStep {
             self.servers.len()
         );
         if let (Some(first), Some(last)) = (good.iter().min(), good.iter().max()) {
-            text += &format!(", {}–{}", first.div_ceil(100) as f64 / 10.0, milliseconds(*last));
+            text += &format!(
+                ", {}–{}",
+                first.div_ceil(100) as f64 / 10.0,
+                milliseconds(*last)
+            );
         }
         match &self.leads {
             Some(Leads::Referral(zone)) => text += &format!(": see {zone}"),
@@ -223,13 +230,20 @@ impl TraceStep {
 
 impl TraceServer {
     fn told(&self) -> String {
-        let took = self.duration_us.map_or(String::new(), |t| format!(", {}", milliseconds(t)));
+        let took = self
+            .duration_us
+            .map_or(String::new(), |t| format!(", {}", milliseconds(t)));
         let tcp = match (self.truncated, self.status) {
             (true, ServerStatus::Good) => ", over TCP since it fits no datagram",
             _ => "",
         };
-        let serial = self.serial.map_or(String::new(), |s| format!(", version {s}"));
-        format!("{} {}: {}{took}{tcp}{serial}", self.name, self.address, self.said)
+        let serial = self
+            .serial
+            .map_or(String::new(), |s| format!(", version {s}"));
+        format!(
+            "{} {}: {}{took}{tcp}{serial}",
+            self.name, self.address, self.said
+        )
     }
 }
 

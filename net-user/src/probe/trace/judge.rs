@@ -143,7 +143,11 @@ pub(super) fn findings(step: &TraceStep, slow: Duration) -> Vec<Finding> {
     let of = |status: ServerStatus| step.servers.iter().filter(move |s| s.status == status);
     let asked = step.servers.len() - of(ServerStatus::NoRoute).count();
     let none = of(ServerStatus::Good).next().is_none();
-    let outcome = if none { Outcome::Failed } else { Outcome::Wrong };
+    let outcome = if none {
+        Outcome::Failed
+    } else {
+        Outcome::Wrong
+    };
     for (status, code, should, next) in TROUBLES {
         let bad: Vec<_> = of(status).collect();
         if bad.is_empty() {
@@ -158,11 +162,18 @@ pub(super) fn findings(step: &TraceStep, slow: Duration) -> Vec<Finding> {
         findings.push(Finding::new(code, outcome, what).next(next));
     }
     if asked == 0 && !step.servers.is_empty() {
-        let what = format!("no server of {} can be reached from here: there is no route", step.zone);
+        let what = format!(
+            "no server of {} can be reached from here: there is no route",
+            step.zone
+        );
         findings.push(Finding::new("dns_unreachable", Outcome::Failed, what));
     }
     if !step.without_address.is_empty() {
-        let outcome = if step.servers.is_empty() { Outcome::Failed } else { Outcome::Wrong };
+        let outcome = if step.servers.is_empty() {
+            Outcome::Failed
+        } else {
+            Outcome::Wrong
+        };
         let what = format!(
             "for {} of the servers of {} no address is to be found: {}",
             step.without_address.len(),
@@ -203,7 +214,11 @@ pub(super) fn findings(step: &TraceStep, slow: Duration) -> Vec<Finding> {
 
 /// Good servers that do not agree.
 fn differences(step: &TraceStep) -> Option<Finding> {
-    let good = || step.servers.iter().filter(|s| s.status == ServerStatus::Good);
+    let good = || {
+        step.servers
+            .iter()
+            .filter(|s| s.status == ServerStatus::Good)
+    };
     let first = good().next()?;
     // What is said has the addresses in it, or where it leads.
     let same_text = good().all(|s| s.addresses == first.addresses && s.said == first.said);
@@ -240,13 +255,17 @@ fn differences(step: &TraceStep) -> Option<Finding> {
 fn by_name(servers: &[&TraceServer]) -> String {
     let mut groups: Vec<(&str, &str, Vec<IpAddr>)> = Vec::new();
     for server in servers {
-        let at = groups.iter_mut().find(|(name, said, _)| *name == server.name && *said == server.said);
+        let at = groups
+            .iter_mut()
+            .find(|(name, said, _)| *name == server.name && *said == server.said);
         match at {
             Some((_, _, addresses)) => addresses.push(server.address),
             None => groups.push((&server.name, &server.said, vec![server.address])),
         }
     }
-    let told = groups.iter().map(|(name, said, addresses)| format!("{name} ({}) {said}", list(addresses)));
+    let told = groups
+        .iter()
+        .map(|(name, said, addresses)| format!("{name} ({}) {said}", list(addresses)));
     told.collect::<Vec<_>>().join("; ")
 }
 

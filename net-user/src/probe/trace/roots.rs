@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn anchors_are_read_as_keys_and_as_digests() {
         let key = ". IN DNSKEY 257 3 13 LRb6IMbBTGmPYBKobPM5mgWC/58WV3LAxJ+YdhnYkZpi2/S89GTPmKjQV0mca/sXrSEiM7ti1v0Mr2O4CfjWiA== ;{id = 1}\n";
-        let digest = ". IN DS 33690 13 2 59c18034e47ed05e553c665b65d06bf331749f6fa46649fc11ed30a7dc289d03\n";
+        let digest =
+            ". IN DS 33690 13 2 59c18034e47ed05e553c665b65d06bf331749f6fa46649fc11ed30a7dc289d03\n";
         assert_eq!(digests_or_keys(key).unwrap().keys.len(), 1);
         let anchors = digests_or_keys(digest).unwrap();
         assert_eq!(anchors.digests.len(), 1);

@@ -61,15 +61,31 @@ fn each_kind_of_answer_is_understood() {
     let lame = |how: &str| Meaning::Lame(how.to_owned());
     let referral = Meaning::Referral(name("shop.test."));
     for (zone, asked, meaning) in [
-        ("test.", said(Code::NoError, false, &[], std::slice::from_ref(&down)), referral),
-        ("shop.test.", said(Code::NoError, true, &[a("www.shop.test.", 1)], &[]), Meaning::Answer),
+        (
+            "test.",
+            said(Code::NoError, false, &[], std::slice::from_ref(&down)),
+            referral,
+        ),
+        (
+            "shop.test.",
+            said(Code::NoError, true, &[a("www.shop.test.", 1)], &[]),
+            Meaning::Answer,
+        ),
         (
             "shop.test.",
             said(Code::NoError, false, &[a("WWW.shop.test.", 1)], &[]),
             lame("answers from a cache, not as the zone's own server"),
         ),
-        ("shop.test.", said(Code::NoError, true, &[], std::slice::from_ref(&soa)), Meaning::NoData),
-        ("shop.test.", said(Code::NXDomain, true, &[], &[soa]), Meaning::NoName),
+        (
+            "shop.test.",
+            said(Code::NoError, true, &[], std::slice::from_ref(&soa)),
+            Meaning::NoData,
+        ),
+        (
+            "shop.test.",
+            said(Code::NXDomain, true, &[], &[soa]),
+            Meaning::NoName,
+        ),
         (
             "shop.test.",
             said(Code::NoError, false, &[], &[ns(".", "a.roots.")]),
@@ -80,24 +96,59 @@ fn each_kind_of_answer_is_understood() {
             said(Code::NoError, false, &[], &[down]),
             lame("refers to servers that are not further down"),
         ),
-        ("shop.test.", said(Code::NoError, false, &[], &[]), lame("has nothing to say")),
-        ("shop.test.", said(Code::Refused, false, &[], &[]), lame("answers REFUSED")),
-        ("shop.test.", said(Code::ServFail, false, &[], &[]), Meaning::Failure),
-        ("shop.test.", said(Code::FormErr, false, &[], &[]), Meaning::Odd("FORMERR".into())),
-        ("shop.test.", asked(Err(Silence::Timeout)), Meaning::Silent(Silence::Timeout)),
+        (
+            "shop.test.",
+            said(Code::NoError, false, &[], &[]),
+            lame("has nothing to say"),
+        ),
+        (
+            "shop.test.",
+            said(Code::Refused, false, &[], &[]),
+            lame("answers REFUSED"),
+        ),
+        (
+            "shop.test.",
+            said(Code::ServFail, false, &[], &[]),
+            Meaning::Failure,
+        ),
+        (
+            "shop.test.",
+            said(Code::FormErr, false, &[], &[]),
+            Meaning::Odd("FORMERR".into()),
+        ),
+        (
+            "shop.test.",
+            asked(Err(Silence::Timeout)),
+            Meaning::Silent(Silence::Timeout),
+        ),
     ] {
-        assert_eq!(Meaning::of(&name(zone), &name("www.shop.test."), &asked), meaning, "{asked:?}");
+        assert_eq!(
+            Meaning::of(&name(zone), &name("www.shop.test."), &asked),
+            meaning,
+            "{asked:?}"
+        );
     }
 }
 
 #[test]
 fn a_server_is_believed_only_about_its_own_zone() {
-    let answers = [alias("www.shop.test.", "www.bank.test."), a("www.bank.test.", 66)];
+    let answers = [
+        alias("www.shop.test.", "www.bank.test."),
+        a("www.bank.test.", 66),
+    ];
     let asked = said(ResponseCode::NoError, true, &answers, &[]);
-    let (aliases, addresses) = follow(&name("shop.test."), &name("www.shop.test."), asked.answer.as_ref().unwrap());
+    let (aliases, addresses) = follow(
+        &name("shop.test."),
+        &name("www.shop.test."),
+        asked.answer.as_ref().unwrap(),
+    );
     assert_eq!(aliases, [name("www.bank.test.")]);
     assert!(addresses.is_empty(), "{addresses:?}");
-    let (_, addresses) = follow(&name("test."), &name("www.shop.test."), asked.answer.as_ref().unwrap());
+    let (_, addresses) = follow(
+        &name("test."),
+        &name("www.shop.test."),
+        asked.answer.as_ref().unwrap(),
+    );
     assert_eq!(addresses, [IpAddr::from([192, 0, 2, 66])]);
 }
 
@@ -105,14 +156,20 @@ fn a_server_is_believed_only_about_its_own_zone() {
 fn aliases_in_a_circle_end() {
     let answers = [alias("a.test.", "b.test."), alias("b.test.", "a.test.")];
     let asked = said(ResponseCode::NoError, true, &answers, &[]);
-    let (aliases, addresses) = follow(&name("test."), &name("a.test."), asked.answer.as_ref().unwrap());
+    let (aliases, addresses) = follow(
+        &name("test."),
+        &name("a.test."),
+        asked.answer.as_ref().unwrap(),
+    );
     assert_eq!(aliases, [name("b.test."), name("a.test.")]);
     assert!(addresses.is_empty());
 }
 
 #[test]
 fn of_a_referral_no_more_is_taken_than_is_sane() {
-    let authorities: Vec<_> = (0..40).map(|n| ns("shop.test.", &format!("ns{n}.shop.test."))).collect();
+    let authorities: Vec<_> = (0..40)
+        .map(|n| ns("shop.test.", &format!("ns{n}.shop.test.")))
+        .collect();
     let mut additionals: Vec<_> = (0..40).map(|n| a("ns1.shop.test.", n)).collect();
     additionals.push(a("ns2.shop.example.", 1));
     additionals.push(a("stranger.shop.test.", 1));
@@ -122,5 +179,9 @@ fn of_a_referral_no_more_is_taken_than_is_sane() {
     let (names, servers) = delegation(&name("test."), &name("shop.test."), &message);
     assert_eq!(names.len(), SERVERS);
     assert_eq!(servers.len(), ADDRESSES);
-    assert!(servers.iter().all(|server| server.name == name("ns1.shop.test.")));
+    assert!(
+        servers
+            .iter()
+            .all(|server| server.name == name("ns1.shop.test."))
+    );
 }

@@ -50,7 +50,10 @@ fn trouble_is_wrong_while_another_server_works_and_failed_when_none_does() {
     ] {
         let code = code.to_owned();
         let bad = server(2, status, "is in trouble");
-        assert_eq!(judged(vec![good(1, 1, 7), bad.clone()], &[]), [(code.clone(), Outcome::Wrong)]);
+        assert_eq!(
+            judged(vec![good(1, 1, 7), bad.clone()], &[]),
+            [(code.clone(), Outcome::Wrong)]
+        );
         assert_eq!(judged(vec![bad], &[]), [(code, Outcome::Failed)]);
     }
 }
@@ -59,14 +62,23 @@ fn trouble_is_wrong_while_another_server_works_and_failed_when_none_does() {
 fn a_server_without_a_route_is_no_trouble_of_the_zones() {
     let away = server(2, ServerStatus::NoRoute, "no route from here, not asked");
     assert_eq!(judged(vec![good(1, 1, 7), away.clone()], &[]), []);
-    assert_eq!(judged(vec![away], &[]), [("dns_unreachable".to_owned(), Outcome::Failed)]);
+    assert_eq!(
+        judged(vec![away], &[]),
+        [("dns_unreachable".to_owned(), Outcome::Failed)]
+    );
 }
 
 #[test]
 fn missing_glue_is_wrong_or_failed() {
     let code = "dns_missing_glue".to_owned();
-    assert_eq!(judged(vec![good(1, 1, 7)], &["ns2.shop.test"]), [(code.clone(), Outcome::Wrong)]);
-    assert_eq!(judged(vec![], &["ns1.shop.test"]), [(code, Outcome::Failed)]);
+    assert_eq!(
+        judged(vec![good(1, 1, 7)], &["ns2.shop.test"]),
+        [(code.clone(), Outcome::Wrong)]
+    );
+    assert_eq!(
+        judged(vec![], &["ns1.shop.test"]),
+        [(code, Outcome::Failed)]
+    );
 }
 
 #[test]
@@ -75,13 +87,25 @@ fn a_late_answer_is_slow() {
         duration_us: Some(700_000),
         ..good(2, 1, 7)
     };
-    assert_eq!(judged(vec![good(1, 1, 7), late], &[]), [("dns_slow".to_owned(), Outcome::Slow)]);
+    assert_eq!(
+        judged(vec![good(1, 1, 7), late], &[]),
+        [("dns_slow".to_owned(), Outcome::Slow)]
+    );
 }
 
 #[test]
 fn servers_that_differ_are_told_apart_by_version() {
     let one = |code: &str, outcome| vec![(code.to_owned(), outcome)];
-    assert_eq!(judged(vec![good(1, 1, 7), good(2, 2, 8)], &[]), one("dns_differs", Outcome::Wrong));
-    assert_eq!(judged(vec![good(1, 1, 7), good(2, 2, 7)], &[]), one("dns_answers_vary", Outcome::Ok));
-    assert_eq!(judged(vec![good(1, 1, 7), good(2, 1, 8)], &[]), one("dns_serials_differ", Outcome::Ok));
+    assert_eq!(
+        judged(vec![good(1, 1, 7), good(2, 2, 8)], &[]),
+        one("dns_differs", Outcome::Wrong)
+    );
+    assert_eq!(
+        judged(vec![good(1, 1, 7), good(2, 2, 7)], &[]),
+        one("dns_answers_vary", Outcome::Ok)
+    );
+    assert_eq!(
+        judged(vec![good(1, 1, 7), good(2, 1, 8)], &[]),
+        one("dns_serials_differ", Outcome::Ok)
+    );
 }
