@@ -28,7 +28,7 @@ use self::{
     lookup::{Looked, kinds},
     query::Asked,
 };
-use super::{Facts, Finding, Layer, Outcome, Stage, Walk};
+use super::{Facts, Finding, Layer, Outcome, Stage, Walk, trace};
 
 pub use self::facts::{
     CacheFacts, CacheState, DnssecFacts, DnssecStatus, HttpsFacts, NameFacts, ServiceFacts, Source,
@@ -60,6 +60,7 @@ pub async fn resolve(walk: &Walk<'_>, url: &Url, port: u16) -> (Stage, Vec<IpAdd
         took: Duration::ZERO,
     };
     resolution.host().await;
+    resolution.trace().await;
     let Resolution {
         facts,
         findings,
@@ -89,6 +90,27 @@ impl Resolution<'_> {
         if self.took.is_zero() {
             self.took = start.elapsed();
         }
+    }
+
+    /// From the roots, if that is wanted. What it finds is the cause of what the resolver could not do (SERVFAIL).
+    async fn trace(&mut self) {
+        let domain = matches!(self.url.host(), Some(Host::Domain(_)));
+        if self.walk.plan.trace.is_none() || !domain {
+            return;
+        }
+        let name = self.facts.looked_up.as_ref().unwrap_or(&self.facts.host);
+        let Ok(name) = Name::from_ascii(name) else {
+            return;
+        };
+        let found = !self.facts.addresses.is_empty();
+        let (facts, findings) = trace::beside(self.walk, &name, found).await;
+        let unexplained = self
+            .findings
+            .first()
+            .is_some_and(|f| f.code == "name_servfail");
+        let at = if unexplained { 0 } else { self.findings.len() };
+        self.findings.splice(at..at, findings);
+        self.facts.trace = Some(facts);
     }
 
     async fn domain(&mut self, host: &str, start: Instant) {

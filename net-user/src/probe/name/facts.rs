@@ -8,7 +8,7 @@ use super::{
     answer::{QueryFacts, RecordFacts, told},
     config::{ResolverFacts, ServersFrom},
 };
-use crate::probe::Lines;
+use crate::probe::{Lines, trace::TraceFacts};
 
 /// The details of a look-up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub struct NameFacts {
     pub https: Option<HttpsFacts>,
     /// What the name servers say that were not needed.
     pub spare_servers: Vec<QueryFacts>,
+    /// The walk from the roots; null when it was not asked for.
+    pub trace: Option<TraceFacts>,
     /// What else is to be known.
     pub notes: Vec<String>,
 }
@@ -177,6 +179,7 @@ impl NameFacts {
         for note in &self.notes {
             line("note", note.clone());
         }
+        lines.extend(self.trace.iter().flat_map(TraceFacts::lines));
         lines
     }
 

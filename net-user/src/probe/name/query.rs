@@ -364,7 +364,7 @@ fn read(octets: &[u8], question: &Message) -> Result<Message, Silence> {
 }
 
 /// Microseconds, as the report has them.
-pub(super) fn micros(time: Duration) -> u64 {
+pub fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 

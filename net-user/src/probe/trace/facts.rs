@@ -173,7 +173,7 @@ impl TraceFacts {
                 .why
                 .as_ref()
                 .map_or(String::new(), |w| format!(": {w}"));
-            tree.push(format!("  signatures: {}{why}", word(dnssec.status)));
+            tree.push(format!("  signatures: {}{why}", dnssec.status.word()));
         }
         vec![("trace".into(), tree.join("\n"))]
     }
@@ -260,17 +260,8 @@ impl ZoneKeys {
             "keys {}, vouched for {}: {}",
             list(&self.keys),
             list(&self.vouched),
-            word(self.status)
+            self.status.word()
         )
-    }
-}
-
-const fn word(status: DnssecStatus) -> &'static str {
-    match status {
-        DnssecStatus::Secure => "secure",
-        DnssecStatus::Insecure => "insecure",
-        DnssecStatus::Bogus => "bogus",
-        DnssecStatus::Unknown => "unknown",
     }
 }
 

@@ -45,7 +45,9 @@ impl Heard {
         let (_, meaning) = self.told.as_ref()?;
         match meaning {
             Meaning::Referral(zone) => Some(Leads::Referral(shown(zone))),
-            Meaning::NoData => Some(Leads::NoAddress),
+            // It may have an address of the other family.
+            Meaning::NoData if self.found.1.is_empty() => Some(Leads::NoAddress),
+            Meaning::NoData => Some(Leads::Addresses),
             Meaning::NoName => Some(Leads::NoName),
             Meaning::Answer => Some(match (&self.found, self.found.0.last()) {
                 ((_, addresses), Some(to)) if addresses.is_empty() => Leads::Alias(shown(to)),
