@@ -318,7 +318,7 @@ async fn a_label_that_is_too_long_is_no_name() {
 async fn spare_servers_that_are_of_no_use_or_disagree_are_found() {
     let says: &[Says] = &[shop, refused, empty];
     let stage = resolved("https://www.shop.test/", &[QUICK], says, |plan| {
-        plan.checks = true
+        plan.checks = true;
     })
     .await;
     let codes: Vec<_> = stage.findings.iter().map(|f| f.code.as_str()).collect();
@@ -349,7 +349,7 @@ async fn a_server_that_is_silent_about_https_records_is_slow_for_browsers() {
         _ => shop(asked),
     };
     let stage = resolved("https://www.shop.test/", &[QUICK], &[deaf], |plan| {
-        plan.checks = true
+        plan.checks = true;
     })
     .await;
     assert_eq!(told(&stage), (Outcome::Slow, Some("name_https_unanswered")));
