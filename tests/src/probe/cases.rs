@@ -1,6 +1,7 @@
 //! What breaks on the way from a URL to its page, each for real, and what the probe is to say of it.
 
 pub mod name;
+pub mod trace;
 
 /// One broken (or sound) way.
 pub struct Case {
