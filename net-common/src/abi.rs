@@ -785,6 +785,41 @@ pub struct DropEvent {
     pub frame: [u8; DROP_FRAME],
 }
 
+/// Entries of the `WATCHED` map.
+pub const MAX_WATCHED: u32 = 64;
+
+/// Key of `WATCHED`: the TCP segments that come from an address and go to or come from a port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WatchKey {
+    /// The other end's address.
+    pub addr: AddrWords,
+    /// A port, host byte order: ours where it is the client, its own where it is the server.
+    pub port: u16,
+    /// 4 or 6.
+    pub family: u16,
+}
+
+/// Value of `WATCHED`: what becomes of such a segment is told through the ring buffer `WATCH_EVENTS` as a [`DropEvent`],
+/// whatever the verdict, with a time of the fine monotonic clock. Written by the agent, counted down by the data path,
+/// where a race of two CPUs can at worst tell of one segment more.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Until when, nanoseconds of the kernel's coarse monotonic clock.
+    pub until_ns: u64,
+    /// Segments seen.
+    pub segments: u64,
+    /// How many of those that pass as part of a connection may still be told of.
+    pub passes_left: u32,
+    /// How many of all others.
+    pub verdicts_left: u32,
+    /// Segments that were to be told of and found no room in the ring buffer.
+    pub lost: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// Metadata of a frame that the agent sends through the loaded program with `BPF_PROG_TEST_RUN` to learn its fate: the
 /// verdict of such a frame is counted nowhere, though it takes its shares.
 #[repr(C)]
@@ -842,6 +877,8 @@ shared! {
     SourceSet = 64,
     SourceState = 16,
     DropEvent = 280,
+    WatchKey = 20,
+    Watched = 32,
     Trial = 16,
 }
 

@@ -29,6 +29,7 @@ mod syns;
 mod trace;
 mod udp;
 mod verdict;
+mod watch;
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action},

@@ -12,10 +12,10 @@ use net_common::{
         ClassLimits, ClassState, CookieKeys, FlowKey, FlowStats, GENERATIONS, GuardSettings,
         HitLog, INTERFACE_CELLS, InterfaceLimits, LIMIT_CELLS as LIMIT_CELL_ENTRIES,
         LIST_TABLES as LIST_TABLE_ENTRIES, ListTable, Listener, ListenerKey, ListenerStats,
-        MAX_ADDRESSES, MAX_BINDINGS, MAX_LISTENER_KEYS, MAX_LISTENERS, NEIGHBOR_CELLS,
+        MAX_ADDRESSES, MAX_BINDINGS, MAX_LISTENER_KEYS, MAX_LISTENERS, MAX_WATCHED, NEIGHBOR_CELLS,
         NEWCOMER_CELLS, NeighborKey, NeighborSettings, PortState, SEEN_CELLS, SKETCH_CELLS,
         SOCKET_FILTER_BLOCKS, SOURCE_SETS, SOURCE_WAYS, SYN_ACK_CELLS, Settings, SourceSet,
-        SourceState, SynLog,
+        SourceState, SynLog, WatchKey, Watched,
     },
     guard::{ip::OPTIONS_SPACE, ndp},
     lists::{compact, general},
@@ -227,6 +227,19 @@ pub static EVENT_LIMITS: Array<u64> = Array::with_max_entries(Reason::COUNT, 0);
 /// Some of the packets that are dropped, for the agent. Full: the event is lost and counted.
 #[map]
 pub static DROP_EVENTS: RingBuf = RingBuf::with_byte_size(512 * 1024, 0);
+
+/// One value: until when somebody is watched at the latest, nanoseconds of the coarse monotonic clock; 0 for nobody. Written
+/// by the agent; the data path puts 0 when the time is over. It is all that a packet pays for `WATCHED` in peace.
+#[map]
+pub static WATCHING: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Whose segments are told of one by one. Written by the agent, which refuses more; never evicts.
+#[map]
+pub static WATCHED: HashMap<WatchKey, Watched> = HashMap::with_max_entries(MAX_WATCHED, 0);
+
+/// What became of them, for the agent. Full: the event is lost and counted.
+#[map]
+pub static WATCH_EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
 /// One word that is 0 and that nobody writes; see `packet::forget_in`.
 #[map]

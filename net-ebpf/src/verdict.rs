@@ -14,7 +14,7 @@ use crate::{
     limit,
     maps::{COUNTERS, DROP_EVENTS, EVENT_LIMITS},
     packet::{Context, forget_in, up_to},
-    policy,
+    policy, watch,
 };
 
 /// A verdict as a stage with global linkage returns it, or [`HANDED_ON`].
@@ -114,6 +114,9 @@ pub fn obey(ctx: &XdpContext, word: Word) -> xdp_action::Type {
     let observed = word & OBSERVED != 0 || drops && observing();
     if !is_trial(ctx, word, observed) {
         record(ctx, word, observed);
+        if watch::is_active() {
+            watch::tell(ctx.ctx, reason, observed.into(), word >> SHARE_SHIFT);
+        }
     }
     if observed {
         xdp_action::XDP_PASS
@@ -211,10 +214,19 @@ extern "C" fn tell_drop(ctx: *mut xdp_md, reason: u32, observed: u32, share: u32
         count(Reason::DropEventLost);
         return 0;
     };
+    fill(entry.as_mut_ptr(), ctx, now, (reason, observed, share));
+    entry.submit(0);
+    count(Reason::DropEventSent);
+    0
+}
+
+/// Fills a reserved event with a packet and its verdict: reason, whether it was only observed, share.
+#[inline(always)]
+pub fn fill(event: *mut DropEvent, ctx: *mut xdp_md, time_ns: u64, verdict: (u32, u32, u32)) {
+    let (reason, observed, share) = verdict;
     let context = XdpContext::new(ctx);
     let total = context.total_len();
-    let event = entry.as_mut_ptr();
-    put!(event, time_ns: u64 = now);
+    put!(event, time_ns: u64 = time_ns);
     put!(event, reason: u32 = reason);
     put!(event, ifindex: u32 = context.ifindex());
     put!(event, len: u32 = total as u32);
@@ -229,7 +241,4 @@ extern "C" fn tell_drop(ctx: *mut xdp_md, reason: u32, observed: u32, share: u32
     if len > 0 && unsafe { bpf_xdp_load_bytes(ctx, 0, frame.cast(), len) } == 0 {
         put!(event, captured: u16 = len as u16);
     }
-    entry.submit(0);
-    count(Reason::DropEventSent);
-    0
 }

@@ -1,6 +1,7 @@
 //! The agent: one task that owns the maps, follows listeners, links and sysctls, and answers the control
 //! socket.
 
+mod canaries;
 mod changes;
 mod drops;
 mod guards;
@@ -13,6 +14,7 @@ mod queues;
 mod reconcile;
 mod service_manager;
 mod tune;
+mod watches;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -252,6 +254,8 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
                 agent.take_neighbor_events(neighbor_events.get_mut());
                 agent.tick_neighbors();
                 agent.tick_changes();
+                agent.tick_watches();
+                agent.begin_walks();
             }
             _ = beat.tick() => {
                 agent.beat();
@@ -266,6 +270,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
             dumped = next_dump(&mut agent.renewal) => agent.continue_renewal(dumped),
             read = agent.guards.read() => agent.take_guards(read),
             Some(looked) = agent.queues.looked() => agent.take_look(looked),
+            Some((id, walked)) = agent.walks.ended() => agent.end_walk(id, walked),
             read = agent.gateways.read() => {
                 agent.take_gateways(read);
                 host_changed = true;
@@ -390,8 +395,10 @@ struct Agent {
     guards: guards::Guards,
     neighbors: NeighborWatch,
     lists: lists::ListWorker,
+    watches: watches::Watches,
     queues: queues::QueueWatch,
     changes: changes::Changes,
+    walks: canaries::Walks,
     slots: Slots,
     compiled: Compiled,
     /// Whether something that the listeners' entries follow from may have changed, other than the sockets.
@@ -422,6 +429,7 @@ impl Agent {
     ) -> Result<Self> {
         let changes = changes::Changes::new(&config, &recovery);
         let config = recovery.config.take().unwrap_or(config);
+        let walks = canaries::Walks::new(&config);
         let links = Links::open()?;
         let program_id = |name| -> Result<u32> {
             Ok(ebpf
@@ -453,6 +461,7 @@ impl Agent {
         let facts = read_facts(&links, &all, &wanted).await?;
         let (neighbors, stored) = neighbors::start(&config, &wanted)?;
         let lists = lists::ListWorker::start(&mut ebpf, &config, recovery.list.as_ref())?;
+        let watches = watches::Watches::take(&mut ebpf)?;
         let guards = guards::Guards::new(&config)?;
         let tuner = Tuner::open(&config.state_dir);
         let tuned = tuner
@@ -485,8 +494,10 @@ impl Agent {
             guards,
             neighbors,
             lists,
+            watches,
             queues: queues::QueueWatch::new(tuner, &sockets.missing),
             changes,
+            walks,
             sockets,
             kept,
             detach: None,
@@ -767,6 +778,7 @@ impl Agent {
                 );
             }
             Request::Queues(reply) => send(reply, Ok(self.report_queues())),
+            Request::Probes(reply) => send(reply, Ok(self.walks.known().report())),
             Request::Tuning(listener, reply) => self.answer_tuning(listener, reply),
             Request::Tune(tune, reply) => self.answer_tune(tune, reply),
             Request::SetMode(ask, reply) => self.change_mode(ask, reply),
@@ -797,6 +809,9 @@ impl Agent {
             request @ (Request::Events { .. } | Request::Drops { .. } | Request::Explain(..)) => {
                 self.answer_of_drops(request);
             }
+            request @ (Request::Watch(..) | Request::Watched(..)) => {
+                self.answer_of_watches(request);
+            }
             request => self.answer_of_neighbors(request),
         }
     }
@@ -809,7 +824,8 @@ impl Agent {
             .filter(|l| l.protected)
             .count();
         let problems = self.problems.values().cloned();
-        let problems: Vec<_> = problems.chain(self.reconciler.problem()).collect();
+        let problems = problems.chain(self.reconciler.problem());
+        let problems: Vec<_> = problems.chain(self.walks.known().problems()).collect();
         let last = self.maps.last_epoch()?;
         let age = cookie::epoch(now_ns()?).wrapping_add(1).wrapping_sub(last);
         let guards = self.guards_at_a_glance()?;
@@ -841,6 +857,7 @@ impl Agent {
             drift: self.reconciler.glance(),
             data_path_alive: self.data_path_alive(),
             pending: self.pending_change(),
+            probes: self.walks.known().glance(),
         })
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod build_info;
+pub mod canaries;
 pub mod cli;
 pub mod config;
 pub mod confirm;

@@ -4,6 +4,7 @@ pub mod cases;
 pub mod certificates;
 pub mod names;
 pub mod netns_files;
+pub mod script;
 pub mod web;
 
 use std::process::Command;

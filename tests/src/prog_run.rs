@@ -34,7 +34,7 @@ use net_common::{
 use net_user::datapath::{
     attach,
     load::{self, EGRESS_PROGRAM, TC_PROGRAM, XDP_PROGRAM},
-    maps::Maps,
+    maps::{Maps, watch::WatchMaps},
 };
 use net_user::lists::Lists;
 use nix::{
@@ -103,6 +103,8 @@ pub struct Lab {
     pub guards: Guards,
     /// Block and allow lists, which are empty.
     pub lists: Lists,
+    /// Whose segments are told of one by one: nobody's.
+    pub watches: WatchMaps,
 }
 
 /// Runs a test in a network namespace of its own with the addresses of [`crate::frames`] on its
@@ -168,6 +170,7 @@ impl Lab {
         let neighbors = Neighbors::open(&ebpf);
         let guards = Guards::open(&ebpf);
         let lists = Lists::new(&mut ebpf).expect("the lists' maps");
+        let watches = WatchMaps::take(&mut ebpf).expect("the maps of watches");
         let xdp: &mut Xdp = load::program(&mut ebpf, XDP_PROGRAM).expect("the XDP program");
         xdp.attach(IDLE, XdpMode::Skb).expect("XDP on a device");
         let maps = Maps::take(&mut ebpf).expect("the maps");
@@ -214,6 +217,7 @@ impl Lab {
             neighbors,
             guards,
             lists,
+            watches,
         };
         // As of an agent that lives for an hour.
         lab.neighbors.beat(coarse_ns() + HOUR);
@@ -383,6 +387,20 @@ impl Lab {
             notes,
             frame: out,
         }
+    }
+
+    /// What a frame that passes costs, nanoseconds: the mean of so many runs in a row.
+    pub fn cost(&mut self, frame: &[u8], runs: u32) -> Duration {
+        let xdp: &mut Xdp = load::program(&mut self.ebpf, XDP_PROGRAM).expect("the XDP program");
+        let result = xdp
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                repeat: runs,
+                ..Default::default()
+            })
+            .expect("test runs");
+        assert_eq!(result.return_value, 2, "it passes");
+        result.duration
     }
 
     /// Runs a frame through XDP and wants this verdict, enforced.

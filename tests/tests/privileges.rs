@@ -64,14 +64,18 @@ fn no_thread_of_the_agent_has_more_than_its_work_needs() {
     let pair = Pair::new().unwrap();
     let agent = Agent::start(&pair.server, "").unwrap();
     let threads = threads(agent.pid());
-    // The main thread, two workers, lists, the one that looks.
-    assert!(threads.len() >= 5, "{threads:#?}");
-    let mut looking = 0;
+    // The main thread, two workers, lists, the one that looks, the one that probes.
+    assert!(threads.len() >= 6, "{threads:#?}");
+    let (mut looking, mut walking) = (0, 0);
     for status in &threads {
         let expected = match field(status, "Name") {
             "netmoat-look" => {
                 looking += 1;
                 LOOKING
+            }
+            "netmoat-walk" => {
+                walking += 1;
+                0
             }
             _ => KEPT,
         };
@@ -84,7 +88,7 @@ fn no_thread_of_the_agent_has_more_than_its_work_needs() {
         assert_eq!(field(status, "NoNewPrivs"), "1");
         assert_eq!(field(status, "Seccomp"), "2");
     }
-    assert_eq!(looking, 1);
+    assert_eq!((looking, walking), (1, 1));
 
     let left = agent.status().unwrap().privileges;
     let names = [

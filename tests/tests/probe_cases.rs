@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use net_tests::probe::cases::{self, Case};
-use serde_json::Value;
 
 /// Runs them one after the other; prints what each came to, and fails when any came to anything else.
 fn all(cases: Vec<Case>) {
@@ -40,4 +39,14 @@ fn all(cases: Vec<Case>) {
 #[test]
 fn every_way_that_a_name_breaks_is_told_as_such() {
     all(cases::name::cases());
+}
+
+#[test]
+fn every_way_that_breaks_at_the_servers_host_is_told_by_its_agent() {
+    all(cases::agent::cases());
+}
+
+#[test]
+fn every_way_that_http_breaks_is_told_as_such() {
+    all(cases::http::cases());
 }

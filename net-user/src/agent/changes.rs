@@ -328,6 +328,7 @@ impl Agent {
         let (displaced, followed) = self.follow_config(&former, put_back, until, way);
         let Err(error) = followed else {
             self.note::<()>("config", Ok(()));
+            self.follow_probes();
             return Ok(displaced);
         };
         let refused = std::mem::replace(&mut self.config, former);

@@ -326,6 +326,8 @@ impl Agent {
             self.queues.health.host(now, look);
         }
         self.start_looks(now, settings);
+        let witnesses = self.witnesses();
+        self.queues.health.witnesses(witnesses);
         let Ok(wall) = Now::read() else { return };
         for turn in self.queues.health.judge(now, wall.wall.as_secs()) {
             let recovered = turn.to.kind == VerdictKind::Healthy;

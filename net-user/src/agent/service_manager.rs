@@ -7,7 +7,8 @@ impl Agent {
     /// A sign of life while the data path is alive as far as a new start could help; the state in a line when it is another.
     pub(super) fn tell_service_manager(&mut self, watchdog: &mut Watchdog) {
         watchdog.tell(self.is_worth_keeping());
-        let mut problems: Vec<_> = self.problems.values().map(String::as_str).collect();
+        let problems = self.problems.values().cloned();
+        let mut problems: Vec<_> = problems.chain(self.walks.known().problems()).collect();
         problems.sort_unstable();
         let line = match problems.as_slice() {
             [] => self.summary(),

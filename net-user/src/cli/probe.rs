@@ -1,5 +1,6 @@
 //! `netmoat probe`
 
+mod list;
 mod page;
 mod waterfall;
 
@@ -12,22 +13,22 @@ use super::output::{Format, Output, width};
 use super::{Code, Failure, netns};
 use crate::config::{HumanDuration, UnitError};
 use crate::control::client::Client;
-use crate::probe::{self, Family, HttpVersion, Names, Outcome, Plan, Report, Trace};
+use crate::probe::{self, Family, Given, HttpVersion, Names, Outcome, Plan, Report, Trace};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  netmoat probe https://www.example.org/           each stage of the way, timed and judged
+  netmoat probe https://www.example.org/    each stage timed and judged
   netmoat probe https://www.example.org/ --trace-dns
-                                                   the name from the roots on, server by server
+                                            the name from the roots on
   netmoat probe http://192.0.2.7:8080/health -o json
-  netmoat probe https://www.example.org/ --resolve www.example.org:443:192.0.2.7
-                                                   this backend, under that name
+  netmoat probe https://example.org/ --resolve example.org:443:192.0.2.7
+                                            this backend, under that name
   sudo netmoat probe https://10.0.0.1/ --from-netns blue --ca ca.pem
   netmoat probe https://www.example.org/ --html way.html
-  netmoat probe list                               what the agent's own probes found
+  netmoat probe list                        what the agent's own probes found
 
-Exit code: 0 when all is well, 3 when the page came but something is slow or wrong,
-1 when it did not come.";
+Exit code: 0 when all is well, 3 when the page came but something is slow or
+wrong, 1 when it did not come.";
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -99,26 +100,12 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// The agent's own probes ([[probe]] of the config), and how they ended
+    #[command(after_help = list::EXAMPLES)]
     List,
 }
 
-type Given = (String, u16, Vec<std::net::IpAddr>);
-
 fn url(text: &str) -> Result<Url, String> {
-    let whole = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("https://{text}")
-    };
-    let url = Url::parse(&whole).map_err(|error| {
-        format!("{error}; write https://www.example.org/ or http://192.0.2.7:8080/health")
-    })?;
-    match url.scheme() {
-        "http" | "https" => Ok(url),
-        other => Err(format!(
-            "{other}:// cannot be probed; http:// and https:// can"
-        )),
-    }
+    probe::parse_url(text).map_err(|(what, remedy)| format!("{what}; {remedy}"))
 }
 
 fn patience(text: &str) -> Result<HumanDuration, String> {
@@ -127,25 +114,7 @@ fn patience(text: &str) -> Result<HumanDuration, String> {
 }
 
 fn given(text: &str) -> Result<Given, String> {
-    const FORM: &str = "write HOST:PORT:ADDRESS, as in www.example.org:443:192.0.2.7";
-    let mut parts = text.splitn(3, ':');
-    let (Some(host), Some(port), Some(addresses)) = (parts.next(), parts.next(), parts.next())
-    else {
-        return Err(FORM.to_owned());
-    };
-    let port = port
-        .parse()
-        .map_err(|error| format!("port {port}: {error}; {FORM}"))?;
-    let addresses = addresses.split(',').map(|address| {
-        let bare = address.trim_start_matches('[').trim_end_matches(']');
-        bare.parse()
-            .map_err(|error| format!("{address}: {error}; {FORM}"))
-    });
-    Ok((
-        host.to_ascii_lowercase(),
-        port,
-        addresses.collect::<Result<_, _>>()?,
-    ))
+    probe::parse_given(text).map_err(|(what, remedy)| format!("{what}; {remedy}"))
 }
 
 fn server(text: &str) -> Result<std::net::SocketAddr, String> {
@@ -198,13 +167,18 @@ impl Args {
 
 pub(super) fn probe(client: &Client, out: &Output, mut args: Args) -> Result<Code, Failure> {
     if let Some(Command::List) = args.command {
-        return Err(Failure::new(Code::Error, anyhow!("not there yet")));
+        return list::list(client, out);
     }
     let url = args
         .url
         .take()
         .context("no URL")
         .map_err(|e| Failure::new(Code::Usage, e))?;
+    if let Some(ca) = &args.ca {
+        probe::tls::read_roots(ca)
+            .context("--ca")
+            .map_err(|e| Failure::new(Code::Usage, e))?;
+    }
     if let Some(namespace) = &args.from_netns {
         netns::enter(namespace)?;
     }

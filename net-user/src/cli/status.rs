@@ -7,6 +7,7 @@ use crate::config::guards::ReversePath;
 use crate::config::{Mode, XdpMode};
 use crate::control::client::Client;
 use crate::control::lists::ListsAtAGlance;
+use crate::control::probes::ProbesAtAGlance;
 use crate::control::protocol::{
     ALERTS_OF_S, DriftAtAGlance, DropRate, GuardsAtAGlance, Health, InterfaceStatus, MapFill,
     NeighborsAtAGlance, SourcesAtAGlance, Status,
@@ -92,6 +93,7 @@ pub(super) fn human(status: &Status) -> String {
     text += &neighbors(&status.neighbors);
     text += &guards(&status.guards);
     text += &lists(&status.lists);
+    text += &probes(&status.probes);
     text += &drift(&status.drift);
     text += &nearly_full(&status.maps);
     text += &format!("Cookie key       in use for {}\n", age(status.keys_age_s));
@@ -145,6 +147,33 @@ fn state(interface: &InterfaceStatus) -> &'static str {
         _ if !interface.carrier => "no carrier",
         _ => "up",
     }
+}
+
+/// How many of the agent's own probes are in which state; of an agent without probes, nothing.
+fn probes(glance: &ProbesAtAGlance) -> String {
+    if glance.all == 0 {
+        return String::new();
+    }
+    let known = glance.ok + glance.slow + glance.wrong + glance.failed;
+    let parts: Vec<_> = [
+        (glance.ok, "ok", Tone::Plain),
+        (glance.slow, "slow", Tone::Bad),
+        (glance.wrong, "wrong", Tone::Bad),
+        (glance.failed, "failed", Tone::Bad),
+        (
+            glance.all.saturating_sub(known),
+            "not known yet",
+            Tone::Plain,
+        ),
+    ]
+    .into_iter()
+    .filter(|(count, ..)| *count > 0)
+    .map(|(count, word, how)| tone(&format!("{count} {word}"), how))
+    .collect();
+    format!(
+        "Probes           {} (`netmoat probe list`)\n",
+        parts.join(", ")
+    )
 }
 
 /// What others have changed in the kernel.

@@ -193,6 +193,7 @@ fn status() -> Status {
         data_path_alive: true,
         maps: vec![],
         pending: None,
+        probes: crate::control::probes::ProbesAtAGlance::default(),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod interface;
 pub mod lists;
 pub mod metrics;
 pub mod neighbor;
+pub mod probe;
 pub mod raw;
 pub mod resolve;
 pub mod show;
@@ -34,6 +35,7 @@ pub use interface::Pattern;
 pub use lists::ListPolicy;
 pub use metrics::MetricsPolicy;
 pub use neighbor::parse_mac;
+pub use probe::ProbePolicy;
 pub use units::{HumanDuration, Rate, UnitError};
 
 /// Read when it exists and no `-c` is given.
@@ -72,6 +74,8 @@ pub struct Config {
     pub events: EventsPolicy,
     /// Where metrics are served.
     pub metrics: MetricsPolicy,
+    /// What the agent probes by itself; no name twice.
+    pub probes: Vec<ProbePolicy>,
     /// Directory of what outlives the agent: learned and pinned bindings, their history, lists.
     pub state_dir: PathBuf,
     /// The file that this came from, if any.

@@ -1,6 +1,7 @@
 //! The config file as written: every key optional, texts not yet read, each with its place.
 
 pub mod guards;
+pub mod probe;
 mod spanned;
 
 use std::borrow::Cow;
@@ -73,6 +74,9 @@ pub struct RawConfig {
     /// Where metrics are served.
     #[serde(default)]
     pub metrics: RawMetrics,
+    /// What the agent probes by itself.
+    #[serde(default, rename = "probe")]
+    pub probes: Vec<probe::RawProbe>,
 }
 
 /// Table `[syn]`.

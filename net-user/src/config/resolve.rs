@@ -6,6 +6,7 @@ mod guards;
 mod lists;
 mod metrics;
 mod neighbors;
+mod probe;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -92,6 +93,7 @@ pub(super) fn resolve(
     let lists = reader.lists(&raw.lists);
     let events = reader.events(&raw.events);
     let metrics = reader.metrics(&raw.metrics, &socket);
+    let probes = reader.probes(&raw.probes);
     if !reader.problems.is_empty() {
         return Err(ConfigError::Invalid {
             problems: reader.problems,
@@ -110,6 +112,7 @@ pub(super) fn resolve(
         lists,
         events,
         metrics,
+        probes,
         state_dir,
         source: sources.paths().next().map(Path::to_owned),
         drop_ins: sources.paths().skip(1).map(Path::to_owned).collect(),
@@ -139,7 +142,7 @@ pub(super) fn explain_toml_error(sources: &Sources, error: &toml::de::Error) -> 
     } else if message.ends_with("expected a sequence") {
         let at = error.span().and_then(|span| sources.text(span));
         match at {
-            Some(table @ ("[neighbor]" | "[listener]")) => (
+            Some(table @ ("[neighbor]" | "[listener]" | "[probe]")) => (
                 format!("there may be several `{table}`, and this is written as the only one"),
                 format!("write `[{table}]`, also for one"),
             ),

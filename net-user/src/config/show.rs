@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::guards::{Share, Shares};
 use super::{
     ArpValidate, Config, GuardPolicy, HumanDuration, ListPolicy, ListenerPolicy, NeighborConfig,
-    NeighborPolicy, RateLimit, SynPolicy,
+    NeighborPolicy, ProbePolicy, RateLimit, SynPolicy,
 };
 use crate::lists::text::{Entry, line, show};
 
@@ -57,6 +57,7 @@ pub fn tree(config: &Config) -> Value {
         lists,
         events,
         metrics,
+        probes,
         state_dir,
         source: _,
         drop_ins: _,
@@ -103,6 +104,7 @@ pub fn tree(config: &Config) -> Value {
         "metrics",
         listen.map_or(json!({}), |listen| json!({ "listen": listen })),
     );
+    set("probe", probes.iter().map(ProbePolicy::table).collect());
     Value::Object(tree)
 }
 
@@ -317,17 +319,21 @@ fn flatten(prefix: &str, value: Value, flat: &mut BTreeMap<String, Value>) {
             }
         }
         // A repeated table that is not there at all has no key.
-        Value::Array(none) if none.is_empty() && matches!(prefix, "listener" | "neighbor") => {}
+        Value::Array(none)
+            if none.is_empty() && matches!(prefix, "listener" | "neighbor" | "probe") => {}
         value => drop(flat.insert(prefix.to_owned(), value)),
     }
 }
 
-/// What tells a `[[listener]]` or `[[neighbor]]` from others.
+/// What tells a `[[listener]]`, `[[neighbor]]` or `[[probe]]` from others.
 fn identity(table: &Value) -> String {
     if let Some(port) = table.get("port") {
         return port.to_string();
     }
     let text = |key| table.get(key).and_then(Value::as_str);
+    if let Some(name) = text("name") {
+        return name.to_owned();
+    }
     let mut identity = text("address").unwrap_or_default().to_owned();
     if let Some(interface) = text("interface") {
         identity += &format!(" on {interface}");

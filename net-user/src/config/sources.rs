@@ -3,8 +3,8 @@
 //! has `blue.d`: what is meant for one instance must not change another.
 //!
 //! A key of a later file takes the place of the same key of the files before it, with its whole value. Of
-//! `[[listener]]` and `[[neighbor]]` each is one value: one with the same port, or the same address, interface
-//! and VLAN, takes the place of the one before it, and all others are added.
+//! `[[listener]]`, `[[neighbor]]` and `[[probe]]` each is one value: one with the same port, the same address, interface
+//! and VLAN, or the same name, takes the place of the one before it, and all others are added.
 
 use std::fs;
 use std::io;
@@ -26,10 +26,15 @@ const USUAL_NAME: &str = "netmoat.toml";
 /// Nobody has more.
 const MAX_FILES: usize = 64;
 /// Tables of which there may be several, and what tells one from another.
-const REPEATED: [(&str, &[&str]); 2] = [
+const REPEATED: [(&str, &[&str]); 3] = [
     ("listener", &["port"]),
     ("neighbor", &["address", "interface", "vlan"]),
+    ("probe", &[NAME]),
 ];
+
+/// What has none is called by its URL.
+const NAME: &str = "name";
+const URL: &str = "url";
 
 /// The files of one config.
 #[derive(Debug, Default)]
@@ -232,11 +237,19 @@ fn is_same(a: &Spanned<DeValue<'_>>, b: &Spanned<DeValue<'_>>, keys: &[&str]) ->
     let (DeValue::Table(a), DeValue::Table(b)) = (a.get_ref(), b.get_ref()) else {
         return false;
     };
-    keys.iter().all(|key| match (a.get(*key), b.get(*key)) {
+    keys.iter().all(|key| match (value(a, key), value(b, key)) {
         (Some(a), Some(b)) => word(a.get_ref()) == word(b.get_ref()),
         (None, None) => true,
         _ => false,
     })
+}
+
+/// The value of a key that tells tables apart, or what stands for it.
+fn value<'t, 'i>(table: &'t DeTable<'i>, key: &str) -> Option<&'t Spanned<DeValue<'i>>> {
+    match table.get(key) {
+        None if key == NAME => table.get(URL),
+        value => value,
+    }
 }
 
 /// A value that tells tables apart, as text.

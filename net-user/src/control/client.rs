@@ -22,11 +22,13 @@ use tokio::time::timeout;
 
 use super::changes::{ConfigShown, Confirmed, Reload, Reloaded};
 use super::drops::{Drops, ExplainFrame, FrameExplained};
+use super::probes::Probes;
 use super::protocol::{
     Counters, Detached, Events, Failed, KeysRotated, ModeChanged, NeighborAudit, Neighbors,
     NeighborsChanged, PinNeighbor, Queues, RotateKeys, SetMode, Status, UnpinNeighbor, VERSION,
 };
 use super::queues::{Tune, Tuning};
+use super::watch::{WatchAsk, WatchBegun, WatchSeen};
 
 /// Longer than the agent gives itself, so that its own words arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -214,9 +216,25 @@ impl Client {
             .await
     }
 
+    /// `GET /v1/probes`
+    pub async fn probes(&self) -> Result<Probes, ClientError> {
+        self.request(Method::GET, "/v1/probes", &()).await
+    }
+
     /// `POST /v1/explain`
     pub async fn explain(&self, frame: &ExplainFrame) -> Result<FrameExplained, ClientError> {
         self.request(Method::POST, "/v1/explain", frame).await
+    }
+
+    /// `POST /v1/watch`
+    pub async fn watch(&self, ask: &WatchAsk) -> Result<WatchBegun, ClientError> {
+        self.request(Method::POST, "/v1/watch", ask).await
+    }
+
+    /// `GET /v1/watch/ID`
+    pub async fn watched(&self, id: u64) -> Result<WatchSeen, ClientError> {
+        self.request(Method::GET, &format!("/v1/watch/{id}"), &())
+            .await
     }
 
     async fn request<T: DeserializeOwned>(

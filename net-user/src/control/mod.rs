@@ -6,6 +6,8 @@ pub mod changes;
 pub mod client;
 pub mod drops;
 pub mod lists;
+pub mod probes;
 pub mod protocol;
 pub mod queues;
 pub mod server;
+pub mod watch;

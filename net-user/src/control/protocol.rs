@@ -12,8 +12,10 @@ use std::net::IpAddr;
 use super::changes::{ConfigShown, Confirmed, PendingChange, Reload, Reloaded};
 use super::drops::{DropDetails, DropTotals, Drops, ExplainFrame, FrameExplained};
 use super::lists::{ListRequest, ListsAtAGlance};
+use super::probes::{Probes, ProbesAtAGlance};
 pub use super::queues::{ListenerQueues, Queues};
 use super::queues::{Tune, Tuning};
+use super::watch::{WatchAsk, WatchBegun, WatchSeen};
 use crate::config::{GuardMode, HumanDuration, Mode, XdpMode, guards::ReversePath};
 use crate::privileges::Privileges;
 
@@ -87,8 +89,14 @@ pub enum Request {
     },
     /// `POST /v1/detach`
     Detach(Reply<Detached>),
+    /// `GET /v1/probes`
+    Probes(Reply<Probes>),
     /// `POST /v1/explain`
     Explain(ExplainFrame, Reply<FrameExplained>),
+    /// `POST /v1/watch`
+    Watch(WatchAsk, Reply<WatchBegun>),
+    /// `GET /v1/watch/ID`
+    Watched(u64, Reply<WatchSeen>),
 }
 
 /// Why the agent did not do what was asked.
@@ -204,6 +212,9 @@ pub struct Status {
     /// How full the maps are that can be full.
     #[serde(default)]
     pub maps: Vec<MapFill>,
+    /// The agent's own probes.
+    #[serde(default)]
+    pub probes: ProbesAtAGlance,
 }
 
 /// An interface that the config means and that is not protected.
@@ -799,6 +810,13 @@ mod tests {
                 capacity: 65_536,
             }],
             pending: None,
+            probes: ProbesAtAGlance {
+                all: 3,
+                ok: 1,
+                slow: 0,
+                wrong: 0,
+                failed: 1,
+            },
         };
         let expected = json!({
             "version": 1, "netmoat_version": "0.1.0", "pid": 7, "uptime_s": 61, "mode": "enforce",
@@ -825,7 +843,8 @@ mod tests {
             "notes": ["ens* matches no interface now"],
             "drift": { "repaired": 2, "last": "LISTENERS: 2 removed", "last_s": 5 },
             "data_path_alive": true,
-            "maps": [{ "name": "LISTENERS", "used": 2, "capacity": 65536 }]
+            "maps": [{ "name": "LISTENERS", "used": 2, "capacity": 65536 }],
+            "probes": { "all": 3, "ok": 1, "slow": 0, "wrong": 0, "failed": 1 }
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);

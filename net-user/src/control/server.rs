@@ -3,6 +3,7 @@
 mod audit;
 mod changes;
 mod lists;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -54,16 +55,16 @@ const MAX_EXPLAIN: usize = MAX_FRAME * 2 + MAX_BODY;
 
 /// What GET reads.
 const READ: &str = "/v1/status, /v1/config, /v1/counters, /v1/queues, /v1/tune, /v1/neighbors, /v1/neighbors/audit, /v1/events, /v1/lists, \
-     /v1/lists/find, /v1/lists/names, /v1/drops";
+     /v1/lists/find, /v1/lists/names, /v1/drops, /v1/probes, /v1/watch/ID";
 /// What POST changes.
 const WRITE: &str = "/v1/mode, /v1/reload, /v1/confirm, /v1/detach, /v1/tune, /v1/keys/rotate, /v1/neighbors/pin, /v1/neighbors/unpin, /v1/neighbors/repair, /v1/lists/add, \
-     /v1/lists/del, /v1/lists/import, /v1/explain";
+     /v1/lists/del, /v1/lists/import, /v1/explain, /v1/watch";
 
 /// Serves the control socket until `shutdown` becomes true (or its sender is gone), then removes it.
 pub async fn serve(
     socket: BoundSocket,
     requests: mpsc::Sender<Request>,
-    mut shutdown: watch::Receiver<bool>,
+    mut shutdown: tokio::sync::watch::Receiver<bool>,
 ) {
     let listener = socket.listener.try_clone();
     let listener = match listener.and_then(UnixListener::from_std) {
@@ -216,6 +217,10 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
             "/v1/queues",
             get(async |State(agent): State<Agent>| agent.ask(Request::Queues).await),
         )
+        .route(
+            "/v1/probes",
+            get(async |State(agent): State<Agent>| agent.ask(Request::Probes).await),
+        )
         .route("/v1/tune", get(tuning).post(tune))
         .route("/v1/keys/rotate", post(rotate_keys))
         .route("/v1/detach", post(detach))
@@ -230,6 +235,7 @@ fn router(requests: mpsc::Sender<Request>) -> Router {
         .route("/v1/events", get(events))
         .merge(changes::router())
         .merge(lists::router())
+        .merge(watch::router())
         .route("/v1/drops", get(drops))
         .route(
             "/v1/explain",

@@ -23,6 +23,7 @@ use super::pin::Plan;
 mod drift;
 mod flows;
 mod policy;
+pub mod watch;
 
 pub use drift::Drift;
 use flows::Flows;

@@ -14,6 +14,7 @@ pub mod netstat;
 pub mod nft;
 pub mod owners;
 pub mod queue_sysctl;
+pub mod routes;
 pub mod selection;
 pub mod sock_diag;
 pub mod ssh;

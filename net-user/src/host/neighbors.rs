@@ -124,6 +124,16 @@ impl Links {
             .context("cannot list the kernel's neighbours")
     }
 
+    /// The entry for one address, if there is one.
+    ///
+    /// # Errors
+    /// rtnetlink does not answer.
+    pub async fn neighbor(&self, ifindex: u32, ip: IpAddr) -> Result<Option<KernelNeighbor>> {
+        let found = self.find_neighbor(ifindex, ip).await;
+        let found = found.with_context(|| format!("cannot ask for the kernel's neighbour {ip}"))?;
+        Ok(found.as_ref().and_then(neighbor))
+    }
+
     /// Gives an entry, present or not, this link-layer address in state STALE: used at once, confirmed by
     /// unicast when it is (`ip neigh replace … nud stale`). A permanent entry is the operator's own, and
     /// refused.

@@ -5,12 +5,12 @@
 //! LISTEN), TCP_DEFER_ACCEPT, TCP_WINDOW_CLAMP, TCP_FASTOPEN, TCP-AO keys.
 
 use anyhow::{Context, Result};
-use netlink_bindings::inet_diag::{IterableReplyAttrs, Msg, ReqV2, Request, TcpState};
+use netlink_bindings::inet_diag::{IterableReplyAttrs, Msg, ReqV2, Request, Sockid, TcpState};
 use netlink_bindings::utils::find_attr;
 use netlink_socket2::NetlinkSocket;
 use nix::libc;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::ControlFlow;
 
 /// `INET_DIAG_INFO` as a bit of `idiag_ext`. It brings `tcp_info` and, for CAP_NET_ADMIN, the
@@ -187,6 +187,30 @@ impl Diag {
         Ok(connections)
     }
 
+    /// Whether a connection is remembered in TIME_WAIT, by an entry that takes no full socket. The kernel walks the hash of
+    /// all connections for it, but tells only those of the two ports.
+    pub fn is_in_time_wait(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<bool> {
+        let mut ports = Sockid::new();
+        ports.set_sport(local.port());
+        ports.set_dport(remote.port());
+        let mut found = false;
+        let time_wait = bit(TcpState::TimeWait);
+        self.dump_matching(time_wait, 0, &ports, |message, _| {
+            let (family, id) = (message.family, &message.sockid);
+            // A FIN_WAIT2 of that kind is told in its own state (`inet_twsk_diag_fill`).
+            found = message.timer == TIMER_OF_TIME_WAIT
+                && message.state == TcpState::TimeWait as u8
+                && address(family, &id.src) == local.ip().to_canonical()
+                && address(family, &id.dst) == remote.ip().to_canonical();
+            if found {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        Ok(found)
+    }
+
     /// Dumps the TCP sockets in `states` of both families.
     fn dump(
         &mut self,
@@ -201,11 +225,22 @@ impl Diag {
         .map(drop)
     }
 
-    /// The same until `each` has had enough; gives whether it came to the end. The kernel wants a request for each family.
+    /// The same until `each` has had enough; gives whether it came to the end.
     pub(super) fn dump_until(
         &mut self,
         states: u32,
         ext: u8,
+        each: impl FnMut(&Msg, IterableReplyAttrs<'_>) -> ControlFlow<()>,
+    ) -> Result<bool> {
+        self.dump_matching(states, ext, &Sockid::new(), each)
+    }
+
+    /// The same of those with the ports of `id`, 0 for any. The kernel wants a request for each family.
+    fn dump_matching(
+        &mut self,
+        states: u32,
+        ext: u8,
+        id: &Sockid,
         mut each: impl FnMut(&Msg, IterableReplyAttrs<'_>) -> ControlFlow<()>,
     ) -> Result<bool> {
         for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
@@ -214,6 +249,7 @@ impl Diag {
                 protocol: libc::IPPROTO_TCP as u8,
                 ext,
                 states,
+                sockid: id.clone(),
                 ..ReqV2::default()
             };
             let request = Request::new().op_tcp_diag_dump(&header);

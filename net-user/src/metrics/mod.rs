@@ -7,6 +7,7 @@ mod exposition;
 mod listeners;
 mod own;
 mod page;
+mod probes;
 mod server;
 
 #[cfg(test)]

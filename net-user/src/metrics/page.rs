@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     config::{GuardMode, Mode, XdpMode},
-    control::protocol::{Counter, Counters, Health, Queues, Status},
+    control::{
+        probes::Probes,
+        protocol::{Counter, Counters, Health, Queues, Status},
+    },
 };
 
 /// What a page is written from, all of about the same moment.
@@ -29,6 +32,8 @@ pub struct Reading {
     pub counters: Counters,
     /// As `netmoat queues` has it.
     pub queues: Queues,
+    /// As `netmoat probe list` has it.
+    pub probes: Probes,
     /// The agent's process; `None` while /proc does not tell.
     pub own: Option<Own>,
     /// What the maps take of the kernel's memory, without the tables of lists, octets.
@@ -55,6 +60,7 @@ impl Collector for Reading {
         self.guards(page)?;
         self.fill(page)?;
         super::listeners::write(page, &self.queues)?;
+        super::probes::write(page, &self.probes)?;
         self.host(page)
     }
 }

@@ -277,6 +277,7 @@ impl Source {
             status: self.ask(Request::Status).await?,
             counters: self.ask(Request::Counters).await?,
             queues: self.ask(Request::Queues).await?,
+            probes: self.ask(Request::Probes).await?,
             own: Own::read().ok(),
             maps_octets: self.maps_octets,
         })

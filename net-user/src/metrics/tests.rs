@@ -102,6 +102,12 @@ fn reading() -> Reading {
             },
             ..Queues::default()
         },
+        probes: serde_json::from_value(json!({ "version": VERSION, "probes": [{
+            "name": "shop", "url": "http://www.example.org/", "interval_ms": 60_000, "state": "failed", "since": 7,
+            "walking": false, "walks": 12, "failures": 5, "failures_in_a_row": 2, "success_per_mille": 583,
+            "last": { "started_ms": 8_500, "duration_us": 15_000, "waited_us": 12_000, "outcome": "failed", "layer": "http",
+                      "code": "http_timeout", "verdict": "nothing came", "next": null, "report": report() } }] }))
+        .unwrap(),
         own: Some(Own {
             cpu_s: 1.5,
             resident: 4096,
@@ -109,6 +115,25 @@ fn reading() -> Reading {
         }),
         maps_octets: 1 << 20,
     }
+}
+
+/// A walk over one redirect.
+fn report() -> Value {
+    let stage = |layer: &str, facts: Value, duration_us: u64| {
+        json!({ "layer": layer, "outcome": "ok", "start_us": 0, "duration_us": duration_us, "summary": "",
+                "findings": [], "facts": { layer: facts } })
+    };
+    let fetch = |us| {
+        let stages = [stage(
+            "tcp",
+            json!(crate::probe::tcp::TcpFacts::default()),
+            us,
+        )];
+        json!({ "url": "http://www.example.org/", "stages": stages, "agent": null })
+    };
+    json!({ "version": 1, "url": "http://www.example.org/", "started_ms": 8_500, "duration_us": 15_000, "waited_us": 12_000, "outcome": "failed",
+            "layer": "http", "code": "http_timeout", "verdict": "nothing came", "next": null,
+            "fetches": [fetch(2_000), fetch(1_500)] })
 }
 
 /// Values by name with labels.
@@ -191,6 +216,19 @@ fn what_the_agent_says_is_on_the_page() {
             "netmoat_kernel_events_total{name=\"TcpExtListenDrops\"}",
             9.0,
         ),
+        ("netmoat_probe_up{probe=\"shop\"}", 0.0),
+        ("netmoat_probe_outcome{probe=\"shop\"}", 3.0),
+        ("netmoat_probe_duration_seconds{probe=\"shop\"}", 0.012),
+        (
+            "netmoat_probe_stage_seconds{probe=\"shop\",layer=\"tcp\"}",
+            0.0035,
+        ),
+        (
+            "netmoat_probe_last_walk_timestamp_seconds{probe=\"shop\"}",
+            8.5,
+        ),
+        ("netmoat_probe_walks_total{probe=\"shop\"}", 12.0),
+        ("netmoat_probe_failures_total{probe=\"shop\"}", 5.0),
         (
             "netmoat_interface_lost_packets_total{interface=\"eth0\",counter=\"rx_dropped\"}",
             1.0,

@@ -54,6 +54,8 @@ pub enum Kind {
     ContestOver,
     /// A listener, or the host, is healthy again.
     Recovered,
+    /// A probe of the agent's own is better than it was.
+    ProbeRecovered,
     /// A claim that the recorded holder contradicts.
     Spoof,
     /// It is unclear who has an address.
@@ -76,6 +78,10 @@ pub enum Kind {
     Verdict,
     /// Somebody else has changed the maps, or taken programs off an interface.
     Drift,
+    /// A probe of the agent's own does not get through.
+    ProbeFailed,
+    /// It gets through, but slowly, or to what is not as it should be.
+    ProbeAiling,
 }
 
 impl Kind {
@@ -90,6 +96,7 @@ impl Kind {
             Self::ProbeAnswered => "probe_answered",
             Self::ContestOver => "contest_over",
             Self::Recovered => "recovered",
+            Self::ProbeRecovered => "probe_recovered",
             Self::Spoof => "spoof",
             Self::Contested => "contested",
             Self::StationChanged => "station_changed",
@@ -101,6 +108,8 @@ impl Kind {
             Self::LockedOut => "locked_out",
             Self::Verdict => "verdict",
             Self::Drift => "drift",
+            Self::ProbeFailed => "probe_failed",
+            Self::ProbeAiling => "probe_ailing",
         }
     }
 

@@ -17,6 +17,7 @@ use super::{
     words,
 };
 use crate::{
+    canaries::Change,
     config::{GuardMode, NeighborConfig},
     control::{
         drops::{DropTotals, Drops},
@@ -27,6 +28,7 @@ use crate::{
         },
     },
     host::links::Link,
+    probe::Outcome,
 };
 
 /// Room in `BINDINGS` that pins leave to own addresses and gateways.
@@ -130,6 +132,17 @@ impl NeighborWatch {
             Kind::Verdict
         };
         self.journal.note_turn(kind, listener, text, now);
+    }
+
+    /// Notes that a probe of the agent's own is in another state.
+    pub fn probe_changed(&mut self, change: Change, now: Now) {
+        let kind = match (change.from, change.to) {
+            (Some(from), to) if to < from => Kind::ProbeRecovered,
+            (_, Outcome::Failed) => Kind::ProbeFailed,
+            _ => Kind::ProbeAiling,
+        };
+        self.journal
+            .note_turn(kind, String::new(), change.text, now);
     }
 
     /// Notes a dropped packet.

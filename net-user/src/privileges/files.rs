@@ -93,6 +93,25 @@ pub(super) fn confine(state_dir: &Path, sockets: &[&Path]) -> Result<Confined> {
     })
 }
 
+/// Lets the calling thread, and those it makes, read and connect: no file is written, nothing is executed, no TCP port is
+/// bound (ABI 4), nobody is signalled and no abstract Unix socket of others is connected to (ABI 6).
+///
+/// # Errors
+/// The kernel has no Landlock, or has it switched off.
+pub(super) fn confine_walker() -> Result<()> {
+    let status = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_write(WANTED) | AccessFs::Execute)?
+        .handle_access(AccessNet::BindTcp)?
+        .scope(Scope::Signal | Scope::AbstractUnixSocket)?
+        .create()?
+        .restrict_self()?;
+    if status.ruleset == RulesetStatus::NotEnforced {
+        bail!("the kernel enforces nothing of it");
+    }
+    Ok(())
+}
+
 /// Confines the calling thread to `rules` for what is `handled`; paths that do not exist are left out.
 fn restrict(
     handled: BitFlags<AccessFs>,
@@ -259,6 +278,29 @@ mod tests {
         });
         sleeping.kill().unwrap();
         sleeping.wait().unwrap();
+    }
+
+    #[test]
+    fn who_probes_connects_and_neither_writes_nor_executes_nor_listens() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "precious").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::scope(|scope| {
+            let walker = scope.spawn(|| {
+                nix::sys::prctl::set_no_new_privs().unwrap();
+                confine_walker().unwrap();
+                std::net::TcpStream::connect(address).unwrap();
+                assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+                assert!(denied(fs::write(&file, "")));
+                assert!(denied(fs::write("/proc/sys/net/core/somaxconn", "1")));
+                assert!(denied(std::net::TcpListener::bind("127.0.0.1:0")));
+                assert!(denied(Command::new("true").output()));
+            });
+            walker.join().unwrap();
+        });
+        assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! protects the host, and its own confinement is the second line.
 //!
 //! Threads have what the one that made them had, so all of this happens in the main thread. One thread keeps what the
-//! others lose, see [`looker`].
+//! others lose, see [`looker`], and one that makes connections has less than they, see [`walker`].
 
 mod calls;
 mod files;
 pub mod looker;
+pub mod walker;
 
 use std::{
     fs::{self, DirBuilder},
@@ -88,6 +89,18 @@ pub fn give_up(state_dir: &Path, sockets: &[&Path]) -> Privileges {
     for text in looker.into_iter().flatten() {
         left.shortcomings
             .push(format!("the thread that looks at processes: {text}"));
+    }
+    // Nor may who is confined by it connect to others.
+    let walker = walker::start(|| {
+        let landlock = files::confine_walker().map_err(|error| format!("no Landlock: {error:#}"));
+        let mut shortcomings = confine(&[]);
+        shortcomings.extend(landlock.err());
+        shortcomings
+    });
+    let walker = left.note("the thread that probes", walker);
+    for text in walker.into_iter().flatten() {
+        left.shortcomings
+            .push(format!("the thread that probes: {text}"));
     }
     let landlock = files::confine(state_dir, sockets);
     if let Some(confined) = left.note("files are not confined by Landlock", landlock) {

@@ -19,7 +19,9 @@ use std::{
 
 use url::Url;
 
-pub use plan::{Family, HttpVersion, Names, Plan, Thresholds, Trace};
+pub use plan::{
+    Family, Given, HttpVersion, Names, Plan, Thresholds, Trace, parse_given, parse_url,
+};
 pub use report::{Facts, Fetch, Finding, Layer, Lines, Outcome, Report, Stage, VERSION};
 
 use crate::control::client::Client;
@@ -60,7 +62,7 @@ pub async fn walk(plan: &Plan, agent: Option<&Client>, progress: &(dyn Fn(&str) 
     while let Some(url) = next {
         let (fetch, redirect) = fetch(&walk, agent, &url, fetches.len() as u32).await;
         fetches.push(fetch);
-        next = redirect;
+        next = redirect.filter(|to| !http::looped(&mut fetches, to));
     }
     let slow = plan.slow.total;
     Report::new(plan.url.clone(), started_ms, walk.now_us(), slow, fetches)
@@ -111,6 +113,10 @@ async fn stages_of(
         .map(|ip| SocketAddr::new(ip, port))
         .collect();
     let (stage, connection) = tcp::connect(walk, &addresses).await;
+    let connected = connection.as_ref().map(|c| c.socket.remote.ip());
+    if let Some(route) = stages.last_mut() {
+        route::look_again(walk, route, connected).await;
+    }
     stages.push(stage);
     let connection = connection?;
     let socket = connection.socket.clone();
@@ -129,7 +135,10 @@ async fn stages_of(
         let exchange = http::fetch(walk, url, stream, depth).await;
         stages.push(exchange.stage);
         next = exchange.next;
+        tcp::look_back(&socket, stages).await;
         stages.push(close::end(walk, &socket, exchange.open).await);
+    } else {
+        tcp::look_back(&socket, stages).await;
     }
     next
 }

@@ -8,6 +8,9 @@ use std::{
 
 use url::Url;
 
+/// Given addresses, in place of a look-up: host, port, addresses.
+pub type Given = (String, u16, Vec<IpAddr>);
+
 /// One walk.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -20,7 +23,7 @@ pub struct Plan {
     /// Only this family.
     pub family: Option<Family>,
     /// Given addresses, in place of a look-up: host, port, addresses.
-    pub resolve: Vec<(String, u16, Vec<IpAddr>)>,
+    pub resolve: Vec<Given>,
     /// Where names are looked up.
     pub names: Names,
     /// Walk from the roots too.
@@ -175,4 +178,60 @@ pub enum HttpVersion {
     /// HTTP/2; without TLS with prior knowledge
     #[value(name = "2")]
     Http2,
+}
+
+/// Reads where to; without a scheme it is https.
+///
+/// # Errors
+/// What is wrong, and how to write it.
+pub fn parse_url(text: &str) -> Result<Url, (String, String)> {
+    let whole = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("https://{text}")
+    };
+    let url = Url::parse(&whole).map_err(|error| {
+        (
+            format!("`{}` cannot be probed: {error}", text.escape_debug()),
+            "write https://www.example.org/ or http://192.0.2.7:8080/health".to_owned(),
+        )
+    })?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        other => Err((
+            format!("{other}:// cannot be probed"),
+            "write http:// or https://".to_owned(),
+        )),
+    }
+}
+
+/// Reads given addresses: `HOST:PORT:ADDRESS[,ADDRESS]…`.
+///
+/// # Errors
+/// What is wrong, and how to write it.
+pub fn parse_given(text: &str) -> Result<Given, (String, String)> {
+    let form = |what: String| {
+        (
+            what,
+            "write HOST:PORT:ADDRESS, as in www.example.org:443:192.0.2.7".to_owned(),
+        )
+    };
+    let mut parts = text.splitn(3, ':');
+    let (Some(host), Some(port), Some(addresses)) = (parts.next(), parts.next(), parts.next())
+    else {
+        return Err(form(format!("`{}` has no address", text.escape_debug())));
+    };
+    let port = port
+        .parse()
+        .map_err(|error| form(format!("port {}: {error}", port.escape_debug())))?;
+    let addresses = addresses.split(',').map(|address| {
+        let bare = address.trim_start_matches('[').trim_end_matches(']');
+        bare.parse()
+            .map_err(|error| form(format!("{}: {error}", address.escape_debug())))
+    });
+    Ok((
+        host.to_ascii_lowercase(),
+        port,
+        addresses.collect::<Result<_, _>>()?,
+    ))
 }

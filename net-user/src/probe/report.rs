@@ -149,8 +149,8 @@ pub enum Facts {
     Name(Box<NameFacts>),
     Route(RouteFacts),
     Tcp(TcpFacts),
-    Tls(TlsFacts),
-    Http(HttpFacts),
+    Tls(Box<TlsFacts>),
+    Http(Box<HttpFacts>),
     Close(CloseFacts),
 }
 
@@ -196,6 +196,20 @@ impl Stage {
             Layer::Close => 0,
             _ => self.duration_us,
         }
+    }
+
+    /// Replaces the findings, when more is known.
+    pub(super) fn judge(&mut self, mut findings: Vec<Finding>) {
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.outcome));
+        self.outcome = findings.first().map_or(Outcome::Ok, |f| f.outcome);
+        self.findings = findings;
+    }
+
+    /// Adds what was found later.
+    pub(super) fn add(&mut self, finding: Finding) {
+        let mut findings = std::mem::take(&mut self.findings);
+        findings.push(finding);
+        self.judge(findings);
     }
 
     /// A stage from `start_us` for `duration_us`; its outcome is the worst of its findings.

@@ -3,7 +3,10 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{accept::Sums, looks::QueueSettings};
-use crate::control::queues::{ListenerQueues, Owner};
+use crate::{
+    canaries::Witness,
+    control::queues::{ListenerQueues, Owner},
+};
 
 /// All that a rule may look at for one listener.
 pub(super) struct Facts<'a> {
@@ -15,6 +18,8 @@ pub(super) struct Facts<'a> {
     pub settings: &'a QueueSettings,
     /// The kernel's counters.
     pub host: &'a HostLately,
+    /// What probes say that go there.
+    pub witnesses: &'a [Witness],
     /// One short look: no trend is known.
     pub once: bool,
 }
@@ -202,6 +207,7 @@ mod tests {
                 lately: &lately,
                 settings: &settings,
                 host: &host,
+                witnesses: &[],
                 once: false,
             };
             assert_eq!(facts.overflows(), overflows, "{overflows_elsewhere}");

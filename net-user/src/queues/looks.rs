@@ -133,6 +133,9 @@ pub struct OwnersLook {
     pub missing: Option<String>,
 }
 
+/// What probes say of the listeners that they go to.
+pub type WitnessesLook = HashMap<Identity, Vec<crate::canaries::Witness>>;
+
 /// What was lost below, as absolute counts.
 pub type LossLook = Loss;
 

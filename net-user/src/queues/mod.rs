@@ -44,7 +44,7 @@ use crate::{
         listener::Watched,
         looks::{
             BudgetsLook, DataPathLook, HostLook, ListenerLook, LossLook, OwnersLook, SourcesLook,
-            Walk,
+            Walk, WitnessesLook,
         },
     },
 };
@@ -85,6 +85,7 @@ pub struct Health {
     owners: OwnersLook,
     sources: SourcesLook,
     budgets: BudgetsLook,
+    witnesses: WitnessesLook,
     told: sources::Sources,
 }
 
@@ -195,6 +196,11 @@ impl Health {
         self.budgets = look;
     }
 
+    /// Takes what the agent's own probes found.
+    pub fn witnesses(&mut self, look: WitnessesLook) {
+        self.witnesses = look;
+    }
+
     /// Takes the state of a source of figures, in place of the one of that name.
     pub fn source(&mut self, source: Source) {
         self.told.set(source, None);
@@ -232,6 +238,7 @@ impl Health {
                 lately: &listener.lately(now, &self.owners),
                 settings: &settings,
                 host: &host,
+                witnesses: self.witnesses.get(&identity).map_or(&[], Vec::as_slice),
                 once: self.once,
             };
             let found = verdict::of_listener(&facts, &listener.held);
@@ -363,6 +370,6 @@ fn closed(identity: Identity, from: VerdictKind, wall: u64) -> Turn {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

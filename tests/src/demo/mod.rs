@@ -35,7 +35,7 @@ mod spoof;
 mod stage;
 mod summary;
 mod watch;
-mod web;
+pub mod web;
 
 /// How long a flood may outlast its act: the client's last attempts take up to twice 3 s.
 const OUTLAST: Duration = Duration::from_secs(30);

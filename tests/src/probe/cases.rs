@@ -1,5 +1,7 @@
 //! What breaks on the way from a URL to its page, each for real, and what the probe is to say of it.
 
+pub mod agent;
+pub mod http;
 pub mod name;
 pub mod trace;
 

@@ -53,6 +53,7 @@ fn look(at_s: u64, queues: Queues, cells: &[u64]) -> Look {
             data_path_alive: true,
             maps: vec![],
             pending: None,
+            probes: crate::control::probes::ProbesAtAGlance::default(),
         },
         queues,
         counters: Counters::from_cells(cells),

@@ -70,11 +70,11 @@ async fn work(peer: Peer, verb: String, deed: Deed, request: Request, next: Next
     response
 }
 
-/// What a request changes, in a word; None for one that only reads, as a frame sent through the programs does.
+/// What a request changes, in a word; None for one that only reads, as a frame sent through the programs and a watch do.
 fn verb(request: &Request) -> Option<String> {
     let path = request.uri().path();
     let reads = request.method() == Method::GET || request.method() == Method::HEAD;
-    if reads || path == "/v1/explain" {
+    if reads || matches!(path, "/v1/explain" | "/v1/watch") {
         return None;
     }
     let verb = path.strip_prefix("/v1/").unwrap_or(path);

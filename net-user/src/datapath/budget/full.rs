@@ -47,11 +47,13 @@ pub fn words(map: &str) -> &'static str {
         "DROP_EVENTS" => {
             "an event is lost and counted (drop_event_lost); the counters tell of every packet"
         }
+        "WATCHED" => "who asks for one more connection to be watched is refused, and told so",
+        "WATCH_EVENTS" => "an event is lost, and whoever asked for it is told how many were",
         "AYA_LOGS" => "a log line is lost",
         "SETTINGS" | "GENERATION" | "CHOSEN" | "SEED" | "COOKIE_KEYS" | "NEIGHBOR_SETTINGS"
         | "GUARD_SETTINGS" | "CLASS_LIMITS" | "CLASS_STATE" | "HEARTBEAT" | "ACTIVITY"
         | "PORTS" | "COUNTERS" | "LISTENER_STATS" | "FLOWS" | "SKETCHES" | "SOURCE_STATE"
-        | "STRAYS" | "EVENT_LIMITS" | "LISTS" | "LIST_TABLES" | "ZERO" | "SCRATCH"
+        | "STRAYS" | "EVENT_LIMITS" | "LISTS" | "LIST_TABLES" | "WATCHING" | "ZERO" | "SCRATCH"
         | "NEIGHBOR_SCRATCH" => "never: it has a place for each",
         // What the compiler makes of constants and of statics.
         section if section.starts_with('.') => "never: it has a place for each",

@@ -10,6 +10,7 @@ pub(super) use accept::longer;
 mod floods;
 pub(super) mod host;
 mod leaks;
+mod witnesses;
 
 /// A verdict begins when its condition has held in this many judgements in a row, which come once a second.
 const ENTER_AFTER: u32 = 3;
@@ -62,6 +63,9 @@ pub(super) fn of_listener(facts: &Facts, held: &Held) -> Vec<Finding> {
         if held.has(cause) || found.iter().any(|finding| finding.kind == cause) {
             found.retain(|finding| !effects.contains(&finding.kind));
         }
+    }
+    for finding in &mut found {
+        witnesses::hear(facts.witnesses, finding);
     }
     found
 }
