@@ -92,7 +92,7 @@ impl Resolution<'_> {
         }
     }
 
-    /// From the roots, if that is wanted. What it finds is the cause of what the resolver could not do (SERVFAIL).
+    /// From the roots, if that is wanted. What it finds goes first: it is nearer to the cause.
     async fn trace(&mut self) {
         let domain = matches!(self.url.host(), Some(Host::Domain(_)));
         if self.walk.plan.trace.is_none() || !domain {
@@ -104,12 +104,7 @@ impl Resolution<'_> {
         };
         let found = !self.facts.addresses.is_empty();
         let (facts, findings) = trace::beside(self.walk, &name, found).await;
-        let unexplained = self
-            .findings
-            .first()
-            .is_some_and(|f| f.code == "name_servfail");
-        let at = if unexplained { 0 } else { self.findings.len() };
-        self.findings.splice(at..at, findings);
+        self.findings.splice(0..0, findings);
         self.facts.trace = Some(facts);
     }
 

@@ -33,6 +33,8 @@ pub use self::facts::{
 const ALIASES: usize = 11;
 /// How many zones are visited, aliases' included.
 const STEPS: usize = 40;
+/// No root answers.
+const UNREACHABLE: &str = "dns_roots_unreachable";
 /// How long the walk may take, in times of a stage's time-out.
 const STAGES: u32 = 3;
 
@@ -40,8 +42,11 @@ const STAGES: u32 = 3;
 pub async fn beside(walk: &Walk<'_>, name: &Name, found: bool) -> (TraceFacts, Vec<Finding>) {
     let (facts, mut findings) = self::walk(walk, name).await;
     for finding in &mut findings {
-        if found && finding.outcome == Outcome::Failed {
-            finding.outcome = Outcome::Wrong;
+        match finding.outcome {
+            // Says nothing about the name.
+            Outcome::Wrong if found && finding.code == UNREACHABLE => finding.outcome = Outcome::Ok,
+            Outcome::Failed if found => finding.outcome = Outcome::Wrong,
+            _ => {}
         }
     }
     (facts, findings)
@@ -196,7 +201,7 @@ impl Descent<'_> {
             );
             let next = "this network may let only its own resolver ask; run the trace where port 53 is open, or give --root-hints";
             self.findings
-                .push(Finding::new("dns_roots_unreachable", Outcome::Wrong, what).next(next));
+                .push(Finding::new(UNREACHABLE, Outcome::Wrong, what).next(next));
         } else {
             let found = judge::findings(&step, self.walk.plan.slow.name).into_iter();
             // Of servers that are asked again for an alias, all but the last straw has been said.

@@ -3,7 +3,7 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -33,21 +33,30 @@ const CHAIN: Duration = Duration::from_secs(10);
 
 /// Questions to the servers of the zones themselves.
 #[derive(Clone)]
-struct Down(Arc<Cuts>);
+struct Down {
+    cuts: Arc<Cuts>,
+    /// The first question without an answer: hickory calls bogus what it could not complete.
+    unanswered: Arc<OnceLock<String>>,
+}
 
 impl DnsHandle for Down {
     type Response = Pin<Box<dyn Stream<Item = Result<DnsResponse, NetError>> + Send>>;
     type Runtime = TokioRuntimeProvider;
 
     fn send(&self, request: DnsRequest) -> Self::Response {
-        let cuts = Arc::clone(&self.0);
+        let Self { cuts, unanswered } = self.clone();
         Box::pin(stream::once(async move {
             let Some(query) = request.queries.first() else {
                 return Err(NetError::from("no question"));
             };
             match cuts.ask(query.name(), query.query_type(), 0).await {
                 Some(message) => Ok(DnsResponse::from_message(message)?),
-                None => Err(NetError::Timeout),
+                None => {
+                    unanswered.get_or_init(|| {
+                        format!("{} of {}", query.query_type(), shown(query.name()))
+                    });
+                    Err(NetError::Timeout)
+                }
             }
         }))
     }
@@ -77,7 +86,12 @@ pub(super) async fn follow(
             }
         }
     }
-    let handle = DnssecDnsHandle::with_trust_anchor(Down(Arc::clone(cuts)), Arc::new(keys));
+    let unanswered = Arc::new(OnceLock::new());
+    let down = Down {
+        cuts: Arc::clone(cuts),
+        unanswered: Arc::clone(&unanswered),
+    };
+    let handle = DnssecDnsHandle::with_trust_anchor(down, Arc::new(keys));
     let mut facts = TraceDnssec {
         status: DnssecStatus::Secure,
         why: None,
@@ -95,7 +109,10 @@ pub(super) async fn follow(
             facts.why = match status {
                 DnssecStatus::Bogus => Some(why_bogus(&facts.zones, name, proven.as_ref())),
                 DnssecStatus::Insecure => why_insecure(&facts.zones),
-                DnssecStatus::Unknown => Some("the chain was not complete in time".into()),
+                DnssecStatus::Unknown => Some(match unanswered.get() {
+                    Some(question) => format!("no server answered {question}"),
+                    None => "the chain was not complete in time".into(),
+                }),
                 DnssecStatus::Secure => None,
             };
         }
@@ -112,8 +129,24 @@ const fn rank(status: DnssecStatus) -> u8 {
     }
 }
 
-/// What hickory makes of an answer, and the answer.
+/// What an answer is worth, and the answer.
 async fn proof(
+    handle: &DnssecDnsHandle<Down>,
+    name: &Name,
+    kind: RecordType,
+    deadline: Instant,
+) -> (DnssecStatus, Option<Message>) {
+    let (status, answer) = verified(handle, name, kind, deadline).await;
+    match status {
+        DnssecStatus::Bogus if handle.inner().unanswered.get().is_some() => {
+            (DnssecStatus::Unknown, answer)
+        }
+        status => (status, answer),
+    }
+}
+
+/// What hickory makes of an answer, and the answer.
+async fn verified(
     handle: &DnssecDnsHandle<Down>,
     name: &Name,
     kind: RecordType,

@@ -251,17 +251,23 @@ impl ZoneKeys {
     fn told(&self) -> String {
         let list = |tags: &[u16]| {
             let tags: Vec<_> = tags.iter().map(ToString::to_string).collect();
-            match tags.is_empty() {
-                true => "none".into(),
-                false => tags.join(", "),
-            }
+            tags.join(", ")
         };
-        format!(
-            "keys {}, vouched for {}: {}",
-            list(&self.keys),
-            list(&self.vouched),
-            self.status.word()
-        )
+        let status = self.status.word();
+        match (self.keys.is_empty(), self.vouched.is_empty()) {
+            (true, true) => format!("not signed: {status}"),
+            (true, false) => format!(
+                "no keys, though the parent vouches for {}: {status}",
+                list(&self.vouched)
+            ),
+            // The root has no parent.
+            (false, true) => format!("keys {}: {status}", list(&self.keys)),
+            (false, false) => format!(
+                "keys {}, of which the parent vouches for {}: {status}",
+                list(&self.keys),
+                list(&self.vouched)
+            ),
+        }
     }
 }
 

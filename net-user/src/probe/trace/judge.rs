@@ -195,7 +195,10 @@ pub(super) fn findings(step: &TraceStep, slow: Duration) -> Vec<Finding> {
             late.len(),
             step.zone,
             milliseconds(times.max().unwrap_or_default()),
-            by_name(&late)
+            late.iter()
+                .map(|s| format!("{} {}", s.name, s.address))
+                .collect::<Vec<_>>()
+                .join(", ")
         );
         let next = "look at that server's load and at the way to it; resolvers turn to the others when they have noticed";
         findings.push(Finding::new("dns_slow", Outcome::Slow, what).next(next));

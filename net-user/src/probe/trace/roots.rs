@@ -114,6 +114,8 @@ fn parse(text: &str) -> Result<Cut> {
 }
 
 fn records(text: &str) -> Result<Vec<Record>> {
+    // Records of keys are often written without a TTL, which a zone must have.
+    let text = format!("$TTL 3600\n{text}");
     let (_, sets) = Parser::new(text, None, Some(Name::root())).parse()?;
     Ok(sets
         .into_values()
