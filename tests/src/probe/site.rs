@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     libc,
-    sys::socket::{self, setsockopt, sockopt},
+    sys::socket::{self, MsgFlags, setsockopt, sockopt},
 };
 
 use crate::{netns::Namespace, scene};
@@ -99,11 +99,18 @@ fn serve(mut stream: TcpStream, end: End, text: &str) -> std::io::Result<()> {
         let answer = format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n{more}{close}{length}\r\n{body}"
         );
-        stream.write_all(answer.as_bytes())?;
+        if end == End::Server {
+            // The FIN goes with the answer: one that came after it would race the client's.
+            let more = MsgFlags::from_bits_retain(libc::MSG_MORE);
+            let sent = socket::send(stream.as_raw_fd(), answer.as_bytes(), more)?;
+            assert_eq!(sent, answer.len(), "an empty send buffer takes it whole");
+            stream.shutdown(Shutdown::Write)?;
+        } else {
+            stream.write_all(answer.as_bytes())?;
+        }
         match end {
             End::Client | End::Never => {}
             End::Server => {
-                stream.shutdown(Shutdown::Write)?;
                 // Until the client's FIN is there; closing before would reset.
                 let _ = stream.read(&mut [0; 512])?;
                 return Ok(());

@@ -53,7 +53,7 @@ pub fn cases() -> Vec<Case> {
         failed("the same at another host", "tcp_silent", full_at_ack),
         failed("path MTU black hole", "tcp_mtu_black_hole", mtu_black_hole),
         case("first SYN lost", "slow", "tcp_syn_retransmitted", lost_syn),
-        case("far away", "slow", "tcp_slow", far_away),
+        case("neighbour late", "slow", "tcp_slow", late),
         case("only IPv4 answers", "wrong", "tcp_filtered", v6_filtered),
         case("IPv6 refused", "wrong", "tcp_refused", v6_refused),
     ]
@@ -72,8 +72,8 @@ pub fn site(scene: &Scene, family: u8) -> Site {
 
 /// A rule of a host's firewall.
 fn firewall(host: &Host, hook: &str, rule: &str) {
-    let hooked = format!("type filter hook {hook} priority 0; {rule}");
-    let table = format!("table inet lab {{ chain {hook} {{ {hooked} }} }}");
+    let hooked = format!("type filter hook {hook} priority 0; {rule};");
+    let table = format!("table inet lab {{ chain {hook} {{ {hooked} }}\n}}");
     host.ns.nft(&table).unwrap();
 }
 
@@ -137,16 +137,17 @@ fn lost_syn() -> Value {
     behind(first, &["--no-checks"])
 }
 
-fn far_away() -> Value {
+fn late() -> Value {
     let scene = Scene::new();
     let _site = site(&scene, 4);
-    // Too far for the threshold, near enough for the first SYN.
-    let delay = "qdisc add dev eth0 root netem delay 700ms";
-    let mut tc = Command::new("tc");
-    tc.args(delay.split(' '));
-    scene.client.ns.succeed(&mut tc).unwrap();
-    scene.client.pin_neighbour(&scene.server).unwrap();
-    scene.server.pin_neighbour(&scene.client).unwrap();
+    // Every SYN waits until the second question for the server's hardware address, which is the first to be answered: too long
+    // for the threshold, not long enough for a second SYN.
+    let every = "net.ipv4.neigh.eth0.retrans_time_ms";
+    scene.client.ns.sysctl(every, "650").unwrap();
+    let first = "arp operation request quota until 50 bytes drop;";
+    let hooked = format!("type filter hook input priority 0; {first}");
+    let table = format!("table arp lab {{ chain input {{ {hooked} }}\n}}");
+    scene.server.ns.nft(&table).unwrap();
     let args = ["--no-checks", "--timeout", "10s", &url(&scene)];
     probe(&scene.client, &args).report
 }
@@ -233,11 +234,11 @@ fn mtu_black_hole() -> Value {
     let scene = Scene::new();
     let at = scene.server.at(4, PORT);
     let _site = Site::start(&scene.server.ns, at, End::Client, 3000);
-    // Segments are cut to what goes on the wire before they are dropped for their length.
+    // Segments are cut to what goes on the wire, and dropped where their sender does not learn of it.
     let mut ethtool = Command::new("ethtool");
     ethtool.args(["-K", "eth0", "tso", "off", "gso", "off"]);
     scene.server.ns.succeed(&mut ethtool).unwrap();
     let rule = "tcp sport 8080 meta length > 1000 drop";
-    firewall(&scene.server, "output", rule);
+    firewall(&scene.client, "input", rule);
     probe(&scene.client, &["--timeout", "4s", &url(&scene)]).report
 }
