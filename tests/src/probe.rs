@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod names;
 pub mod netns_files;
 pub mod script;
+pub mod site;
 pub mod web;
 
 use std::process::Command;

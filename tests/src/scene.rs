@@ -21,6 +21,7 @@ use crate::{
     agent::Agent,
     flood::Flood,
     lab::{Flooding, Generator, Pace},
+    netns::Namespace,
     rawtcp::RawPeer,
     topology::{Host, Lan},
     wait,
@@ -65,6 +66,11 @@ impl Scene {
     /// One more host on the bridge.
     pub fn host(&self, role: &str) -> Host {
         self.lan.host(role).unwrap()
+    }
+
+    /// The bridge between the hosts; its ports are `p1` (the server's), `p2` (the client's) and `p3`.
+    pub fn bridge(&self) -> &Namespace {
+        self.lan.bridge()
     }
 
     /// Starts the agent on the server.
@@ -188,6 +194,15 @@ pub fn assert_sound(agent: &Agent) {
     ] {
         assert_eq!(agent.packets(reason).unwrap(), 0, "{}", reason.name());
     }
+}
+
+/// Octets that were sent and not acknowledged yet, a FIN among them (SIOCOUTQ, tcp(7)).
+pub fn unacked(stream: &TcpStream) -> i32 {
+    let mut left = 0;
+    // SAFETY: the pointer is to `left`, which outlives the call.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    left
 }
 
 /// What the kernel tells of a connection (`struct tcp_info`, linux/tcp.h).

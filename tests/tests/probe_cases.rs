@@ -42,6 +42,21 @@ fn every_way_that_a_name_breaks_is_told_as_such() {
 }
 
 #[test]
+fn every_way_that_leads_nowhere_or_to_somebody_else_is_told_as_such() {
+    all(cases::route::cases());
+}
+
+#[test]
+fn every_way_that_a_connection_fails_or_is_late_is_told_as_such() {
+    all(cases::tcp::cases());
+}
+
+#[test]
+fn no_way_that_a_connection_ends_takes_anything_from_the_page() {
+    all(cases::close::cases());
+}
+
+#[test]
 fn every_way_that_breaks_at_the_servers_host_is_told_by_its_agent() {
     all(cases::agent::cases());
 }

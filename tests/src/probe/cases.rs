@@ -1,8 +1,11 @@
 //! What breaks on the way from a URL to its page, each for real, and what the probe is to say of it.
 
 pub mod agent;
+pub mod close;
 pub mod http;
 pub mod name;
+pub mod route;
+pub mod tcp;
 pub mod trace;
 
 /// One broken (or sound) way.

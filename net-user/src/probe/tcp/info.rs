@@ -109,7 +109,7 @@ pub struct TcpInfo {
     pub send_mss: u32,
     /// The same of what we receive, as estimated from what came.
     pub receive_mss: u32,
-    /// What we told the other end to send, at most.
+    /// What we let the other end send, less the options that every segment has.
     pub advertised_mss: u32,
     /// The path MTU, octets, as the kernel knows it.
     pub path_mtu: u32,
