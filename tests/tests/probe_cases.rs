@@ -46,3 +46,8 @@ fn every_way_that_a_name_breaks_is_told_as_such() {
 fn every_way_that_breaks_at_the_servers_host_is_told_by_its_agent() {
     all(cases::agent::cases());
 }
+
+#[test]
+fn every_way_that_tls_breaks_is_told_as_such() {
+    all(cases::tls::cases());
+}

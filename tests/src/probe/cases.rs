@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod http;
 pub mod name;
+pub mod tls;
 
 /// One broken (or sound) way.
 pub struct Case {
