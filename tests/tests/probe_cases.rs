@@ -62,6 +62,11 @@ fn every_way_that_breaks_at_the_servers_host_is_told_by_its_agent() {
 }
 
 #[test]
+fn every_way_that_tls_breaks_is_told_as_such() {
+    all(cases::tls::cases());
+}
+
+#[test]
 fn every_way_that_http_breaks_is_told_as_such() {
     all(cases::http::cases());
 }

@@ -105,11 +105,13 @@ pub(super) fn init(level: Level, format: Format) -> Result<(), Failure> {
 
 /// What is logged of whom.
 fn targets(level: Level) -> Targets {
-    // netlink_proto warns of every message that comes while a monitor is being closed.
+    // netlink_proto warns of every message that comes while a monitor is being closed. rustls_platform_verifier calls it
+    // an error of ours when a server's certificate does not verify, which a probe tells as what it is.
     Targets::new()
         .with_default(level)
         .with_target("netmoat::audit", for_audit(level))
         .with_target("netlink_proto", LevelFilter::ERROR)
+        .with_target("rustls_platform_verifier", LevelFilter::OFF)
 }
 
 /// Who changed what is told at any level.

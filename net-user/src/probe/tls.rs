@@ -7,6 +7,8 @@ mod observe;
 mod roots;
 mod staple;
 mod tap;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::{

@@ -7,6 +7,7 @@ pub mod name;
 pub mod route;
 pub mod tcp;
 pub mod trace;
+pub mod tls;
 
 /// One broken (or sound) way.
 pub struct Case {

@@ -74,6 +74,7 @@ impl Site {
              access_log off; default_type text/html; root www; server_names_hash_bucket_size 128;\n\
              client_body_temp_path tmp-body; proxy_temp_path tmp-proxy; fastcgi_temp_path tmp-fastcgi;\n\
              uwsgi_temp_path tmp-uwsgi; scgi_temp_path tmp-scgi;\n\
+             ssl_protocols TLSv1.2 TLSv1.3;\n\
              {http}}}\n"
         );
         write(&directory, "nginx.conf", config.as_bytes());

@@ -50,6 +50,8 @@ pub struct CertificateFacts {
     pub signature: String,
     /// Whether it is an authority's (basicConstraints CA).
     pub authority: bool,
+    /// Whether it may be a server's (extendedKeyUsage has serverAuth, or is not there; RFC 5280 section 4.2.1.12).
+    pub for_servers: bool,
     /// Whether it is signed by its own key.
     pub self_signed: bool,
     /// Where its issuer's certificate can be had (authorityInfoAccess; RFC 5280 section 4.2.2.1).
@@ -115,6 +117,7 @@ fn one(certificate: &X509Certificate<'_>, now: i64) -> CertificateFacts {
         key: key(certificate.public_key()),
         signature: oid(&certificate.signature_algorithm.algorithm),
         authority: certificate.is_ca(),
+        for_servers: true,
         self_signed: certificate.subject().as_raw() == certificate.issuer().as_raw()
             && certificate.verify_signature(None).is_ok(),
         valid,
@@ -125,6 +128,9 @@ fn one(certificate: &X509Certificate<'_>, now: i64) -> CertificateFacts {
             ParsedExtension::SubjectAlternativeName(names) => {
                 let names = names.general_names.iter().filter_map(host);
                 facts.names = names.take(MOST_NAMES).collect();
+            }
+            ParsedExtension::ExtendedKeyUsage(usage) => {
+                facts.for_servers = usage.any || usage.server_auth;
             }
             ParsedExtension::AuthorityInfoAccess(access) => {
                 let mut issuers = access

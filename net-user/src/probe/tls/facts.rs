@@ -167,7 +167,7 @@ fn stapled(staple: &StapleFacts) -> String {
     let from = staple.this_update.as_deref().unwrap_or("?");
     let until = staple.next_update.as_deref().unwrap_or("no end told");
     let signed = match staple.signed {
-        Some(true) => "signed by the issuer",
+        Some(true) => "signature right",
         Some(false) => "signature is WRONG",
         None => "signature not checked",
     };

@@ -52,21 +52,21 @@ pub(super) fn finding(error: &io::Error, known: &Circumstances<'_>) -> Finding {
     if let Some(error) = of_rustls(error) {
         return spoken(error, known);
     }
+    let when = match octets {
+        0 => "before it answered the ClientHello".to_owned(),
+        octets => format!("in the handshake, after {octets} octets"),
+    };
     match error.kind() {
         io::ErrorKind::UnexpectedEof => failed(
             "tls_closed",
-            format!(
-                "the server closed the connection in the handshake, {octets} octets after its beginning"
-            ),
+            format!("the server closed the connection {when}"),
             "look at the server's error log, and whether something before it (proxy, filter by name) closes connections",
         ),
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe => failed(
             "tls_reset",
-            format!(
-                "the connection was reset in the handshake, {octets} octets after its beginning"
-            ),
+            format!("the server reset the connection {when}"),
             "look at the server's error log, and for a filter on the way that ends connections by the name in them",
         ),
         _ => failed(

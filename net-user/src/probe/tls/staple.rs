@@ -5,12 +5,18 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use x509_ocsp::{BasicOcspResponse, CertStatus, OcspGeneralizedTime, OcspResponse};
 use x509_parser::{
-    asn1_rs::BitString, certificate::X509Certificate, prelude::FromDer as _,
-    verify::verify_signature, x509::AlgorithmIdentifier,
+    asn1_rs::BitString,
+    certificate::X509Certificate,
+    prelude::FromDer as _,
+    verify::verify_signature,
+    x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
 };
 
 use super::chain::{date, now_s};
 use crate::probe::{Finding, Outcome};
+
+/// The most certificates of responders that are looked at; real answers have one.
+const MOST_SIGNERS: usize = 3;
 
 /// What a responder says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,8 +50,8 @@ pub struct StapleFacts {
     pub this_update: Option<String>,
     /// A newer answer is there by then.
     pub next_update: Option<String>,
-    /// Whether the issuer of the server's certificate signed it; null where the issuer's certificate is not at hand, or a
-    /// responder of its own signed.
+    /// Whether the issuer of the server's certificate signed it, or a responder that it authorized; null where the issuer's
+    /// certificate is not at hand.
     pub signed: Option<bool>,
     /// Why it cannot be used, if so.
     pub problem: Option<String>,
@@ -108,7 +114,7 @@ pub(super) fn read(
     }
 }
 
-/// Whether the issuer of `leaf` signed; see [`StapleFacts::signed`].
+/// Whether the issuer of `leaf` signed, or a responder that it authorized (RFC 6960 section 4.2.2.2).
 fn signed<'a>(
     basic: &BasicOcspResponse,
     leaf: &X509Certificate<'_>,
@@ -123,9 +129,21 @@ fn signed<'a>(
     let (_, algorithm) = AlgorithmIdentifier::from_der(&algorithm).ok()?;
     let signature = BitString::new(0, basic.signature.raw_bytes());
     let told = basic.tbs_response_data.to_der().ok()?;
-    let is_signed = verify_signature(issuer.public_key(), &algorithm, &signature, &told).is_ok();
-    // A responder may have a certificate of its own, which it sends along (RFC 6960 section 4.2.2.2).
-    (is_signed || basic.certs.is_none()).then_some(is_signed)
+    let by = |key: &SubjectPublicKeyInfo<'_>| {
+        verify_signature(key, &algorithm, &signature, &told).is_ok()
+    };
+    let sent = basic.certs.iter().flatten().take(MOST_SIGNERS);
+    let mut sent = sent.filter_map(|one| one.to_der().ok());
+    let by_responder = sent.any(|der| {
+        let Ok((_, one)) = X509Certificate::from_der(&der) else {
+            return false;
+        };
+        let usage = one.extended_key_usage().ok().flatten();
+        usage.is_some_and(|usage| usage.value.ocsp_signing)
+            && one.verify_signature(Some(issuer.public_key())).is_ok()
+            && by(one.public_key())
+    });
+    Some(by_responder || by(issuer.public_key()))
 }
 
 /// What is to be said of it. `bad`: the outcome of what a browser refuses.

@@ -67,15 +67,10 @@ impl Held<'_> {
             }
             E::NotValidForName | E::NotValidForNameContext { .. } => self.wrong_name(),
             E::UnknownIssuer => Some(self.unknown_issuer()),
-            E::InvalidPurpose | E::InvalidPurposeContext { .. } => Some(self.finding(
-                "certificate_wrong_purpose",
-                "the certificate is not for servers (extendedKeyUsage has no serverAuth)".to_owned(),
-                "have one issued for TLS servers",
-            )),
             E::BadSignature => Some(self.finding(
                 "certificate_bad_signature",
                 "a certificate of the chain is not signed by the key of its issuer".to_owned(),
-                "look whether the chain's file holds the issuer's certificate of the right year, and has not been changed",
+                "look whether the chain, or what is trusted, holds an older certificate of the same issuer",
             )),
             E::UnsupportedSignatureAlgorithmContext { .. }
             | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Some(self.finding(
@@ -92,6 +87,13 @@ impl Held<'_> {
             (Some(finding), _) => finding,
             // Authorities' certificates are refused as a server's before anybody asks who signed them.
             (None, Some(leaf)) if leaf.authority => self.authority(leaf),
+            // The platform's verifier has an error of its own for it.
+            (None, Some(leaf)) if !leaf.for_servers => self.finding(
+                "certificate_wrong_purpose",
+                "the certificate is not for servers (extendedKeyUsage has no serverAuth)"
+                    .to_owned(),
+                "have one issued for TLS servers",
+            ),
             _ => self.invalid(&error.to_string()),
         }
     }
