@@ -12,16 +12,22 @@ use net_tests::{
     probe::{
         Probed,
         cases::http::Way,
+        certificates::Authority,
+        probe,
         script::{answers, request, reset_at_end, until_end},
         web::Site,
     },
     process::workspace_binary,
+    scene::PATIENCE,
+    wait,
 };
 use serde_json::Value;
 
 /// What curl and the probe may differ by, beside a fifth of the longer one: they are processes of their own on a machine
 /// that has other work.
 const TOLERANCE_MS: f64 = 25.0;
+/// The same with TLS: the chain is verified by code that is not optimised here.
+const TLS_TOLERANCE_MS: f64 = 75.0;
 /// Fetches of each.
 const ROUNDS: usize = 7;
 
@@ -97,14 +103,19 @@ fn a_sound_server_passes_every_check() {
 #[test]
 fn nothing_but_the_page_is_asked_for_without_checks() {
     let way = Way::new();
-    let mut web = Site::new()
-        .server("listen 80; access_log /dev/stdout;")
+    let web = Site::new()
+        .server("listen 80; access_log asked.log;")
         .start(&way.server.ns);
     let probed = way.probe("/", &["--no-checks"]);
     probed.expect("ok", None, None);
     assert_eq!(facts(&probed)["checks"], Value::Array(Vec::new()));
-    // Written when the connection ends, which the probe has seen.
-    let printed = web.process().printed();
+    // Written when a request is over, perhaps after the last octet came.
+    let log = || std::fs::read_to_string(web.path("asked.log")).unwrap_or_default();
+    wait::until("the request to be logged", PATIENCE, || {
+        log().ends_with('\n')
+    })
+    .unwrap();
+    let printed = log();
     assert_eq!(
         printed.matches("\"GET / HTTP/1.1\"").count(),
         1,
@@ -281,7 +292,7 @@ type Times = [f64; 4];
 
 fn by_probe(way: &Way, url: &str, args: &[&str]) -> Times {
     let args = [&[url, "--no-checks"], args].concat();
-    let probed = net_tests::probe::probe(&way.client, &args);
+    let probed = probe(&way.client, &args);
     probed.expect("ok", None, None);
     let fetch = &probed.report["fetches"][0];
     let ms = |value: &Value| value.as_f64().unwrap() / 1000.0;
@@ -314,7 +325,7 @@ fn by_curl(way: &Way, url: &str, args: &[&str]) -> Times {
 }
 
 /// Asks with both in turn; compares the medians.
-fn agree(way: &Way, url: &str, probe: &[&str], curl: &[&str]) {
+fn agree(way: &Way, url: &str, probe: &[&str], curl: &[&str], tolerance_ms: f64) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(by_probe(way, url, probe));
@@ -331,7 +342,7 @@ fn agree(way: &Way, url: &str, probe: &[&str], curl: &[&str]) {
         };
         let (ours, theirs) = (median(&ours), median(&theirs));
         println!("{url} {what}: probe {ours:.1} ms, curl {theirs:.1} ms");
-        let allowed = TOLERANCE_MS + ours.max(theirs) / 5.0;
+        let allowed = tolerance_ms + ours.max(theirs) / 5.0;
         assert!(
             (ours - theirs).abs() <= allowed,
             "{what}: probe {ours} ms, curl {theirs} ms"
@@ -357,5 +368,98 @@ fn curl_measures_the_same_times() {
     let _web = Site::new()
         .server("listen 80; location / { proxy_pass http://127.0.0.1:9000; proxy_buffering off; }")
         .start(&way.server.ns);
-    agree(&way, &format!("http://{}/", way.server.v4), &[], &[]);
+    agree(
+        &way,
+        &format!("http://{}/", way.server.v4),
+        &[],
+        &[],
+        TOLERANCE_MS,
+    );
+}
+
+/// nginx with a good certificate for `shop.test`; what makes probe and curl trust it and find it follows their names.
+fn secured(way: &Way, directives: &str) -> (net_tests::probe::web::Web, [String; 3]) {
+    let root = Authority::root("Laboratory root");
+    let web = Site::new()
+        .file("ca.pem", root.pem())
+        .certificate("shop", &root.issue(&["shop.test"]))
+        .server("listen 80; return 301 https://shop.test$request_uri;")
+        .secure("shop", directives)
+        .start(&way.server.ns);
+    let ca = web.path("ca.pem").to_str().unwrap().to_owned();
+    let [plain, tls] = [80, 443].map(|port| format!("shop.test:{port}:{}", way.server.v4));
+    (web, [ca, plain, tls])
+}
+
+#[test]
+fn http_leads_to_https_and_http_2() {
+    let way = Way::new();
+    let hsts = "add_header Strict-Transport-Security max-age=600;";
+    let (_web, [ca, plain, tls]) = secured(&way, hsts);
+    let args = [
+        "http://shop.test/",
+        "--ca",
+        &ca,
+        "--resolve",
+        &plain,
+        "--resolve",
+        &tls,
+    ];
+    let probed = probe(&way.client, &args);
+    probed.expect("ok", None, None);
+    let first = probed.report["fetches"][0]["stages"].as_array().unwrap();
+    let first = first.iter().find(|stage| stage["layer"] == "http").unwrap();
+    assert_eq!(first["findings"][0]["code"], "http_redirect_to_https");
+    let facts = facts(&probed);
+    assert_eq!(
+        (&facts["version"], &facts["hsts"]),
+        (&"HTTP/2.0".into(), &"max-age=600".into())
+    );
+    assert_eq!(check(&probed, "conditional")["status"], 304);
+    assert_eq!(check(&probed, "range")["status"], 206);
+    assert!(
+        check(&probed, "reuse")["what"]
+            .as_str()
+            .unwrap()
+            .contains("was answered")
+    );
+    assert_eq!(codes(&probed), Vec::<&str>::new());
+}
+
+#[test]
+fn conformance_is_asked_for_over_tls_in_http_1() {
+    let way = Way::new();
+    let (_web, [ca, _, tls]) = secured(&way, "");
+    let args = [
+        "https://shop.test/",
+        "--ca",
+        &ca,
+        "--resolve",
+        &tls,
+        "--conformance",
+    ];
+    let probed = probe(&way.client, &[&args[..], &["--http", "1.1"]].concat());
+    probed.expect("ok", None, None);
+    assert_eq!(check(&probed, "no_host")["status"], 400);
+    assert_eq!(check(&probed, "damaged")["status"], 400);
+    assert_eq!(codes(&probed), ["http_no_hsts"]);
+    let probed = probe(&way.client, &args);
+    probed.expect("ok", None, None);
+    let what = check(&probed, "no_host")["what"].as_str().unwrap();
+    assert!(what.contains("not asked"), "{what}");
+}
+
+#[test]
+fn curl_measures_the_same_times_over_tls() {
+    let way = Way::new();
+    let _upstream = way.upstream(thinking);
+    let proxy = "location / { proxy_pass http://127.0.0.1:9000; proxy_buffering off; }";
+    let (_web, [ca, _, tls]) = secured(&way, proxy);
+    agree(
+        &way,
+        "https://shop.test/",
+        &["--ca", &ca, "--resolve", &tls],
+        &["--cacert", &ca, "--resolve", &tls],
+        TLS_TOLERANCE_MS,
+    );
 }

@@ -97,6 +97,26 @@ pub fn answers(stream: &mut TcpStream, answer: impl Fn(&str) -> Option<String>) 
     Ok(())
 }
 
+/// Reads up to the header of the first HTTP/2 request, and says what is to be said before the answer to it.
+///
+/// # Errors
+/// The client is gone.
+pub fn http2_request(stream: &mut TcpStream) -> io::Result<()> {
+    // An empty SETTINGS frame, the server's preface (RFC 9113 section 3.4).
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])?;
+    stream.read_exact(&mut [0; 24])?;
+    loop {
+        let mut frame = [0; 9];
+        stream.read_exact(&mut frame)?;
+        let length = u64::from(u32::from_be_bytes([0, frame[0], frame[1], frame[2]]));
+        io::copy(&mut stream.take(length), &mut io::sink())?;
+        // HEADERS
+        if frame[3] == 1 {
+            return Ok(());
+        }
+    }
+}
+
 /// Reads until the client ends the connection.
 ///
 /// # Errors

@@ -112,6 +112,11 @@ fn not_http(error: &hyper::Error, at: At<'_>) -> Option<Finding> {
 }
 
 fn http2(error: &h2::Error, at: At<'_>) -> Finding {
+    // Of what came, settings and the like are no part of the answer.
+    let place = match at.body {
+        None => "before the header of the answer".to_owned(),
+        Some(_) => at.place(),
+    };
     if let Some(error) = error.get_io() {
         return match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => reset(at),
@@ -136,17 +141,14 @@ fn http2(error: &h2::Error, at: At<'_>) -> Finding {
         };
         return failed(
             "http2_stream_reset",
-            format!(
-                "the server ended the stream with RST_STREAM, {reason}, {}",
-                at.place()
-            ),
+            format!("the server ended the stream with RST_STREAM, {reason}, {place}"),
         )
         .next(next);
     }
     if error.is_remote() && error.is_go_away() {
         return failed(
             "http2_goaway",
-            format!("the server ended the connection with GOAWAY, {reason}, {}", at.place()),
+            format!("the server ended the connection with GOAWAY, {reason}, {place}"),
         )
         .next("look at the error log of the server at this time; NO_ERROR means that it is being restarted or has limits of requests a connection");
     }
@@ -222,7 +224,8 @@ fn garbage(at: At<'_>, why: &str) -> Finding {
         "http_garbage",
         format!("{by}: it begins {} ({why})", shown(head)),
     )
-    .next("look what listens on this port (`ss -ltnp`): it may be another service, or want TLS or the PROXY protocol")
+    .next("look what listens on this port (`ss -ltnp`): it may be another service, or want TLS or the PROXY \
+         protocol; nginx passes on what its upstream says when that begins with no status line")
 }
 
 /// The first octets, as they can be printed.

@@ -1,7 +1,7 @@
 //! What breaks in HTTP.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     net::TcpStream,
     thread,
     time::Duration,
@@ -13,7 +13,7 @@ use super::Case;
 use crate::{
     probe::{
         Probed, probe,
-        script::{Scripted, answers, request, reset_at_end, until_end},
+        script::{Scripted, answers, http2_request, request, reset_at_end, until_end},
         web::Site,
     },
     topology::{Host, Lan},
@@ -101,23 +101,6 @@ fn begun(stream: &mut TcpStream, announced: usize, sent: usize) -> io::Result<()
     stream.write_all(&vec![b'x'; sent])
 }
 
-/// Reads up to the header of the first HTTP/2 request, and says what is to be said before the answer to it.
-fn http2_request(stream: &mut TcpStream) -> io::Result<()> {
-    // An empty SETTINGS frame, the server's preface (RFC 9113 section 3.4).
-    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])?;
-    stream.read_exact(&mut [0; 24])?;
-    loop {
-        let mut frame = [0; 9];
-        stream.read_exact(&mut frame)?;
-        let length = u64::from(u32::from_be_bytes([0, frame[0], frame[1], frame[2]]));
-        io::copy(&mut stream.take(length), &mut io::sink())?;
-        // HEADERS
-        if frame[3] == 1 {
-            return Ok(());
-        }
-    }
-}
-
 const fn failed(name: &'static str, code: &'static str, run: fn() -> Value) -> Case {
     Case {
         name,
@@ -168,8 +151,19 @@ pub fn cases() -> Vec<Case> {
 fn of_status() -> Vec<Case> {
     vec![
         failed(
-            "the upstream answers garbage: 502",
+            "the upstream's header is garbage: 502",
             "http_bad_gateway",
+            || {
+                proxied(&[], |stream| {
+                    request(stream)?;
+                    stream.write_all(b"HTTP/1.1 200 OK\r\n\x00\x01\x02\r\n\r\n")
+                })
+            },
+        ),
+        // nginx takes what has no status line for HTTP/0.9 and passes it on (ngx_http_proxy_process_status_line, 1.22).
+        failed(
+            "the upstream is no HTTP, which nginx passes on",
+            "http_garbage",
             || {
                 proxied(&[], |stream| {
                     request(stream)?;
