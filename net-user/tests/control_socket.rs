@@ -13,6 +13,7 @@ use net_user::control::bind::BoundSocket;
 use net_user::control::changes::{ConfigShown, Confirmed, Reload, Reloaded};
 use net_user::control::client::{Client, ClientError};
 use net_user::control::drops::{DropTotals, ExplainFrame};
+use net_user::control::probes::Probes;
 use net_user::control::protocol::{
     AuditEntry, AuditVerdict, BindingHistory, BindingOrigin, BindingState, Counters, Event,
     EventLevel, Events, GuardsAtAGlance, Health, KeysRotated, ModeChanged, NeighborAudit,
@@ -103,6 +104,7 @@ fn answer(request: Request) {
                 data_path_alive: true,
                 maps: vec![],
                 pending: None,
+                probes: Default::default(),
             }));
         }
         Request::Counters(reply) => {
@@ -112,6 +114,12 @@ fn answer(request: Request) {
             let _ = reply.send(Ok(Queues {
                 version: VERSION,
                 ..Queues::default()
+            }));
+        }
+        Request::Probes(reply) => {
+            let _ = reply.send(Ok(Probes {
+                version: VERSION,
+                ..Probes::default()
             }));
         }
         Request::Tuning(listener, reply) => {
