@@ -244,7 +244,9 @@ fn answer(request: Request) {
         // In control_lists.rs.
         Request::Lists(_) => {}
         Request::Drops { .. } | Request::Explain(..) => unreachable!("see control_drops.rs"),
-        Request::Watch(..) | Request::Watched(..) => unreachable!("no command but `probe`"),
+        Request::Watch(..) | Request::Watched(..) | Request::Probes(_) => {
+            unreachable!("no command here asks for it")
+        }
     }
 }
 

@@ -6,8 +6,8 @@ pub mod http;
 pub mod name;
 pub mod route;
 pub mod tcp;
-pub mod trace;
 pub mod tls;
+pub mod trace;
 
 /// One broken (or sound) way.
 pub struct Case {
