@@ -70,3 +70,8 @@ fn every_way_that_tls_breaks_is_told_as_such() {
 fn every_way_that_http_breaks_is_told_as_such() {
     all(cases::http::cases());
 }
+
+#[test]
+fn what_is_broken_between_the_roots_and_a_zone_is_found_by_the_trace() {
+    all(cases::trace::cases());
+}
