@@ -93,8 +93,11 @@ pub(super) fn span(before: u64, duration: u64, whole: u64, room: usize) -> (usiz
         usize::try_from(place.checked_div(u128::from(whole)).unwrap_or(0)).unwrap_or(room)
     };
     let from = column(before).min(room.saturating_sub(1));
+    if duration == 0 {
+        return (from, 0);
+    }
     let to = column(before.saturating_add(duration)).min(room);
-    (from, to.saturating_sub(from).max(usize::from(duration > 0)))
+    (from, to.saturating_sub(from).max(1))
 }
 
 fn below(stage: &Stage, brief: bool, width: usize) -> String {
