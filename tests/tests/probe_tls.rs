@@ -223,7 +223,8 @@ fn the_roots_of_the_system_are_trusted_and_their_want_is_told() {
             .args(["--resolve", &resolve, "--http", "1.1"])
             .args(args)
             // As OpenSSL has it: in place of the distribution's.
-            .env("SSL_CERT_FILE", roots);
+            .env("SSL_CERT_FILE", roots)
+            .env_remove("SSL_CERT_DIR");
         let output = shop.hosts.attacker.ns.run(|| command.output()).unwrap();
         assert_eq!(
             output.stderr,

@@ -21,12 +21,17 @@ const fn tool(program: &'static str, package: &'static str, reason: &'static str
     }
 }
 
-pub const HOST_TOOLS: [HostTool; 30] = [
+pub const HOST_TOOLS: [HostTool; 31] = [
     tool("ip", "iproute2", "namespaces, veth pairs, `ss`"),
     tool(
         "nginx",
         "nginx-light",
         "the real server of the demo and the handshake tests",
+    ),
+    tool(
+        "openssl",
+        "openssl",
+        "answers of an OCSP responder, servers that want a client's certificate",
     ),
     tool(
         "nft",

@@ -1,10 +1,17 @@
+use std::{io, sync::Arc};
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType, IsCa, KeyPair,
     date_time_ymd,
 };
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::{
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
 
-use super::{observe::Presented, *};
+use super::{
+    client::server_name, failure::Circumstances, observe::Presented, roots::Roots, verdict::Held, *,
+};
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
