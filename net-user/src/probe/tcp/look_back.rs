@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Socket, TcpState, judge};
+use super::{Socket, judge};
 use crate::{
     host::sock_diag::{Diag, ListenSocket},
     probe::{Facts, Finding, Layer, Outcome, Stage},
@@ -57,9 +57,8 @@ async fn what_is_wrong(socket: &Socket) -> Option<Finding> {
             "the host went down or the way was cut in mid-connection; if only big segments are lost, an MTU on the way is too small and its ICMP is filtered",
         ));
     }
-    // Segments out of order and none in order: the first ones of the answer are the big ones.
-    let holed = info.state == TcpState::Established && info.out_of_order > 0;
-    (holed && info.bytes_received == 0).then(|| {
+    // Segments out of order and none in order: the first ones of the answer are the big ones. Whoever gave up may have closed.
+    (info.out_of_order > 0 && info.bytes_received == 0).then(|| {
         let what = format!(
             "the end of the answer of {remote} came, its beginning never did ({} segments out of order, none in order)",
             info.out_of_order
