@@ -75,8 +75,3 @@ fn every_way_that_http_breaks_is_told_as_such() {
 fn what_is_broken_between_the_roots_and_a_zone_is_found_by_the_trace() {
     all(cases::trace::cases());
 }
-
-#[test]
-fn every_way_that_tls_breaks_is_told_as_such() {
-    all(cases::tls::cases());
-}

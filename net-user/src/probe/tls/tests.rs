@@ -157,7 +157,7 @@ fn certificates_and_answers_cut_anywhere_or_changed_are_told_without_a_panic() {
         let changed = CertificateDer::from(octets.clone());
         assert!(chain::read(&[changed, whole.clone()]).len() <= 2);
         assert!(
-            staple::read(&octets, &[whole.clone()], &[])
+            staple::read(&octets, std::slice::from_ref(&whole), &[])
                 .problem
                 .is_some()
         );
