@@ -244,7 +244,7 @@ fn answer(request: Request) {
         // In control_lists.rs.
         Request::Lists(_) => {}
         Request::Drops { .. } | Request::Explain(..) => unreachable!("see control_drops.rs"),
-        Request::Watch(..) | Request::Watched(..) | Request::Probes(_) => {
+        Request::Watch(..) | Request::Watched(..) => {
             unreachable!("no command here asks for it")
         }
     }
