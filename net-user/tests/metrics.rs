@@ -110,6 +110,12 @@ fn answer(request: Request, asked: &AtomicUsize) {
                 ..Queues::default()
             }));
         }
+        Request::Probes(reply) => {
+            let _ = reply.send(Ok(net_user::control::probes::Probes {
+                version: VERSION,
+                ..Default::default()
+            }));
+        }
         other => panic!("metrics only read, and never ask {other:?}"),
     }
 }

@@ -26,8 +26,6 @@ use serde_json::Value;
 /// What curl and the probe may differ by, beside a fifth of the longer one: they are processes of their own on a machine
 /// that has other work.
 const TOLERANCE_MS: f64 = 25.0;
-/// The same with TLS: the chain is verified by code that is not optimised here.
-const TLS_TOLERANCE_MS: f64 = 75.0;
 /// Fetches of each.
 const ROUNDS: usize = 7;
 
@@ -325,7 +323,7 @@ fn by_curl(way: &Way, url: &str, args: &[&str]) -> Times {
 }
 
 /// Asks with both in turn; compares the medians.
-fn agree(way: &Way, url: &str, probe: &[&str], curl: &[&str], tolerance_ms: f64) {
+fn agree(way: &Way, url: &str, probe: &[&str], curl: &[&str]) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(by_probe(way, url, probe));
@@ -342,7 +340,7 @@ fn agree(way: &Way, url: &str, probe: &[&str], curl: &[&str], tolerance_ms: f64)
         };
         let (ours, theirs) = (median(&ours), median(&theirs));
         println!("{url} {what}: probe {ours:.1} ms, curl {theirs:.1} ms");
-        let allowed = tolerance_ms + ours.max(theirs) / 5.0;
+        let allowed = TOLERANCE_MS + ours.max(theirs) / 5.0;
         assert!(
             (ours - theirs).abs() <= allowed,
             "{what}: probe {ours} ms, curl {theirs} ms"
@@ -368,13 +366,7 @@ fn curl_measures_the_same_times() {
     let _web = Site::new()
         .server("listen 80; location / { proxy_pass http://127.0.0.1:9000; proxy_buffering off; }")
         .start(&way.server.ns);
-    agree(
-        &way,
-        &format!("http://{}/", way.server.v4),
-        &[],
-        &[],
-        TOLERANCE_MS,
-    );
+    agree(&way, &format!("http://{}/", way.server.v4), &[], &[]);
 }
 
 /// nginx with a good certificate for `shop.test`; what makes probe and curl trust it and find it follows their names.
@@ -460,6 +452,5 @@ fn curl_measures_the_same_times_over_tls() {
         "https://shop.test/",
         &["--ca", &ca, "--resolve", &tls],
         &["--cacert", &ca, "--resolve", &tls],
-        TLS_TOLERANCE_MS,
     );
 }

@@ -38,7 +38,7 @@ fn text(octets: &[u8]) -> String {
 }
 
 const PAGE: &[u8] =
-    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\nX-Evil: <b>\x07\r\n\r\npage\n";
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\nServer: <b>\r\n\r\npage\n";
 
 #[test]
 fn the_waterfall_has_a_line_a_layer_in_the_order_of_the_way_and_a_verdict() {

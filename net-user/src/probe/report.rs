@@ -24,7 +24,8 @@ pub struct Report {
     pub started_ms: u64,
     /// From the first question to the last segment, in microseconds, with all that only the probe does.
     pub duration_us: u64,
-    /// What a user waits from URL to the last octet of the page, in microseconds: all stages but the close.
+    /// What a user waits from URL to the last octet of the page, in microseconds: all stages but
+    /// the look at the routes and the close.
     pub waited_us: u64,
     /// The worst of all stages.
     pub outcome: Outcome,
@@ -190,10 +191,10 @@ impl Finding {
 }
 
 impl Stage {
-    /// What of it a user waits for, in microseconds: nobody waits for the close.
+    /// What of it a user waits for, in microseconds: nobody waits for our look at the routes, nor for the close.
     pub const fn waited_us(&self) -> u64 {
         match self.layer {
-            Layer::Close => 0,
+            Layer::Route | Layer::Close => 0,
             _ => self.duration_us,
         }
     }

@@ -160,6 +160,8 @@ impl Socket {
 impl Connection {
     /// From a connected stream.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
+        // As browsers do: otherwise a request behind the preface of HTTP/2 waits for an acknowledgment, which is delayed.
+        stream.set_nodelay(true)?;
         let socket = Arc::new(Socket {
             local: stream.local_addr()?,
             remote: stream.peer_addr()?,

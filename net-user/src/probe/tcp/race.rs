@@ -183,9 +183,12 @@ pub(super) async fn race(walk: &Walk<'_>, addresses: &[SocketAddr], afterwards: 
     let mut winner = None;
     while winner.is_none() && (!waiting.is_empty() || !field.running.is_empty()) {
         let turn = async {
-            match waiting.is_empty() {
-                true => pending().await,
-                false => sleep_until(next_at).await,
+            if waiting.is_empty() {
+                return pending().await;
+            }
+            // The timer would round what is due now up to the next millisecond.
+            if Instant::now() < next_at {
+                sleep_until(next_at).await;
             }
         };
         tokio::select! {
