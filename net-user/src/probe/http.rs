@@ -5,9 +5,11 @@ mod checks;
 mod conformance;
 mod facts;
 mod fault;
+mod head;
 mod meter;
 mod open;
 mod page;
+mod persistence;
 mod range;
 mod redirect;
 mod status;
@@ -30,12 +32,13 @@ use super::{
     Facts, Finding, HttpVersion, Layer, Outcome, Plan, Stage, Walk,
     tcp::{Connection, Socket},
 };
-use checks::{Checks, closes};
+use checks::Checks;
 use facts::milliseconds;
 use fault::{At, fault, told};
 use meter::Marks;
 use open::Unanswered;
 use page::{End, NoPage, Page, Question};
+use persistence::closes;
 
 pub use caching::Caching;
 pub use facts::{Check, HttpFacts};

@@ -196,6 +196,12 @@ pub fn parse_url(text: &str) -> Result<Url, (String, String)> {
             "write https://www.example.org/ or http://192.0.2.7:8080/health".to_owned(),
         )
     })?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err((
+            "the URL has a user or a password, which every report would show, and which is not sent".to_owned(),
+            "leave them out; the status that is then right is told with expect, as 401".to_owned(),
+        ));
+    }
     match url.scheme() {
         "http" | "https" => Ok(url),
         other => Err((

@@ -7,7 +7,7 @@ use std::{
 };
 
 use hyper::{
-    HeaderMap, Method, StatusCode, Version,
+    Method, StatusCode, Version,
     header::{self, HeaderName, HeaderValue},
 };
 use tokio::time::timeout_at;
@@ -17,8 +17,10 @@ use super::{
     Again,
     facts::{Check, field, milliseconds},
     fault::{At, fault, told},
+    head::differences,
     open::{Open, Unanswered},
     page::{End, NoPage, Page, Question, ask},
+    persistence::{closes, ends_with_connection},
     range, text,
 };
 use crate::probe::{Finding, HttpVersion, Outcome};
@@ -44,6 +46,8 @@ pub(super) struct Checks<'a> {
     /// What it means when octets lie on the connection that belong to no answer.
     rest: Rest,
     deadline: Instant,
+    /// The server limits requests, and did not when it gave the page.
+    limited: bool,
     /// What was asked.
     pub(super) list: Vec<Check>,
     /// What is to be said of it.
@@ -66,20 +70,6 @@ const AFTER_304: Rest = (
     "the answer 304 has a body (RFC 9110 section 15.4.5 forbids it)",
 );
 
-/// Whether the server ends the connection after this answer (RFC 9112 section 9.3).
-pub(super) fn closes(version: Version, headers: &HeaderMap) -> bool {
-    let says = |word: &str| {
-        let values = headers.get_all(header::CONNECTION).iter();
-        let mut words = values.flat_map(|value| value.to_str().unwrap_or("").split(','));
-        words.any(|option| option.trim().eq_ignore_ascii_case(word))
-    };
-    match version {
-        Version::HTTP_2 => false,
-        Version::HTTP_10 => !says("keep-alive"),
-        _ => says("close"),
-    }
-}
-
 impl<'a> Checks<'a> {
     pub(super) fn new(
         url: &'a Url,
@@ -99,6 +89,7 @@ impl<'a> Checks<'a> {
             lost: None,
             rest: AFTER_PAGE,
             deadline: Instant::now() + patience,
+            limited: false,
             list: Vec::new(),
             findings: Vec::new(),
         }
@@ -112,19 +103,28 @@ impl<'a> Checks<'a> {
     /// All of them. `page`: what came whole.
     pub(super) async fn run(&mut self, page: &Page) {
         self.head(page).await;
-        self.conditional(page).await;
-        self.range(page).await;
-        self.options().await;
+        if !self.limited {
+            self.conditional(page).await;
+        }
+        if !self.limited {
+            self.range(page).await;
+        }
+        if !self.limited {
+            self.options(page).await;
+        }
     }
 
     async fn head(&mut self, page: &Page) {
         let start = Instant::now();
-        let announced = closes(page.head.version, &page.head.headers);
+        // GOAWAY of HTTP/2 is an announcement, and clients ask again elsewhere (RFC 9113 section 6.8).
+        let announced = page.head.version == Version::HTTP_2
+            || closes(page.head.version, &page.head.headers)
+            || ends_with_connection(&page.head.headers);
         let asked = self.ask(Method::HEAD, &[]).await;
         if let Ok((_, reused)) = &asked {
             self.reuse(*reused, announced, start);
         }
-        let Some(head) = self.answered("head", start, asked) else {
+        let Some(head) = self.answered("head", page, start, asked) else {
             return;
         };
         self.rest = AFTER_HEAD;
@@ -132,7 +132,7 @@ impl<'a> Checks<'a> {
         let before = self.findings.len();
         let differs = differences(page, &head);
         if matches!(status.as_u16(), 405 | 501) {
-            self.wrong(
+            self.note(
                 "http_head_refused",
                 format!(
                     "HEAD is answered {} (RFC 9110 section 9.1 asks every server for it)",
@@ -141,7 +141,7 @@ impl<'a> Checks<'a> {
                 "allow HEAD wherever GET is allowed: monitors and caches use it",
             );
         } else if status != page.head.status {
-            self.wrong(
+            self.note(
                 "http_head_differs",
                 format!(
                     "HEAD is answered {} where GET is answered {}",
@@ -219,7 +219,7 @@ impl<'a> Checks<'a> {
         let asked = self
             .ask(Method::GET, &[(name.clone(), value.clone())])
             .await;
-        let Some(answer) = self.answered("conditional", start, asked) else {
+        let Some(answer) = self.answered("conditional", page, start, asked) else {
             return;
         };
         let status = answer.head.status;
@@ -236,8 +236,16 @@ impl<'a> Checks<'a> {
                     } else {
                         "http_last_modified_ignored"
                     };
-                    self.wrong(
+                    // Servers may ignore If-Modified-Since (RFC 9110 section 13.1.3); Apache's mod_deflate changes the ETag
+                    // of what it compresses so that it fits no question.
+                    let compressed = headers.contains_key(header::CONTENT_ENCODING);
+                    let outcome = match validator == header::ETAG && !compressed {
+                        true => Outcome::Wrong,
+                        false => Outcome::Ok,
+                    };
+                    self.say(
                         code,
+                        outcome,
                         format!("{name}: {} is answered with the whole page though it has not changed", text(value.as_bytes())),
                         "let server, application or proxy compare it: visitors load again what they have",
                     );
@@ -269,7 +277,7 @@ impl<'a> Checks<'a> {
             return;
         };
         let asked = self.ask(Method::GET, &[(header::RANGE, value)]).await;
-        let Some(answer) = self.answered("range", start, asked) else {
+        let Some(answer) = self.answered("range", page, start, asked) else {
             return;
         };
         let status = answer.head.status;
@@ -284,17 +292,17 @@ impl<'a> Checks<'a> {
         self.push("range", before, start, Some(status), what);
     }
 
-    async fn options(&mut self) {
+    async fn options(&mut self, page: &Page) {
         let start = Instant::now();
         let before = self.findings.len();
         let asked = self.ask(Method::OPTIONS, &[]).await;
-        let Some(answer) = self.answered("options", start, asked) else {
+        let Some(answer) = self.answered("options", page, start, asked) else {
             return;
         };
         let status = answer.head.status;
         let allow = field(&answer.head.headers, header::ALLOW);
         if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
-            self.wrong(
+            self.note(
                 "http_options_failed",
                 format!("OPTIONS is answered {}", status.as_u16()),
                 "look at the error log of the server at this time",
@@ -392,10 +400,25 @@ impl<'a> Checks<'a> {
     fn answered(
         &mut self,
         name: &'static str,
+        page: &Page,
         start: Instant,
         asked: Result<(Page, bool), String>,
     ) -> Option<Page> {
+        let is_limit = |status: StatusCode| matches!(status.as_u16(), 429 | 503);
         let why = match asked {
+            Ok((answer, _)) if is_limit(answer.head.status) && !is_limit(page.head.status) => {
+                self.limited = true;
+                let before = self.findings.len();
+                let status = answer.head.status;
+                let what = format!("the server limits requests ({})", status.as_u16());
+                self.note(
+                    "http_checks_limited",
+                    format!("{what}: what else it does was not looked at"),
+                    "a limit that browsers meet is too low: a page with its pictures is many requests",
+                );
+                self.push(name, before, start, Some(status), what);
+                return None;
+            }
             Ok((page, _)) => match &page.body.end {
                 End::Whole | End::Bounded => return Some(page),
                 End::UnderWay | End::Stalled(_) => "no whole answer in time".to_owned(),
@@ -411,8 +434,14 @@ impl<'a> Checks<'a> {
             "range" => "a request for a part of the page",
             _ => "a conditional request",
         };
-        self.wrong(
+        // Browsers ask conditionally all the time, the others seldom.
+        let outcome = match name {
+            "conditional" => Outcome::Wrong,
+            _ => Outcome::Ok,
+        };
+        self.say(
             &code,
+            outcome,
             format!("{request} has no answer: {why}"),
             "look at the error log of the server at this time",
         );
@@ -420,10 +449,20 @@ impl<'a> Checks<'a> {
         None
     }
 
-    /// Something is wrong; it is said once.
+    /// Something breaks honest clients.
     pub(super) fn wrong(&mut self, code: &str, what: String, next: &str) {
+        self.say(code, Outcome::Wrong, what, next);
+    }
+
+    /// Something is not as it should be, and no visitor meets it.
+    fn note(&mut self, code: &str, what: String, next: &str) {
+        self.say(code, Outcome::Ok, what, next);
+    }
+
+    /// Something is said once.
+    fn say(&mut self, code: &str, outcome: Outcome, what: String, next: &str) {
         if self.findings.iter().all(|finding| finding.code != code) {
-            let finding = Finding::new(code, Outcome::Wrong, what).next(next);
+            let finding = Finding::new(code, outcome, what).next(next);
             self.findings.push(finding);
         }
     }
@@ -448,48 +487,5 @@ impl<'a> Checks<'a> {
             duration_us,
             what,
         });
-    }
-}
-
-/// Where the answers to HEAD and GET disagree, if they do (RFC 9110 section 9.3.2), and how bad that is: a page without
-/// validators may have changed between the two.
-fn differences(page: &Page, head: &Page) -> Option<(String, Outcome)> {
-    let [get, head] = [page, head].map(|page| &page.head.headers);
-    let validators = [header::ETAG, header::LAST_MODIFIED];
-    let changed = validators.iter().any(|v| get.get(v) != head.get(v));
-    let proven = validators.iter().any(|v| get.contains_key(v));
-    for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {
-        if let (Some(one), Some(other)) = (get.get(&name), head.get(&name))
-            && one != other
-            && !changed
-        {
-            let [one, other] = [one, other].map(|value| text(value.as_bytes()));
-            let outcome = match proven || name == header::CONTENT_TYPE {
-                true => Outcome::Wrong,
-                false => Outcome::Ok,
-            };
-            return Some((format!("{name} is {other}, and {one} with GET"), outcome));
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_connection_is_announced_as_each_version_does() {
-        let with = |version, connection: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::CONNECTION, HeaderValue::from_static(connection));
-            closes(version, &headers)
-        };
-        assert!(with(Version::HTTP_11, "upgrade, Close"));
-        assert!(!with(Version::HTTP_11, "keep-alive"));
-        assert!(!closes(Version::HTTP_11, &HeaderMap::new()));
-        assert!(closes(Version::HTTP_10, &HeaderMap::new()));
-        assert!(!with(Version::HTTP_10, "Keep-Alive"));
-        assert!(!closes(Version::HTTP_2, &HeaderMap::new()));
     }
 }

@@ -149,7 +149,7 @@ async fn send(checks: &Checks<'_>, request: &str, patience: Duration) -> Taken {
         let mut heard = Vec::new();
         let mut io = io.take(MOST);
         while io.read_buf(&mut heard).await? > 0 {
-            let mut headers = [httparse::EMPTY_HEADER; 64];
+            let mut headers = [httparse::EMPTY_HEADER; 100];
             let mut answer = httparse::Response::new(&mut headers);
             if answer.parse(&heard).is_err() {
                 return Ok(Taken::Garbage);

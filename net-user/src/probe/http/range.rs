@@ -24,15 +24,13 @@ pub(super) fn judge(page: &Page, part: &Page, last: u64) -> Result<&'static str,
         }
         status if status == page.head.status => return Ok("not supported: the whole page came"),
         status => {
-            return wrong(
-                "http_range_refused",
-                format!(
-                    "octets 0-{last} of a page of {} are answered {}",
-                    page.body.octets,
-                    status.as_u16()
-                ),
-                "look at the server's settings for ranges: downloads cannot be resumed",
+            let what = format!(
+                "octets 0-{last} of a page of {} are answered {}",
+                page.body.octets,
+                status.as_u16()
             );
+            return Err(Finding::new("http_range_refused", Outcome::Ok, what)
+                .next("look at the server's settings for ranges: downloads cannot be resumed"));
         }
     }
     let next =

@@ -6,6 +6,9 @@ use url::Url;
 use super::text;
 use crate::probe::{Fetch, Finding, Layer, Outcome, Plan};
 
+/// The longest URL that is followed, in octets: what browsers and servers of today take. It stands in the report several times.
+const LONGEST: usize = 8192;
+
 /// What is to be said of an answer, and where it leads if that is to be followed.
 pub(super) fn step(
     plan: &Plan,
@@ -35,10 +38,16 @@ pub(super) fn step(
     };
     let shown = text(location.as_bytes());
     let to = str::from_utf8(location.as_bytes()).ok();
-    let Some(to) = to.and_then(|to| url.join(to).ok()) else {
+    let mut to = to.and_then(|to| url.join(to).ok());
+    // Never sent, and nobody's to see; a URL of the web can always be without.
+    if let Some(to) = &mut to {
+        let _ = to.set_username("");
+        let _ = to.set_password(None);
+    }
+    let Some(to) = to.filter(|to| to.as_str().len() <= LONGEST) else {
         return failed(
             "http_redirect_bad_location",
-            format!("the redirect leads to {shown}, which is no URL"),
+            format!("the redirect leads to {shown}, which is no URL of at most {LONGEST} octets"),
             "look at the rule of the server or the application that makes this redirect",
         );
     };
@@ -50,12 +59,13 @@ pub(super) fn step(
         );
     }
     let mut findings = Vec::new();
+    let shown = text(to.as_str().as_bytes());
     match (url.scheme(), to.scheme()) {
         ("https", "http") => findings.push(
             Finding::new(
                 "http_redirect_downgrade",
                 Outcome::Wrong,
-                format!("the redirect leads from https to http: {to}"),
+                format!("the redirect leads from https to http: {shown}"),
             )
             .next("let it lead to https; behind a proxy that does TLS, let the application know (X-Forwarded-Proto)"),
         ),
@@ -70,7 +80,7 @@ pub(super) fn step(
         findings.push(Finding::new(
             "http_redirect_not_followed",
             Outcome::Ok,
-            format!("the redirect to {to} is not followed (--redirects 0)"),
+            format!("the redirect to {shown} is not followed (--redirects 0)"),
         ));
         return (None, findings);
     }
@@ -80,7 +90,7 @@ pub(super) fn step(
                 "http_redirect_too_many",
                 Outcome::Failed,
                 format!(
-                    "{} redirects were followed, and the next one leads to {to}",
+                    "{} redirects were followed, and the next one leads to {shown}",
                     plan.redirects
                 ),
             )
@@ -182,6 +192,8 @@ mod tests {
         };
         assert_eq!(code(None), "http_redirect_no_location");
         assert_eq!(code(Some("http://[")), "http_redirect_bad_location");
+        let long: &'static str = Box::leak(format!("/{}", "\"".repeat(LONGEST / 3)).into());
+        assert_eq!(code(Some(long)), "http_redirect_bad_location");
         assert_eq!(code(Some("javascript:alert(1)")), "http_redirect_elsewhere");
     }
 

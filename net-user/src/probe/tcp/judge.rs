@@ -1,6 +1,9 @@
 //! What is to be said of the attempts.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use super::{
     attempt::{Attempt, End},
@@ -34,6 +37,16 @@ pub(super) fn findings(
     findings
 }
 
+/// Whether a source is of a scope that leads not so far: from a unique local or link-local address nobody gets to a global one
+/// (RFC 6724 section 5, rule 2 and the labels of section 2.1).
+pub(super) fn is_beyond_scope(remote: SocketAddr, source: Option<IpAddr>) -> bool {
+    let (IpAddr::V6(to), Some(IpAddr::V6(from))) = (remote.ip(), source) else {
+        return false;
+    };
+    let is_local = |ip: Ipv6Addr| ip.is_unique_local() || ip.is_unicast_link_local();
+    is_local(from) && !is_local(to)
+}
+
 /// Why an attempt came to nothing.
 fn failed(
     attempt: &Attempt,
@@ -48,6 +61,10 @@ fn failed(
     // Somebody who got through by another address gets the page. An address that this host has no route to costs no time.
     let worse = match connected {
         None => Outcome::Failed,
+        // A service of this host on one of both loopback addresses; or what no getaddrinfo would try first.
+        Some(_) if remote.ip().is_loopback() || is_beyond_scope(remote, attempt.source) => {
+            Outcome::Ok
+        }
         Some(_) => Outcome::Wrong,
     };
     let (code, outcome, what, next) = match attempt.end {
@@ -258,6 +275,30 @@ mod tests {
             error: None,
             icmp: None,
         }
+    }
+
+    #[test]
+    fn an_address_that_only_a_wider_source_reaches_is_no_fault_of_the_server() {
+        let beyond = |remote: &str, source: &str| {
+            is_beyond_scope(remote.parse().expect("an address"), source.parse().ok())
+        };
+        assert!(beyond("[2001:db8::1]:80", "fd00::2"));
+        assert!(beyond("[2001:db8::1]:80", "fe80::2"));
+        assert!(!beyond("[2001:db8::1]:80", "2001:db8::2"));
+        assert!(!beyond("[fd00::1]:80", "fd00::2"));
+        assert!(!beyond("192.0.2.1:80", "10.0.0.1"));
+        let mut wide = attempt("[2001:db8::1]:80", End::NoAnswer, 2, 2000);
+        wide.source = "fd00::2".parse().ok();
+        let answered = attempt("192.0.2.1:80", End::Connected, 1, 1);
+        assert_eq!(
+            told(&[wide, answered.clone()]),
+            [("tcp_filtered".to_owned(), Outcome::Ok)]
+        );
+        let own = attempt("[::1]:80", End::Refused, 1, 0);
+        assert_eq!(
+            told(&[own, answered]),
+            [("tcp_refused".to_owned(), Outcome::Ok)]
+        );
     }
 
     fn told(attempts: &[Attempt]) -> Vec<(String, Outcome)> {

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     future::pending,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsRawFd as _, OwnedFd},
     pin::Pin,
     time::Duration,
@@ -17,7 +17,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::attempt::{self, Attempt, End};
+use super::{
+    attempt::{self, Attempt, End},
+    judge,
+};
 use crate::probe::Walk;
 
 /// Between the beginnings of two attempts, unless the first has failed by then ("Connection Attempt Delay", RFC 8305 section
@@ -37,8 +40,26 @@ pub(super) struct Race {
     pub(super) attempts: Vec<Attempt>,
 }
 
-/// The order in which addresses are tried: families alternate, IPv6 first, each in the order given (RFC 8305 section 4).
+/// The source that the kernel would take; nothing is sent.
+fn source_to(remote: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = match remote {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(remote).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// The order in which addresses are tried: families alternate, IPv6 first, each in the order given (RFC 8305 section 4);
+/// what only a source of narrower scope could reach comes last, as getaddrinfo has it.
 pub(super) fn order(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut order = alternate(addresses);
+    order.sort_by_key(|remote| judge::is_beyond_scope(*remote, source_to(*remote)));
+    order
+}
+
+fn alternate(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let of = |v6: bool| {
         let family = addresses.iter().filter(move |a| a.is_ipv6() == v6);
         family.copied().collect::<VecDeque<_>>()
@@ -247,7 +268,7 @@ mod tests {
             "192.0.2.3:80",
         ]
         .map(at);
-        assert_eq!(order(&given), expected);
-        assert_eq!(order(&[]), []);
+        assert_eq!(alternate(&given), expected);
+        assert_eq!(alternate(&[]), []);
     }
 }
