@@ -75,3 +75,8 @@ fn every_way_that_http_breaks_is_told_as_such() {
 fn what_is_broken_between_the_roots_and_a_zone_is_found_by_the_trace() {
     all(cases::trace::cases());
 }
+
+#[test]
+fn nothing_is_said_to_be_wrong_with_sites_that_are_sound() {
+    all(cases::honest::cases());
+}

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod close;
+pub mod honest;
 pub mod http;
 pub mod name;
 pub mod route;

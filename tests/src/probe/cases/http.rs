@@ -70,14 +70,14 @@ const PROXY: &str =
     "listen 80; location / { proxy_pass http://127.0.0.1:9000; proxy_read_timeout 1s; }";
 
 /// The report of a page that a script serves.
-fn scripted(args: &[&str], script: fn(&mut TcpStream) -> io::Result<()>) -> Value {
+pub(super) fn scripted(args: &[&str], script: fn(&mut TcpStream) -> io::Result<()>) -> Value {
     let way = Way::new();
     let _server = way.script(script);
     way.probe("/", args).report
 }
 
 /// The report of a page that nginx serves.
-fn served(path: &str, directives: &str, args: &[&str]) -> Value {
+pub(super) fn served(path: &str, directives: &str, args: &[&str]) -> Value {
     let way = Way::new();
     let _web = Site::new().server(directives).start(&way.server.ns);
     way.probe(path, args).report
@@ -125,7 +125,7 @@ const fn slow(name: &'static str, code: &'static str, run: fn() -> Value) -> Cas
     }
 }
 
-const fn sound(name: &'static str, run: fn() -> Value) -> Case {
+pub(super) const fn sound(name: &'static str, run: fn() -> Value) -> Case {
     Case {
         name,
         layer: None,
@@ -461,15 +461,15 @@ fn of_checks() -> Vec<Case> {
 }
 
 /// A length and a body.
-const OK: &str = "Content-Length: 5\r\n\r\nhello";
+pub(super) const OK: &str = "Content-Length: 5\r\n\r\nhello";
 
 /// A 200 with a strong validator.
-fn tagged(rest: &str, more: &str) -> Option<String> {
+pub(super) fn tagged(rest: &str, more: &str) -> Option<String> {
     Some(format!("HTTP/1.1 200 OK\r\nETag: \"1\"\r\n{more}{rest}"))
 }
 
 /// A server without fault: HEAD without a body, 304, 206.
-fn honest(header: &str) -> Option<String> {
+pub(super) fn honest(header: &str) -> Option<String> {
     if header.contains("if-none-match") {
         return Some("HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n".to_owned());
     }
