@@ -808,11 +808,11 @@ pub struct WatchKey {
 pub struct Watched {
     /// Until when, nanoseconds of the kernel's coarse monotonic clock.
     pub until_ns: u64,
-    /// Segments seen.
+    /// Segments that were to be told of, [`Self::lost`] among them. Once a budget is spent nothing counts what it is for.
     pub segments: u64,
-    /// How many of those that pass as part of a connection may still be told of.
+    /// How many of those that pass as part of a connection may still be told of; at 0 there may have been more.
     pub passes_left: u32,
-    /// How many of all others.
+    /// How many of all others; likewise.
     pub verdicts_left: u32,
     /// Segments that were to be told of and found no room in the ring buffer.
     pub lost: u32,

@@ -55,8 +55,6 @@ extern "C" fn tell_watched(ctx: *mut xdp_md, reason: u32, observed: u32, share: 
     if now >= unsafe { (*watched).until_ns } {
         return 0;
     }
-    // SAFETY: as above; a race can at worst lose a count.
-    unsafe { (*watched).segments += 1 };
     let passes = reason == Reason::TcpPass as u32 || reason == Reason::AckOnSocket as u32;
     let left = if passes {
         // SAFETY: a live map value.
@@ -67,9 +65,12 @@ extern "C" fn tell_watched(ctx: *mut xdp_md, reason: u32, observed: u32, share: 
     };
     // SAFETY: a live map value.
     let more = unsafe { left.read_volatile() };
+    // Before anything is written: the CPUs that a flood of somebody watched comes in by would fight for one cache line.
     if more == 0 {
         return 0;
     }
+    // SAFETY: a live map value; a race can at worst lose a count.
+    unsafe { (*watched).segments += 1 };
     // SAFETY: a live map value; `more` is not 0.
     unsafe { left.write_volatile(more - 1) };
     let Some(mut entry) = WATCH_EVENTS.reserve::<DropEvent>(0) else {

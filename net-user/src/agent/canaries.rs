@@ -96,13 +96,7 @@ impl Agent {
 
 /// Whether a listener takes what comes to an address of this host.
 fn takes(listener: &ListenSocket, target: SocketAddr) -> bool {
-    let (bound, ip) = (listener.address.to_canonical(), target.ip().to_canonical());
-    let any = bound.is_unspecified()
-        && match (listener.family, ip.is_ipv4()) {
-            (4, v4) => v4,
-            (_, v4) => !v4 || !listener.v6only,
-        };
-    listener.port == target.port() && (bound == ip || any)
+    listener.takes(target)
 }
 
 #[cfg(test)]

@@ -93,8 +93,8 @@ pub enum Request {
     Probes(Reply<Probes>),
     /// `POST /v1/explain`
     Explain(ExplainFrame, Reply<FrameExplained>),
-    /// `POST /v1/watch`
-    Watch(WatchAsk, Reply<WatchBegun>),
+    /// `POST /v1/watch`, of the user with this number
+    Watch(u32, WatchAsk, Reply<WatchBegun>),
     /// `GET /v1/watch/ID`
     Watched(u64, Reply<WatchSeen>),
 }

@@ -12,6 +12,8 @@ use crate::config::Mode;
 pub const MAX_ADDRESSES: usize = 8;
 /// Watches at one time.
 pub const MAX_WATCHES: usize = 8;
+/// Of these so many for one user who is not root, who cannot keep others from theirs.
+pub const WATCHES_OF_ONE: usize = 4;
 /// How long a watch lasts unless it is asked for before, seconds.
 pub const WATCH_S: u64 = 30;
 /// How long what it saw is kept then, seconds; of the last [`MAX_WATCHES`].
@@ -55,8 +57,14 @@ pub struct WatchSeen {
     pub mode: Mode,
     /// Where the agent looks.
     pub interfaces: Vec<String>,
-    /// Segments of the watched ends, those that are not in `seen` too.
+    /// Segments of the watched ends that were to be told of: those in `seen`, and those for which there was no room.
     pub segments: u64,
+    /// Whether [`PASSES`] of an address were told of, and further ones may have come.
+    #[serde(default)]
+    pub passes_spent: bool,
+    /// Whether [`VERDICTS`] were, likewise.
+    #[serde(default)]
+    pub verdicts_spent: bool,
     /// To be told of, but the ring buffer was full.
     pub lost: u64,
     /// What became of each, in order; the first [`PASSES`] that passed and [`VERDICTS`] others of each address.

@@ -89,6 +89,20 @@ impl ListenSocket {
     pub fn accept_queue_is_full(&self) -> bool {
         self.accept_queue > self.accept_limit
     }
+
+    /// Whether it takes what comes to an address of this host.
+    pub fn takes(&self, target: SocketAddr) -> bool {
+        let bound = SocketAddr::new(self.address, self.port);
+        takes(bound, self.family == 6 && !self.v6only, target)
+    }
+}
+
+/// Whether a listener bound to an address takes what comes to `target`, an address of its host, on any interface (`compute_score`,
+/// Linux 6.12 net/ipv4/inet_hashtables.c). `dual_stack`: if it is bound to all of IPv6, IPv4 too.
+pub fn takes(bound: SocketAddr, dual_stack: bool, target: SocketAddr) -> bool {
+    let (own, ip) = (bound.ip().to_canonical(), target.ip().to_canonical());
+    let family = own.is_ipv4() == ip.is_ipv4() || (own.is_ipv6() && dual_stack);
+    bound.port() == target.port() && (own == ip || (own.is_unspecified() && family))
 }
 
 /// An established TCP connection.

@@ -14,7 +14,7 @@ use std::{
 
 pub use view::{AgentView, ListenerView, Syn};
 
-use super::{Layer, Outcome, Stage, Walk, tcp::Socket};
+use super::{Layer, Outcome, Stage, tcp::Socket};
 use crate::{
     config::Mode,
     control::{
@@ -23,6 +23,7 @@ use crate::{
         queues::{ListenerQueues, Queues},
         watch::{MAX_ADDRESSES, WatchAsk, WatchBegun, WatchSeen},
     },
+    host::sock_diag::takes,
 };
 
 const OWN_NETNS: &str = "/proc/self/ns/net";
@@ -82,7 +83,7 @@ fn source(remote: IpAddr, port: u16) -> Option<IpAddr> {
 }
 
 /// What it saw; may add findings to the stages.
-pub async fn seen(_walk: &Walk<'_>, watch: Watch, stages: &mut [Stage]) -> Option<AgentView> {
+pub async fn seen(watch: Watch, stages: &mut [Stage]) -> Option<AgentView> {
     let begun = match &watch.begun {
         Ok(begun) => begun,
         Err(error) => return Some(AgentView::unknown(error)),
@@ -100,8 +101,8 @@ pub async fn seen(_walk: &Walk<'_>, watch: Watch, stages: &mut [Stage]) -> Optio
         None => None,
     };
     let mut view = watch.view(begun, seen, listener);
-    if view.drops.iter().any(|drop| drop.reason == "blocked") {
-        view.blocked_by = watch.blocked_by().await;
+    if let Some(source) = view.blocked() {
+        view.blocked_by = watch.blocked_by(source).await;
     }
     judge::judge(&mut view, stages, watch.connection.is_some());
     Some(view)
@@ -132,6 +133,10 @@ impl Watch {
                     && self.locals.contains(&from.ip())
             }
         };
+        let told = view::Told {
+            all: seen.lost == 0 && !seen.verdicts_spent && seen.segments <= seen.seen.len() as u64,
+            passes: !seen.passes_spent,
+        };
         let (segments, interfaces) = (seen.seen, seen.interfaces);
         let ours = segments.into_iter();
         let ours = ours.filter(|s| of_us(s.from, s.to) || of_us(s.to, s.from));
@@ -143,17 +148,17 @@ impl Watch {
                 server,
                 loopback: server && same(begun),
             },
+            told,
             ours.collect(),
             self.port,
             listener,
         )
     }
 
-    /// The entry of the blocklist that decides about us.
-    async fn blocked_by(&self) -> Option<String> {
-        let ip = self.locals.first()?;
+    /// The entry of the blocklist that decides about a source.
+    async fn blocked_by(&self, source: IpAddr) -> Option<String> {
         let query = FindQuery {
-            prefix: ip.to_string(),
+            prefix: source.to_string(),
             name: None,
         };
         let found = self.agent.find_entries(&query).await.ok()?;
@@ -181,35 +186,22 @@ fn canonical(end: SocketAddr) -> SocketAddr {
     SocketAddr::new(end.ip().to_canonical(), end.port())
 }
 
-/// The listener that takes connections to an address: the one bound to it before the ones for all, as the kernel has it
-/// (`compute_score`, Linux 6.12 net/ipv4/inet_hashtables.c).
+/// The listener that takes connections to an address: the one bound to it before the ones for all.
 fn listener(queues: &Queues, end: SocketAddr) -> Option<&ListenerQueues> {
     let fits = |listener: &&ListenerQueues| {
-        let Ok(bound) = listener.address.parse::<IpAddr>() else {
-            return false;
-        };
-        let family = bound.is_ipv4() == end.is_ipv4() || (bound.is_ipv6() && listener.dual_stack);
-        listener.port == end.port()
-            && (bound.to_canonical() == end.ip() || (bound.is_unspecified() && family))
+        listener.address.parse().is_ok_and(|bound| {
+            takes(
+                SocketAddr::new(bound, listener.port),
+                listener.dual_stack,
+                end,
+            )
+        })
     };
     let score = |listener: &&ListenerQueues| {
         let bound = listener.address.parse::<IpAddr>();
         bound.is_ok_and(|bound| !bound.is_unspecified())
     };
     queues.listeners.iter().filter(fits).max_by_key(score)
-}
-
-/// Adds a finding before the others of its outcome, or behind them; the stage ends as its worst does.
-fn add(stage: &mut Stage, finding: super::Finding, first: bool) {
-    stage.outcome = stage.outcome.max(finding.outcome);
-    if first {
-        stage.findings.insert(0, finding);
-    } else {
-        stage.findings.push(finding);
-    }
-    stage
-        .findings
-        .sort_by_key(|finding| std::cmp::Reverse(finding.outcome));
 }
 
 fn stage_mut(stages: &mut [Stage], layer: Layer) -> Option<&mut Stage> {

@@ -55,6 +55,8 @@ pub enum How {
     Fin,
     /// A RST.
     Reset,
+    /// By one of the two: the kernel does not tell whether it remembers the connection.
+    Unknown,
     /// Our FIN was acknowledged, theirs has not come.
     HalfClosed,
     /// Our FIN was not acknowledged.
@@ -70,6 +72,8 @@ pub enum TimeWait {
     Here,
     /// There: the other end closed first.
     There,
+    /// It is not known: the kernel does not list its sockets to us.
+    Unknown,
     /// At neither: it was reset, or is not over.
     #[default]
     Nowhere,
@@ -82,6 +86,7 @@ impl CloseFacts {
         let left = match self.time_wait {
             TimeWait::Here => "TIME-WAIT here".to_owned(),
             TimeWait::There => "TIME-WAIT there".to_owned(),
+            TimeWait::Unknown => "not known, as the kernel does not list its sockets".to_owned(),
             TimeWait::Nowhere => self.state.name().to_owned(),
         };
         lines.push(("left behind".into(), left));
@@ -109,6 +114,7 @@ impl CloseFacts {
             How::Fin => format!("{who} (FIN)"),
             How::Reset if self.first == Closer::Client => "reset (RST) when we closed".to_owned(),
             How::Reset => "reset by the server (RST)".to_owned(),
+            How::Unknown => format!("{who}, by FIN or RST"),
             How::HalfClosed => "we closed, the server keeps its side open".to_owned(),
             How::NotAcknowledged => format!("{who}, and our FIN is not acknowledged"),
         }
@@ -130,8 +136,8 @@ pub async fn end(walk: &Walk<'_>, socket: &Socket, open: Option<Open>) -> Stage 
     let over = ended(socket).await;
     let times = walk.since(start);
     let info = socket.info().ok();
-    let time_wait_here = in_time_wait(socket).await;
-    let mut facts = judge(before.as_ref(), info.as_ref(), time_wait_here, reset);
+    let time_wait = in_time_wait(socket).await;
+    let mut facts = judge(before.as_ref(), info.as_ref(), time_wait, reset);
     facts.took_us = over.then_some(times.1);
     facts.info = info;
     let findings = findings(&facts).into_iter().collect();
@@ -160,11 +166,12 @@ async fn ended(socket: &Socket) -> bool {
     }
 }
 
-async fn in_time_wait(socket: &Socket) -> bool {
+/// None where inet_diag does not answer: no such netlink, or seccomp.
+async fn in_time_wait(socket: &Socket) -> Option<bool> {
     let (local, remote) = (socket.local, socket.remote);
     let look = move || Diag::open()?.is_in_time_wait(local, remote);
     let looked = tokio::task::spawn_blocking(look).await;
-    looked.is_ok_and(|looked| looked.unwrap_or(false))
+    looked.ok()?.ok()
 }
 
 /// Whether an error is a RST, at whatever depth it is reported.
@@ -193,12 +200,13 @@ fn is_reset(error: &io::Error) -> bool {
 fn judge(
     before: Option<&TcpInfo>,
     after: Option<&TcpInfo>,
-    time_wait_here: bool,
+    time_wait: Option<bool>,
     reset: bool,
 ) -> CloseFacts {
     let (Some(before), Some(after)) = (before, after) else {
         return CloseFacts::default();
     };
+    let (time_wait_here, unknown) = (time_wait == Some(true), time_wait.is_none());
     let fin_acked = after.is_fin_acked();
     let over = after.state == TcpState::Closed;
     let first = match before.state {
@@ -206,12 +214,13 @@ fn judge(
         state if state.has_their_fin() => Closer::Server,
         // It was over before this stage: who has to remember it closed first.
         _ if time_wait_here => Closer::Client,
-        _ if fin_acked => Closer::Server,
+        _ if fin_acked && !unknown => Closer::Server,
         _ => Closer::Unknown,
     };
     let how = match (over, first) {
         _ if time_wait_here => How::Fin,
         (true, Closer::Server) if fin_acked && !reset => How::Fin,
+        (true, _) if unknown && fin_acked && !reset => How::Unknown,
         // An orderly end of ours leaves TIME-WAIT here: without it a RST came.
         (true, _) => How::Reset,
         (false, Closer::Client) if fin_acked => How::HalfClosed,
@@ -233,6 +242,7 @@ fn judge(
         time_wait: match (how, first) {
             _ if time_wait_here => TimeWait::Here,
             (How::Fin, Closer::Server) => TimeWait::There,
+            (How::Unknown, _) => TimeWait::Unknown,
             _ => TimeWait::Nowhere,
         },
         took_us: None,
@@ -243,7 +253,7 @@ fn judge(
 fn findings(facts: &CloseFacts) -> Option<Finding> {
     let lost = facts.info.as_ref().is_some_and(|info| !info.is_all_acked());
     match facts.how {
-        How::Fin => None,
+        How::Fin | How::Unknown => None,
         How::Reset if lost => Some(
             Finding::new(
                 "close_reset",
@@ -251,6 +261,14 @@ fn findings(facts: &CloseFacts) -> Option<Finding> {
                 "the server reset the connection (RST) before it had taken all that was sent",
             )
             .next("a server that closes with unread data resets (RFC 9293 section 3.10.4): it may have ended, or have refused the request without reading it"),
+        ),
+        How::Reset if facts.first == Closer::Client => Some(
+            Finding::new(
+                "close_reset",
+                Outcome::Ok,
+                "the server answered our close with a RST in place of a FIN; nothing that was sent is lost",
+            )
+            .next("harmless: a server that closes at once, with our last words (GOAWAY, close_notify) unread, resets (RFC 9112 section 9.6)"),
         ),
         How::Reset => Some(
             Finding::new(
@@ -294,7 +312,7 @@ mod tests {
     }
 
     fn told(before: TcpInfo, after: TcpInfo, time_wait: bool) -> (Closer, How, TimeWait) {
-        let facts = judge(Some(&before), Some(&after), time_wait, false);
+        let facts = judge(Some(&before), Some(&after), Some(time_wait), false);
         (facts.first, facts.how, facts.time_wait)
     }
 
@@ -328,7 +346,7 @@ mod tests {
         let open = info(TcpState::Established, 101);
         for (acked, outcome) in [(101, Outcome::Ok), (41, Outcome::Wrong)] {
             let closed = info(TcpState::Closed, acked);
-            let mut facts = judge(Some(&open), Some(&closed), false, false);
+            let mut facts = judge(Some(&open), Some(&closed), Some(false), false);
             assert_eq!((facts.first, facts.how), (Closer::Client, How::Reset));
             facts.info = Some(closed);
             let finding = findings(&facts).expect("a finding");
@@ -343,6 +361,52 @@ mod tests {
             false,
         );
         assert_eq!(found, (Closer::Server, How::Reset, TimeWait::Nowhere));
+    }
+
+    #[test]
+    fn without_the_kernels_list_of_sockets_an_orderly_end_is_no_reset() {
+        let open = info(TcpState::Established, 101);
+        let theirs = info(TcpState::CloseWait, 101);
+        let closed = |acked| info(TcpState::Closed, acked);
+        for (before, after, reset, expected) in [
+            (
+                open,
+                closed(102),
+                false,
+                (Closer::Client, How::Unknown, TimeWait::Unknown),
+            ),
+            (
+                closed(102),
+                closed(102),
+                false,
+                (Closer::Unknown, How::Unknown, TimeWait::Unknown),
+            ),
+            (
+                theirs,
+                closed(102),
+                false,
+                (Closer::Server, How::Fin, TimeWait::There),
+            ),
+            // What is known without it stays so.
+            (
+                open,
+                closed(102),
+                true,
+                (Closer::Client, How::Reset, TimeWait::Nowhere),
+            ),
+            (
+                open,
+                closed(101),
+                false,
+                (Closer::Client, How::Reset, TimeWait::Nowhere),
+            ),
+        ] {
+            let facts = judge(Some(&before), Some(&after), None, reset);
+            assert_eq!((facts.first, facts.how, facts.time_wait), expected);
+            let found = findings(&facts).map(|finding| finding.code);
+            let reset = (expected.1 == How::Reset).then(|| "close_reset".to_owned());
+            assert_eq!(found, reset);
+        }
     }
 
     #[test]

@@ -79,7 +79,7 @@ async fn fetch(
     let mut watch = None;
     let next = stages_of(walk, agent, url, depth, &mut stages, &mut watch).await;
     let seen = match watch {
-        Some(watch) => agent::seen(walk, watch, &mut stages).await,
+        Some(watch) => agent::seen(watch, &mut stages).await,
         None => None,
     };
     let fetch = Fetch {

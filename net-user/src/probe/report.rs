@@ -213,6 +213,13 @@ impl Stage {
         self.judge(findings);
     }
 
+    /// Adds what was found later and says more than what is there of the same outcome.
+    pub(super) fn add_first(&mut self, finding: Finding) {
+        let mut findings = std::mem::take(&mut self.findings);
+        findings.insert(0, finding);
+        self.judge(findings);
+    }
+
     /// A stage from `start_us` for `duration_us`; its outcome is the worst of its findings.
     pub fn new(
         layer: Layer,

@@ -3,13 +3,13 @@
 use axum::{
     Router,
     body::Bytes,
-    extract::{Path, State},
+    extract::{Extension, Path, State},
     http::StatusCode,
     response::Response,
     routing::{get, post},
 };
 
-use super::{Agent, Answer, read};
+use super::{Agent, Answer, Peer, read};
 use crate::control::{
     protocol::Request,
     watch::{MAX_ADDRESSES, WatchAsk},
@@ -22,7 +22,11 @@ pub(super) fn router() -> Router<Agent> {
 }
 
 /// For readers too: what is told are headers of TCP between addresses that they name.
-async fn begin(State(agent): State<Agent>, body: Bytes) -> Result<Response, Answer> {
+async fn begin(
+    State(agent): State<Agent>,
+    Extension(peer): Extension<Peer>,
+    body: Bytes,
+) -> Result<Response, Answer> {
     let ask: WatchAsk = read(&body)?;
     if ask.port == 0 || !(1..=MAX_ADDRESSES).contains(&ask.addresses.len()) {
         return Err(Answer(
@@ -34,7 +38,12 @@ async fn begin(State(agent): State<Agent>, body: Bytes) -> Result<Response, Answ
             ),
         ));
     }
-    agent.ask(|reply| Request::Watch(ask, reply)).await
+    tracing::debug!(
+        target: "netmoat::audit", uid = peer.uid, port = ask.port, addresses = ?ask.addresses,
+        "connections are to be watched for {}", peer.who()
+    );
+    let begun = agent.ask(|reply| Request::Watch(peer.uid, ask, reply));
+    begun.await
 }
 
 async fn end(State(agent): State<Agent>, Path(id): Path<String>) -> Result<Response, Answer> {

@@ -48,7 +48,9 @@ pub fn words(map: &str) -> &'static str {
             "an event is lost and counted (drop_event_lost); the counters tell of every packet"
         }
         "WATCHED" => "who asks for one more connection to be watched is refused, and told so",
-        "WATCH_EVENTS" => "an event is lost, and whoever asked for it is told how many were",
+        "WATCH_EVENTS" => {
+            "an event is lost, and whoever asked for it is told how many were, and draws no conclusion from what is missing"
+        }
         "AYA_LOGS" => "a log line is lost",
         "SETTINGS" | "GENERATION" | "CHOSEN" | "SEED" | "COOKIE_KEYS" | "NEIGHBOR_SETTINGS"
         | "GUARD_SETTINGS" | "CLASS_LIMITS" | "CLASS_STATE" | "HEARTBEAT" | "ACTIVITY"

@@ -73,14 +73,6 @@ impl WatchMaps {
             .context("WATCHING cannot be written")
     }
 
-    /// What [`Self::set_until`] wrote; 0 when the data path has found that time over.
-    ///
-    /// # Errors
-    /// The kernel refuses, which it never should for an array.
-    pub fn until(&self) -> Result<u64> {
-        self.until.get(&0, 0).context("WATCHING cannot be read")
-    }
-
     /// The next segment that was told of.
     pub fn take_event(&mut self) -> Option<DropEvent> {
         loop {

@@ -2,9 +2,9 @@
 
 use net_common::verdict::Reason;
 
-use super::{AgentView, ListenerView, Syn, add, outcome, stage_mut};
+use super::{AgentView, ListenerView, Syn, outcome, stage_mut};
 use crate::{
-    probe::{Finding, Layer, Outcome, Stage},
+    probe::{Finding, Layer, Outcome, Stage, tcp::accept_queue_full},
     reasons::stage_of,
 };
 
@@ -25,19 +25,22 @@ pub(super) fn judge(view: &mut AgentView, stages: &mut [Stage], connected: bool)
     let full = view.listener.as_ref().filter(|l| l.accept_full);
     if let Some(finding) = dropped(view, failed, later) {
         view.lines.push(finding.what.clone());
-        add(stage, finding, true);
+        stage.add_first(finding);
     } else if let Some(listener) = full.filter(|_| unanswered || later == Outcome::Failed) {
-        add(stage, accept_full(listener), true);
+        // On one host both ends may know it.
+        if !stage.findings.iter().any(|f| f.code == "accept_queue_full") {
+            stage.add_first(accept_full(listener));
+        }
     } else if unanswered && view.syn == Syn::Cookie {
-        add(stage, cookie_lost(view), true);
+        stage.add_first(cookie_lost(view));
     } else if unanswered && view.syn == Syn::Passed {
-        add(stage, left_alone(view), true);
-    } else if unanswered && view.syn == Syn::NotSeen && !view.loopback {
+        stage.add_first(left_alone(view));
+    } else if unanswered && view.syn == Syn::NotSeen && !view.loopback && !view.partial {
         // What the connection's own end says may be more precise.
-        add(stage, never_came(view), false);
+        stage.add(never_came(view));
     }
     if connected && view.syn == Syn::Cookie {
-        add(stage, by_cookie(view), false);
+        stage.add(by_cookie(view));
     }
     if let Some(listener) = view.listener.as_ref().filter(|l| l.flooded()) {
         let what = format!(
@@ -48,7 +51,7 @@ pub(super) fn judge(view: &mut AgentView, stages: &mut [Stage], connected: bool)
             "`netmoat queues {}` has the evidence and what to do",
             listener.port
         ));
-        add(stage, finding, false);
+        stage.add(finding);
     }
 }
 
@@ -72,7 +75,7 @@ fn dropped(view: &AgentView, failed: bool, later: Outcome) -> Option<Finding> {
         .as_ref()
         .map_or(String::new(), |entry| format!(", by {entry}"));
     let what = format!(
-        "netmoat on {} dropped {} from {} to {}, {} in all: {} ({}){by}",
+        "netmoat on {} dropped {} from {} to {}, {}{} in all: {} ({}){by}",
         first.interface,
         match first.flags.as_str() {
             "SYN" => "the SYN",
@@ -80,6 +83,7 @@ fn dropped(view: &AgentView, failed: bool, later: Outcome) -> Option<Finding> {
         },
         first.from,
         first.to,
+        if view.partial { "at least " } else { "" },
         view.drops.len(),
         first.reason,
         first.code,
@@ -88,16 +92,9 @@ fn dropped(view: &AgentView, failed: bool, later: Outcome) -> Option<Finding> {
 }
 
 fn accept_full(listener: &ListenerView) -> Finding {
-    let what = format!(
-        "the application behind {} port {} does not take its connections: {}, so its accept queue is full",
-        listener.address,
-        listener.port,
-        listener.queues()
-    );
-    Finding::new("accept_queue_full", Outcome::Failed, what).next(format!(
-        "look at what the application waits for (`netmoat queues {}`); a larger backlog helps against bursts alone",
-        listener.port
-    ))
+    let place = format!("{} port {}", listener.address, listener.port);
+    let queue = (listener.accept_queue, listener.accept_queue_limit);
+    accept_queue_full(&place, listener.port, queue)
 }
 
 fn cookie_lost(view: &AgentView) -> Finding {
@@ -105,6 +102,8 @@ fn cookie_lost(view: &AgentView) -> Finding {
     let what = if view.proven {
         "netmoat answered the SYN with a cookie and its ACK came back, but no connection came of it"
             .to_owned()
+    } else if view.partial {
+        format!("netmoat on {place} answered the SYN with a cookie, and no connection came of it")
     } else {
         format!("netmoat on {place} answered the SYN with a cookie, and no ACK to it came back")
     };
@@ -118,7 +117,7 @@ fn left_alone(view: &AgentView) -> Finding {
     let flooded = view.listener.as_ref().filter(|l| l.flooded());
     if let Some(listener) = flooded {
         let what = format!(
-            "netmoat let the SYN pass and the kernel did not answer: {}",
+            "netmoat let the SYN pass, and no answer reached the client: {}",
             listener.sentence.trim_end_matches('.')
         );
         return Finding::new("listener_overwhelmed", Outcome::Failed, what).next(format!(
@@ -127,14 +126,15 @@ fn left_alone(view: &AgentView) -> Finding {
         ));
     }
     let what = format!(
-        "the SYN arrived on {} and netmoat let it pass, but the host behind it did not answer",
+        "the SYN arrived on {} and netmoat let it pass, and no answer reached the client",
         view.interfaces.join(", ")
     );
     let next = if view.listener.is_some() {
-        "look for rules on the host that drop it (`nft list ruleset`), and whether the SYN-ACK leaves it (`tcpdump`)"
+        "look for rules on the host that drop it (`nft list ruleset`), and whether the SYN-ACK leaves it (`tcpdump`): if it \
+         does, it is lost on the way back"
     } else {
-        "nothing listens on that address and port: start the service, or look for rules that drop its answer (`nft list \
-         ruleset`)"
+        "netmoat knows of no listener there, but that alone would give a RST: look for rules on the host that drop the SYN or \
+         the RST (`nft list ruleset`), and whether an answer leaves it (`tcpdump`): if one does, it is lost on the way back"
     };
     Finding::new("not_answered_by_host", Outcome::Failed, what).next(next)
 }

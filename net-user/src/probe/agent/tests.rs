@@ -1,6 +1,10 @@
 //! What follows from what an agent saw, without one.
 
-use super::{judge::judge, view::Place, *};
+use super::{
+    judge::judge,
+    view::{Place, Told},
+    *,
+};
 use crate::{
     control::{queues::VerdictKind, watch::SeenSegment},
     probe::{Facts, Finding, tcp::TcpFacts},
@@ -39,13 +43,22 @@ fn cookie() -> SeenSegment {
 }
 
 fn view(segments: Vec<SeenSegment>, listener: Option<ListenerView>) -> AgentView {
+    told(segments, listener, ALL)
+}
+
+const ALL: Told = Told {
+    all: true,
+    passes: true,
+};
+
+fn told(segments: Vec<SeenSegment>, listener: Option<ListenerView>, told: Told) -> AgentView {
     let place = Place {
         interfaces: vec!["eth0".into()],
         observes: false,
         server: true,
         loopback: false,
     };
-    AgentView::new(place, segments, PORT, listener)
+    AgentView::new(place, told, segments, PORT, listener)
 }
 
 /// The TCP stage, which ended with this finding, and an HTTP stage.
@@ -172,6 +185,52 @@ fn what_failed_is_named_by_what_the_agent_saw() {
             assert!(!finding.what.ends_with('.'), "{what}: {}", finding.what);
         }
     }
+}
+
+/// A watch sees what its budget lets it: a busy client uses it up.
+#[test]
+fn nothing_is_concluded_from_what_is_missing_when_not_all_was_told() {
+    let codes = |view: &AgentView| {
+        let mut stages = stages(Some("tcp_filtered"), Outcome::Ok);
+        judge(&mut view.clone(), &mut stages, false);
+        let findings = std::mem::take(&mut stages[0].findings);
+        findings.into_iter().map(|f| f.code).collect::<Vec<_>>()
+    };
+    let said = |view: &AgentView, word: &str| view.lines.iter().any(|line| line.contains(word));
+    let whole = view(Vec::new(), None);
+    assert_eq!(codes(&whole), ["tcp_filtered", "not_seen_by_netmoat"]);
+    assert!(said(&whole, "saw nothing") && !said(&whole, "could not tell of all"));
+    for some in [
+        Told { all: false, ..ALL },
+        Told {
+            passes: false,
+            ..ALL
+        },
+    ] {
+        let view = told(Vec::new(), None, some);
+        assert!(view.partial);
+        assert_eq!(codes(&view), ["tcp_filtered"]);
+        assert!(!said(&view, "saw nothing") && said(&view, "could not tell of all"));
+    }
+    // A long page alone is nothing to be told.
+    let page = Told {
+        passes: false,
+        ..ALL
+    };
+    let view = told(vec![syn("syn_in_budget", "pass")], None, page);
+    assert!(!view.partial && !said(&view, "could not tell of all"));
+}
+
+#[test]
+fn who_is_blocked_is_the_source_of_what_was_dropped() {
+    let answer = segment(SERVER, CLIENT, "SYN,ACK", "blocked", "drop");
+    let server = "192.0.2.1".parse().unwrap();
+    assert_eq!(view(vec![answer], None).blocked(), Some(server));
+    let other = syn("tcp_flags", "drop");
+    let client = "192.0.2.9".parse().unwrap();
+    let both = vec![other.clone(), syn("blocked", "drop")];
+    assert_eq!(view(both, None).blocked(), Some(client));
+    assert_eq!(view(vec![other], None).blocked(), None);
 }
 
 #[test]

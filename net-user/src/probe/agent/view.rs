@@ -1,5 +1,7 @@
 //! What there is to tell of what the agent saw.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::control::{
@@ -19,6 +21,10 @@ pub struct AgentView {
     pub server: bool,
     /// Whether the connection goes over the loopback interface, past the data path.
     pub loopback: bool,
+    /// Whether there may have been more than it told: others use the watched address, or it was too much at once. What is
+    /// missing here proves nothing then.
+    #[serde(default)]
+    pub partial: bool,
     /// What became of the segment of the handshake that it saw: the SYN, and on the client's side the SYN-ACK.
     pub syn: Syn,
     /// Whether the ACK to a cookie of netmoat came and was right.
@@ -110,6 +116,15 @@ impl ListenerView {
     }
 }
 
+/// Whether the agent told of everything.
+#[derive(Clone, Copy)]
+pub(super) struct Told {
+    /// SYNs, cookies and drops, and nothing was lost.
+    pub all: bool,
+    /// What passed as part of a connection.
+    pub passes: bool,
+}
+
 /// Where the agent stands.
 pub(super) struct Place {
     pub interfaces: Vec<String>,
@@ -130,6 +145,7 @@ impl AgentView {
     /// From the segments of one connection, or of the attempts at one to `port`.
     pub(super) fn new(
         place: Place,
+        told: Told,
         segments: Vec<SeenSegment>,
         port: u16,
         listener: Option<ListenerView>,
@@ -140,13 +156,16 @@ impl AgentView {
             server,
             loopback,
         } = place;
+        let syn = syn(&segments, port);
         let drops: Vec<_> = segments.iter().filter(|s| s.dropped()).cloned().collect();
         let mut view = Self {
             interfaces,
             observes,
             server,
             loopback,
-            syn: syn(&segments, port),
+            // A SYN-ACK passes as part of a connection.
+            partial: !told.all || (!told.passes && syn == Syn::NotSeen),
+            syn,
             proven: segments.iter().any(|s| s.reason == "cookie_proven"),
             drops,
             blocked_by: None,
@@ -158,6 +177,12 @@ impl AgentView {
         view
     }
 
+    /// Who is on the blocklist, if something was dropped for that.
+    pub(super) fn blocked(&self) -> Option<IpAddr> {
+        let drop = self.drops.iter().find(|drop| drop.reason == "blocked")?;
+        Some(drop.from.ip().to_canonical())
+    }
+
     fn told(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let place = self.interfaces.join(", ");
@@ -165,8 +190,14 @@ impl AgentView {
             lines.push(format!(
                 "the connection stays on this host, past {place} where netmoat watches"
             ));
-        } else if self.segments.is_empty() {
+        } else if self.segments.is_empty() && !self.partial {
             lines.push(format!("netmoat saw nothing of it on {place}"));
+        }
+        if self.partial && !self.loopback {
+            lines.push(format!(
+                "netmoat on {place} could not tell of all segments, as there were too many for a watch (others come from the \
+                 same address): what is missing here may have come"
+            ));
         }
         for segment in &self.segments {
             let handshake = segment.flags.contains("SYN") || segment.reason == "cookie_proven";

@@ -72,9 +72,9 @@ fn failed(
         End::NoAnswer => {
             if let Some(full) = full.filter(|_| connected.is_none()) {
                 return Some(look_back::accept_queue_full(
-                    remote,
-                    full.accept_queue,
-                    full.accept_limit,
+                    &remote.to_string(),
+                    full.port,
+                    (full.accept_queue, full.accept_limit),
                 ));
             }
             (
@@ -243,21 +243,13 @@ pub(super) fn full_listener(
     listeners: &[ListenSocket],
     remote: SocketAddr,
 ) -> Option<&ListenSocket> {
-    let ip = remote.ip().to_canonical();
-    let matches = |listener: &&ListenSocket| {
-        listener.port == remote.port()
-            && (listener.address == ip
-                || listener.address.is_unspecified()
-                    && match ip.is_ipv4() {
-                        true => listener.family == 4 || !listener.v6only,
-                        false => listener.family == 6,
-                    })
-    };
+    let takers = || listeners.iter().filter(|l| l.takes(remote));
+    // One bound to the very address comes before those for all.
+    let bound = takers().any(|l| !l.address.is_unspecified());
     // All sockets of a reuseport group: those that the hash sends elsewhere have room.
-    listeners
-        .iter()
-        .filter(matches)
-        .find(|listener| listener.accept_queue_is_full())
+    takers()
+        .filter(|l| l.address.is_unspecified() != bound)
+        .find(|l| l.accept_queue_is_full())
 }
 
 #[cfg(test)]
@@ -329,6 +321,34 @@ mod tests {
             assert_eq!(told(&[bad, good.clone()]), one(code, beside));
         }
         assert_eq!(told(&[good]), []);
+    }
+
+    #[test]
+    fn the_listener_that_takes_an_address_is_the_one_that_may_be_full() {
+        let bound = |address: &str, waiting| ListenSocket {
+            address: address.parse().expect("an address"),
+            family: if address.contains(':') { 6 } else { 4 },
+            port: 80,
+            accept_queue: waiting,
+            ..crate::queues::testing::socket(1, 4)
+        };
+        for (listeners, remote, expected) in [
+            (vec![bound("0.0.0.0", 5)], "192.0.2.1:80", true),
+            (vec![bound("0.0.0.0", 4)], "192.0.2.1:80", false),
+            (vec![bound("0.0.0.0", 5)], "192.0.2.1:81", false),
+            (vec![bound("0.0.0.0", 5)], "[2001:db8::1]:80", false),
+            (vec![bound("::ffff:192.0.2.1", 5)], "192.0.2.1:80", true),
+            (vec![bound("192.0.2.1", 5)], "[::ffff:192.0.2.1]:80", true),
+            (
+                vec![bound("0.0.0.0", 5), bound("192.0.2.1", 0)],
+                "192.0.2.1:80",
+                false,
+            ),
+            (vec![bound("::", 0), bound("::", 5)], "192.0.2.1:80", true),
+        ] {
+            let full = full_listener(&listeners, remote.parse().expect("an address"));
+            assert_eq!(full.is_some(), expected, "{remote}: {listeners:?}");
+        }
     }
 
     #[test]

@@ -36,9 +36,9 @@ async fn what_is_wrong(socket: &Socket) -> Option<Finding> {
         if silence.from_the_start {
             if let Some(full) = full_here(socket.local, remote).await {
                 return Some(accept_queue_full(
-                    remote,
-                    full.accept_queue,
-                    full.accept_limit,
+                    &remote.to_string(),
+                    full.port,
+                    (full.accept_queue, full.accept_limit),
                 ));
             }
             let what = format!(
@@ -80,13 +80,13 @@ pub(super) async fn full_here(local: SocketAddr, remote: SocketAddr) -> Option<L
     judge::full_listener(&listeners, remote).cloned()
 }
 
-/// The finding for a connection that has no room in the accept queue of its listener, `waiting` of `limit` (which holds one
-/// more, R-Q-1): its SYN or its ACK is dropped (`tcp_conn_request`, `tcp_v4_syn_recv_sock`).
-pub fn accept_queue_full(remote: SocketAddr, waiting: u32, limit: u32) -> Finding {
+/// The finding for a connection that has no room in the accept queue of the listener at `place`, where `waiting` wait of
+/// `limit` (which holds one more, R-Q-1): its SYN or its ACK is dropped (`tcp_conn_request`, `tcp_v4_syn_recv_sock`).
+pub fn accept_queue_full(place: &str, port: u16, (waiting, limit): (u32, u32)) -> Finding {
     let what = format!(
-        "the accept queue of {remote} is full ({waiting} wait, limit {limit}): its application does not take new connections"
+        "the accept queue of {place} is full ({waiting} wait, limit {limit}): its application does not take new connections"
     );
-    Finding::new("accept_queue_full", Outcome::Failed, what).next(
-        "the application hangs or is too slow to accept(): see what it does; a longer queue (backlog, net.core.somaxconn) only helps against bursts",
-    )
+    Finding::new("accept_queue_full", Outcome::Failed, what).next(format!(
+        "the application hangs or is too slow to accept(): see what it does (`netmoat queues {port}` there); a longer queue (backlog, net.core.somaxconn) only helps against bursts"
+    ))
 }
