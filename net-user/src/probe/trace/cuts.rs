@@ -35,7 +35,7 @@ const NESTED: u32 = 3;
 /// How many servers are asked one after the other beside the way.
 const TRIED: usize = 4;
 /// How many questions are asked beside the way at most. A zone whose servers are named in ever more zones would else have
-/// the walk ask thousands, of whomever it likes (NXNSAttack; RFC 9267, section 2, has kin of it).
+/// the walk ask thousands, of whomever it likes (NXNSAttack).
 pub(super) const QUESTIONS: u32 = 200;
 /// How many addresses of a name are taken.
 const TAKEN: usize = 32;
