@@ -114,6 +114,13 @@ fn signatures_are_followed_from_the_roots_key() {
     );
     let insecure = status("www.plain.test", &anchored);
     assert_eq!(insecure["status"], "insecure", "{insecure:#}");
+    // The resolver has it from nobody: no signature is wrong.
+    let local = status("nas.shop.test", &anchored);
+    assert_eq!(local["status"], "unknown", "{local:#}");
+    assert!(
+        local["how"].as_str().unwrap().contains("locally"),
+        "{local:#}"
+    );
     // Without this root's key only the resolver's word is left.
     let asked = names.asked();
     let asked: Vec<&str> = asked.iter().map(String::as_str).collect();

@@ -9,7 +9,7 @@ mod dnssec;
 mod extra;
 mod facts;
 mod judge;
-mod lookup;
+pub mod lookup;
 pub mod query;
 
 use std::{

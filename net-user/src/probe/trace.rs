@@ -9,11 +9,12 @@ mod roots;
 use std::{collections::HashMap, sync::Arc};
 
 use futures::future::join_all;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use tokio::time::Instant;
+use hickory_resolver::proto::rr::{Name, RecordType};
+use tokio::time::{Instant, timeout_at};
 
 use self::{
-    cuts::{Cut, Cuts, Meaning, Server, WAIT, follow, has_route},
+    cuts::{Cut, Cuts, Meaning, QUESTIONS, Server, WAIT, apex, follow, has_route},
+    facts::some,
     judge::Heard,
 };
 use super::{
@@ -29,12 +30,16 @@ pub use self::facts::{
     Leads, ServerStatus, TraceDnssec, TraceEnd, TraceFacts, TraceServer, TraceStep, ZoneKeys,
 };
 
+/// Where name servers listen.
+const PORT: u16 = 53;
 /// How many aliases are followed, as unbound does.
 const ALIASES: usize = 11;
 /// How many zones are visited, aliases' included.
 const STEPS: usize = 40;
 /// No root answers.
 const UNREACHABLE: &str = "dns_roots_unreachable";
+/// Public DNS has no address.
+const ABSENT: [&str; 2] = ["dns_nxdomain", "dns_no_address"];
 /// How long the walk may take, in times of a stage's time-out.
 const STAGES: u32 = 3;
 
@@ -43,6 +48,14 @@ pub async fn beside(walk: &Walk<'_>, name: &Name, found: bool) -> (TraceFacts, V
     let (facts, mut findings) = self::walk(walk, name).await;
     for finding in &mut findings {
         match finding.outcome {
+            // Names of home networks, companies and containers are none of the public's.
+            Outcome::Failed if found && ABSENT.contains(&finding.code.as_str()) => {
+                finding.outcome = Outcome::Ok;
+                finding.what.push_str(
+                    "; the host's own resolver has an address: a local name or split horizon",
+                );
+                finding.next = None;
+            }
             // Says nothing about the name.
             Outcome::Wrong if found && finding.code == UNREACHABLE => finding.outcome = Outcome::Ok,
             Outcome::Failed if found => finding.outcome = Outcome::Wrong,
@@ -79,13 +92,15 @@ pub async fn walk(walk: &Walk<'_>, name: &Name) -> (TraceFacts, Vec<Finding>) {
     name.set_fqdn(true);
     let mut descent = Descent {
         walk,
-        cuts: Arc::new(Cuts::new(hints, walk.plan.family)),
+        cuts: Arc::new(Cuts::new(hints, walk.plan.family, PORT)),
         facts,
         findings: Vec::new(),
         names: vec![name],
         zones: Vec::new(),
     };
-    descent.facts.end = descent.go().await;
+    let deadline = Instant::now() + walk.plan.timeout * STAGES;
+    let end = timeout_at(deadline, descent.go()).await;
+    descent.facts.end = end.unwrap_or(TraceEnd::TimeOver);
     descent.conclude();
     descent.signatures(&anchors).await;
     facts = descent.facts;
@@ -116,13 +131,9 @@ impl Descent<'_> {
     }
 
     async fn go(&mut self) -> TraceEnd {
-        let deadline = Instant::now() + self.walk.plan.timeout * STAGES;
         let mut without = Vec::new();
         let mut from = None;
         for _ in 0..STEPS {
-            if Instant::now() > deadline {
-                return TraceEnd::TimeOver;
-            }
             let Some(name) = self.names.last().cloned() else {
                 break;
             };
@@ -144,7 +155,14 @@ impl Descent<'_> {
                         return TraceEnd::Nowhere;
                     };
                     let (next, missing) = self.cuts.refer(&cut.zone, child, message, 0).await;
-                    without = missing;
+                    if self.cuts.is_spent() && next.servers.is_empty() {
+                        return TraceEnd::QuestionsOver;
+                    }
+                    // Whom there was no question left for, nobody knows to be missing.
+                    without = match self.cuts.is_spent() {
+                        true => Vec::new(),
+                        false => missing,
+                    };
                     from = Some(next);
                 }
                 _ => {
@@ -180,10 +198,19 @@ impl Descent<'_> {
         let servers = cut.servers.iter().cloned();
         let heard =
             join_all(servers.map(|server| hear(server, &cut.zone, name, self.kinds()))).await;
+        let below = leader(&heard)
+            .and_then(|leader| leader.apex.clone())
+            .filter(|apex| *apex != cut.zone);
+        if let Some(below) = &below
+            && !self.zones.contains(below)
+        {
+            self.zones.push(below.clone());
+        }
         let mut step = TraceStep {
             zone: shown(&cut.zone),
             name: shown(name),
             leads: leader(&heard).and_then(Heard::leads),
+            answered_for: below.as_ref().map(shown),
             servers: heard.iter().map(Heard::facts).collect(),
             without_address: without.iter().map(shown).collect(),
         };
@@ -228,13 +255,13 @@ impl Descent<'_> {
             .facts
             .steps
             .last()
-            .map(|s| s.zone.clone())
+            .map(|s| s.answered_for.as_ref().unwrap_or(&s.zone).clone())
             .unwrap_or_default();
         let by = match self.facts.aliases.is_empty() {
             true => String::new(),
             false => format!(
                 ", to which the aliases {} lead",
-                self.facts.aliases.join(", ")
+                some(&self.facts.aliases, ", ")
             ),
         };
         let (code, what, next) = match self.facts.end {
@@ -253,7 +280,7 @@ impl Descent<'_> {
                 format!(
                     "the aliases of {} do not end: {}",
                     self.names.first().map(shown).unwrap_or_default(),
-                    self.facts.aliases.join(", ")
+                    some(&self.facts.aliases, ", ")
                 ),
                 "point the last CNAME record to a name that has addresses",
             ),
@@ -261,6 +288,13 @@ impl Descent<'_> {
                 "dns_trace_time",
                 format!("the walk from the roots had not ended at {zone} when its time was over"),
                 "give it more time (--timeout)",
+            ),
+            TraceEnd::QuestionsOver => (
+                "dns_trace_questions",
+                format!(
+                    "after {QUESTIONS} questions the servers below {zone} still had no address: their names lead to ever more zones"
+                ),
+                "give these servers glue, or names in a zone whose servers have it",
             ),
             // Their own findings say it.
             TraceEnd::Found | TraceEnd::Nowhere | TraceEnd::NotBegun => return,
@@ -272,7 +306,7 @@ impl Descent<'_> {
     async fn signatures(&mut self, anchors: &roots::Anchors) {
         if matches!(
             self.facts.end,
-            TraceEnd::Nowhere | TraceEnd::TimeOver | TraceEnd::AliasLoop
+            TraceEnd::Nowhere | TraceEnd::TimeOver | TraceEnd::QuestionsOver | TraceEnd::AliasLoop
         ) {
             return;
         }
@@ -300,11 +334,12 @@ async fn hear(server: Server, zone: &Name, name: &Name, kinds: &[RecordType]) ->
         told: None,
         found: Default::default(),
         serial: None,
+        apex: None,
     };
     if !has_route(heard.server.address) {
         return heard;
     }
-    let at = (heard.server.address, 53).into();
+    let at = (heard.server.address, PORT).into();
     let patience = Patience {
         tries: 2,
         ..Patience::once(WAIT)
@@ -318,20 +353,22 @@ async fn hear(server: Server, zone: &Name, name: &Name, kinds: &[RecordType]) ->
     if let (Meaning::Answer | Meaning::NoData, Ok(message)) = (&meaning, &asked.answer) {
         heard.found = follow(zone, name, message);
         let others = join_all(kinds.iter().skip(1).map(|kind| put(name, *kind)));
-        let (others, version) = tokio::join!(others, put(zone, RecordType::SOA));
+        // Asked for the name, its SOA record tells also which zone the answer is from.
+        let (others, version) = tokio::join!(others, put(name, RecordType::SOA));
         for other in others.iter().filter_map(|other| other.answer.as_ref().ok()) {
             heard.found.1.extend(follow(zone, name, other).1);
         }
         heard.found.1.sort_unstable();
         heard.found.1.dedup();
-        let version = version.answer.as_ref().map(|m| m.answers.as_slice());
-        heard.serial = version
-            .unwrap_or_default()
-            .iter()
-            .find_map(|record| match &record.data {
-                RData::SOA(soa) if record.name == *zone => Some(soa.serial),
-                _ => None,
-            });
+        let of = |asked: &Asked| apex(zone, name, asked.answer.as_ref().ok()?);
+        let version = match of(&version) {
+            Some(version) => Some(version),
+            // Of an alias there is no SOA record to be told.
+            None => of(&put(zone, RecordType::SOA).await),
+        };
+        (heard.apex, heard.serial) = version.unzip();
+    } else if let (Meaning::NoName, Ok(message)) = (&meaning, &asked.answer) {
+        heard.apex = apex(zone, name, message).map(|(zone, _)| zone);
     }
     heard.told = Some((asked, meaning));
     heard
@@ -348,5 +385,9 @@ fn leader(heard: &[Heard]) -> Option<&Heard> {
         h.leads()
             .is_some_and(|leads| votes.get(&leads) == Some(&most))
     };
-    heard.iter().find(chosen)
+    // Of as many on both sides, those who know a way.
+    let on = |h: &&Heard| !matches!(h.leads(), Some(Leads::NoName | Leads::NoAddress));
+    let mut all = heard.iter().filter(chosen);
+    let first = all.clone().next();
+    all.find(on).or(first)
 }

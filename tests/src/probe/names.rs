@@ -144,7 +144,12 @@ impl Names {
         }
         await_answer(&servers.ns, Server::LAME, &["+norecurse", "."], "REFUSED");
         let relay = Relay::start(&servers.ns, Server::SLOW, Server::FIRST);
-        processes.push(unbound(&recursive.ns, directory.path(), &files));
+        processes.push(unbound(
+            &recursive.ns,
+            directory.path(),
+            &files,
+            scene.server.v4,
+        ));
         await_answer(
             &recursive.ns,
             Server::RESOLVER,
@@ -241,14 +246,16 @@ fn knot(ns: &Namespace, home: &Path, at: &[Server], zones: &[(&str, PathBuf)]) -
 }
 
 /// The recursive server: unbound.
-fn unbound(ns: &Namespace, directory: &Path, files: &World) -> Process {
+fn unbound(ns: &Namespace, directory: &Path, files: &World, web: Ipv4Addr) -> Process {
     // `test.` is one of the names that unbound answers itself by default (RFC 6761, section 6.2). It would not send
-    // an answer that took it 1.9 s, since most have asked again by then.
+    // an answer that took it 1.9 s, since most have asked again by then. It has a name of its own in a signed zone, as
+    // home routers have.
     let config = format!(
         "server:\n  interface: {v4}\n  interface: {v6}\n  outgoing-interface: {v4}\n  outgoing-interface: {v6}\n  \
          access-control: 0.0.0.0/0 allow\n  access-control: ::/0 allow\n  do-daemonize: no\n  username: \"\"\n  \
          chroot: \"\"\n  directory: \"{home}\"\n  pidfile: \"\"\n  use-syslog: no\n  logfile: \"\"\n  \
          root-hints: \"{hints}\"\n  trust-anchor-file: \"{anchor}\"\n  local-zone: \"test.\" nodefault\n  ede: yes\n  \
+         local-data: \"nas.shop.test. 300 A {web}\"\n  \
          discard-timeout: 0\n  \
          num-threads: 1\nremote-control:\n  control-enable: no\n",
         v4 = Server::RESOLVER.v4(),

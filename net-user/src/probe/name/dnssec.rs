@@ -1,14 +1,20 @@
 //! Whether the answer is signed and the signatures hold: looked at here, over the same resolver with checking disabled
 //! (CD), so that it hands out what it would hide. hickory follows the chain from the trust anchor.
 
-use std::{net::SocketAddr, path::Path, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures::{Stream, StreamExt as _, stream};
 use hickory_resolver::{
     net::{DnsError, DnsHandle, NetError, dnssec::DnssecDnsHandle, runtime::TokioRuntimeProvider},
     proto::{
         dnssec::{Proof, TrustAnchors},
-        op::{DnsRequest, DnsRequestOptions, DnsResponse, Query, ResponseCode},
+        op::{DnsRequest, DnsRequestOptions, DnsResponse, Message, Query, ResponseCode},
         rr::{Name, RecordType},
     },
 };
@@ -31,14 +37,42 @@ const CHAIN: Duration = Duration::from_secs(6);
 
 /// Questions to one resolver, with CD.
 #[derive(Clone)]
-struct Unchecked(SocketAddr);
+struct Unchecked {
+    server: SocketAddr,
+    /// What the name server withheld first: hickory calls bogus what it could not complete, too.
+    withheld: Arc<OnceLock<String>>,
+}
+
+impl Unchecked {
+    /// Notes what leaves the chain without proof, though no signature in it is wrong.
+    fn note(&self, question: &Question, answer: &Result<Message, Silence>) {
+        let of = format!("{} of {}", question.kind, shown(&question.name));
+        let why = match answer {
+            Err(silence) => format!("asked for {of}, it {}", silence.told()),
+            Ok(message) => match message.metadata.response_code {
+                ResponseCode::NoError | ResponseCode::NXDomain if is_signed(message) => return,
+                ResponseCode::NoError | ResponseCode::NXDomain => {
+                    format!("it answers {of} without signatures")
+                }
+                code => format!("asked for {of}, it answers {}", super::answer::word(code)),
+            },
+        };
+        self.withheld.get_or_init(|| why);
+    }
+}
+
+/// Whether any signature came with it.
+fn is_signed(message: &Message) -> bool {
+    let mut records = message.answers.iter().chain(&message.authorities);
+    records.any(|record| record.record_type() == RecordType::RRSIG)
+}
 
 impl DnsHandle for Unchecked {
     type Response = Pin<Box<dyn Stream<Item = Result<DnsResponse, NetError>> + Send>>;
     type Runtime = TokioRuntimeProvider;
 
     fn send(&self, request: DnsRequest) -> Self::Response {
-        let server = self.0;
+        let this = self.clone();
         Box::pin(stream::once(async move {
             let Some(query) = request.queries.first() else {
                 return Err(NetError::from("no question"));
@@ -48,7 +82,12 @@ impl DnsHandle for Unchecked {
                 dnssec: true,
                 ..Question::new(query.name().clone(), query.query_type())
             };
-            let asked = ask(server, &question, Patience::once(WAIT)).await;
+            let patience = Patience {
+                tries: 2,
+                ..Patience::once(WAIT)
+            };
+            let asked = ask(this.server, &question, patience).await;
+            this.note(&question, &asked.answer);
             match asked.answer {
                 Ok(message) => Ok(DnsResponse::from_message(message)?),
                 Err(Silence::Timeout) => Err(NetError::Timeout),
@@ -82,11 +121,11 @@ pub async fn status(found: &Asked, anchor: Option<&Path>) -> (DnssecFacts, Optio
             );
             DnssecStatus::Secure
         }
-        (status, true) => {
+        (status @ DnssecStatus::Secure, true) => {
             how.push_str("; the resolver says so, too (AD)");
             status
         }
-        (status, false) => status,
+        (status, _) => status,
     };
     let finding = (status == DnssecStatus::Bogus).then(|| {
         let name = shown(&found.question.name);
@@ -147,7 +186,12 @@ async fn validated(found: &Asked, anchor: Option<&Path>) -> (DnssecStatus, Strin
             Err(error) => return unknown(format!("{}: {error}", path.display())),
         },
     };
-    let handle = DnssecDnsHandle::with_trust_anchor(Unchecked(found.server), Arc::new(anchors));
+    let withheld = Arc::new(OnceLock::new());
+    let unchecked = Unchecked {
+        server: found.server,
+        withheld: Arc::clone(&withheld),
+    };
+    let handle = DnssecDnsHandle::with_trust_anchor(unchecked, Arc::new(anchors));
     let root = asked(&handle, Name::root(), RecordType::DNSKEY).await;
     match root {
         Ok(Proof::Secure) => {}
@@ -172,11 +216,33 @@ async fn validated(found: &Asked, anchor: Option<&Path>) -> (DnssecStatus, Strin
             DnssecStatus::Insecure,
             "the zone is not signed, which its parent proves".into(),
         ),
-        Proof::Bogus => (
+        Proof::Bogus => broken(found, withheld.get()),
+        Proof::Indeterminate => unknown("records of the chain are missing".into()),
+    }
+}
+
+/// What a chain that breaks means. Names of home networks and split horizons are answered by the resolver itself, under
+/// a root that is signed: nobody is deceived there, and nobody gets SERVFAIL.
+fn broken(found: &Asked, withheld: Option<&String>) -> (DnssecStatus, String) {
+    let server = place(&found.server);
+    let own = found.answer.as_ref();
+    if own.is_ok_and(|message| message.metadata.authoritative) {
+        let how = format!(
+            "{server} answers it locally, as the owner of the name (AA): a local name or split horizon, outside the chain from the root's keys"
+        );
+        return (DnssecStatus::Unknown, how);
+    }
+    match withheld {
+        Some(why) => (
+            DnssecStatus::Unknown,
+            format!(
+                "{server} leaves the chain from the root's keys incomplete: {why}; the name is answered locally, or signatures are cut out"
+            ),
+        ),
+        None => (
             DnssecStatus::Bogus,
             "the chain from the root's keys breaks".into(),
         ),
-        Proof::Indeterminate => unknown("records of the chain are missing".into()),
     }
 }
 
@@ -223,5 +289,66 @@ const fn severity(proof: Proof) -> u8 {
         Proof::Indeterminate => 1,
         Proof::Insecure => 2,
         Proof::Secure => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::{op::OpCode, rr::Record};
+
+    use super::*;
+
+    fn name() -> Name {
+        Name::from_ascii("nas.shop.test.").unwrap()
+    }
+
+    fn found(authoritative: bool) -> Asked {
+        let mut message = Message::response(1, OpCode::Query);
+        message.metadata.authoritative = authoritative;
+        Asked {
+            server: ([192, 0, 2, 53], 53).into(),
+            question: Question::new(name(), RecordType::A),
+            took: Duration::ZERO,
+            tries: Vec::new(),
+            truncated: false,
+            without_edns: false,
+            octets: 0,
+            answer: Ok(message),
+        }
+    }
+
+    #[test]
+    fn a_chain_is_bogus_only_when_the_signatures_are_there() {
+        assert_eq!(broken(&found(false), None).0, DnssecStatus::Bogus);
+        let (status, how) = broken(&found(true), None);
+        assert_eq!(status, DnssecStatus::Unknown, "{how}");
+        assert!(how.contains("locally"), "{how}");
+        let question = Question::new(name(), RecordType::DS);
+        let mut failed = Message::response(1, OpCode::Query);
+        failed.metadata.response_code = ResponseCode::NotImp;
+        let bare = Message::response(1, OpCode::Query);
+        for (answer, why) in [
+            (Err(Silence::Timeout), "does not answer"),
+            (Ok(failed), "NOTIMP"),
+            (Ok(bare.clone()), "without signatures"),
+        ] {
+            let unchecked = unchecked();
+            unchecked.note(&question, &answer);
+            let (status, how) = broken(&found(false), unchecked.withheld.get());
+            assert_eq!(status, DnssecStatus::Unknown, "{how}");
+            assert!(how.contains(why), "{how}");
+        }
+        let mut signed = bare;
+        signed.add_answer(Record::update0(name(), 60, RecordType::RRSIG));
+        let unchecked = unchecked();
+        unchecked.note(&question, &Ok(signed));
+        assert_eq!(unchecked.withheld.get(), None);
+    }
+
+    fn unchecked() -> Unchecked {
+        Unchecked {
+            server: ([192, 0, 2, 53], 53).into(),
+            withheld: Arc::default(),
+        }
     }
 }

@@ -44,7 +44,12 @@ pub async fn https(
         false => prefixed(name, port).unwrap_or_else(|| name.clone()),
     };
     let question = Question::new(owner, RecordType::HTTPS);
-    let asked = ask(server, &question, Patience::once(WAIT)).await;
+    // One datagram may be lost.
+    let patience = Patience {
+        tries: 2,
+        ..Patience::once(WAIT)
+    };
+    let asked = ask(server, &question, patience).await;
     let facts = HttpsFacts {
         query: QueryFacts::from(&asked),
         services: services(&asked),

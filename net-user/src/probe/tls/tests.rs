@@ -141,6 +141,37 @@ fn few_days_are_few_only_for_what_lives_long() {
 }
 
 #[test]
+fn a_certificate_that_is_not_needed_fails_nobody_by_its_date() {
+    // As Let's Encrypt's ISRG Root X1 was sent, signed by a root that had expired.
+    let (root, old) = (root(), authority("old.test"));
+    let leaf = issue(&root, &params("shop.test", false));
+    let cross = |until| {
+        let mut cross = params("root.test", true);
+        cross.not_after = until;
+        let signed = cross.signed_by(root.key(), &old).unwrap();
+        judge(&[leaf.clone(), signed.der().clone()], &[&root])
+    };
+    let note = [("certificate_superfluous_expired".to_owned(), Outcome::Ok)];
+    assert_eq!(cross(date_time_ymd(2021, 1, 1)), note);
+    let soon = Duration::from_secs((chain::now_s() + 3 * chain::DAY) as u64);
+    assert_eq!(cross(date_time_ymd(1970, 1, 1) + soon), []);
+}
+
+#[test]
+fn an_authority_that_is_needed_and_expired_is_told() {
+    let root = root();
+    let mut between = params("between.test", true);
+    between.not_after = date_time_ymd(2021, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let between = Issuer::signed_by(between, key, &root).unwrap();
+    let leaf = issue(&between, &params("shop.test", false));
+    assert_eq!(
+        judge(&[leaf, between.der().clone()], &[&root]),
+        failed(&["certificate_expired"])
+    );
+}
+
+#[test]
 fn certificates_and_answers_cut_anywhere_or_changed_are_told_without_a_panic() {
     let root = root();
     let mut with = params("shop.test", false);

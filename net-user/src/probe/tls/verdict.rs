@@ -39,7 +39,12 @@ impl Held<'_> {
             findings.push(self.refused(error));
         }
         // The verifier stops at the first; there may be more.
-        let also = [self.wrong_dates(), self.wrong_name(), self.ends_soon()];
+        let also = [
+            self.wrong_dates(1),
+            self.wrong_name(),
+            self.ends_soon(),
+            self.superfluous(&findings),
+        ];
         for finding in also.into_iter().flatten() {
             if findings.iter().all(|one| one.code != finding.code) {
                 findings.push(finding);
@@ -63,7 +68,7 @@ impl Held<'_> {
         };
         let found = match error {
             E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => {
-                self.wrong_dates()
+                self.wrong_dates(self.chain.len())
             }
             E::NotValidForName | E::NotValidForNameContext { .. } => self.wrong_name(),
             E::UnknownIssuer => Some(self.unknown_issuer()),
@@ -115,14 +120,16 @@ impl Held<'_> {
         all.join(", ")
     }
 
-    fn wrong_dates(&self) -> Option<Finding> {
+    /// A date that does not fit, of the first `depth` certificates. Of those above the leaf the verifier alone knows
+    /// which it needed.
+    fn wrong_dates(&self, depth: usize) -> Option<Finding> {
         let now = now_s();
         let days = |seconds: i64| match seconds / DAY {
             0 => "less than a day".to_owned(),
             1 => "1 day".to_owned(),
             days => format!("{days} days"),
         };
-        self.chain.iter().enumerate().find_map(|(index, one)| {
+        self.chain.iter().take(depth).enumerate().find_map(|(index, one)| {
             let whose = whose(index, one);
             let (from, to) = one.valid;
             if to < now {
@@ -142,6 +149,23 @@ impl Held<'_> {
                 )
             })
         })
+    }
+
+    /// A certificate that expired and was not needed: a cross-signature of an old root, mostly.
+    fn superfluous(&self, refused: &[Finding]) -> Option<Finding> {
+        if refused.iter().any(|one| one.code == "certificate_expired") {
+            return None;
+        }
+        let now = now_s();
+        let one = self.chain.iter().skip(1).find(|one| one.valid.1 < now)?;
+        let what = format!(
+            "the server also sends the certificate of {}, signed by {}, which expired on {}; nothing needs it",
+            one.subject.escape_debug(),
+            one.issuer.escape_debug(),
+            day(&one.not_after)
+        );
+        let next = "take it out of the chain that the server sends: old clients stumble over it";
+        Some(Finding::new("certificate_superfluous_expired", Outcome::Ok, what).next(next))
     }
 
     fn wrong_name(&self) -> Option<Finding> {
@@ -244,19 +268,15 @@ impl Held<'_> {
     }
 
     fn ends_soon(&self) -> Option<Finding> {
-        let (index, one) = self
-            .chain
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, one)| one.valid.1)?;
+        // Of the others nobody knows here which are needed.
+        let one = self.leaf()?;
         let (from, to) = one.valid;
         let left = to.saturating_sub(now_s());
         // What lives for days only is renewed late in its life, too.
         let is_soon = left < FEW_DAYS * DAY && left < to.saturating_sub(from) / 3;
         (left >= 0 && is_soon).then(|| {
             let what = format!(
-                "{} expires in {} days, on {}",
-                whose(index, one),
+                "the certificate expires in {} days, on {}",
                 left / DAY,
                 day(&one.not_after)
             );

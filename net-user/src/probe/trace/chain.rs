@@ -31,6 +31,9 @@ use crate::probe::name::{DnssecStatus, answer::shown};
 /// How long all of it may take.
 const CHAIN: Duration = Duration::from_secs(10);
 
+/// How many keys of a zone are told; two to four are usual.
+const KEYS: usize = 32;
+
 /// Questions to the servers of the zones themselves.
 #[derive(Clone)]
 struct Down {
@@ -72,7 +75,9 @@ pub(super) async fn follow(
 ) -> TraceDnssec {
     let deadline = Instant::now() + CHAIN;
     let mut keys = anchors.keys.clone();
-    if let Some(message) = cuts.ask(&Name::root(), RecordType::DNSKEY, 0).await {
+    let root = Name::root();
+    let asked = timeout_at(deadline, cuts.ask(&root, RecordType::DNSKEY, 0)).await;
+    if let Ok(Some(message)) = asked {
         for record in &message.answers {
             let RData::DNSSEC(DNSSECRData::DNSKEY(key)) = &record.data else {
                 continue;
@@ -201,15 +206,14 @@ async fn zone_keys(
     if !zone.is_root()
         && let Ok(Some(message)) = timeout_at(deadline, cuts.ask(zone, RecordType::DS, 0)).await
     {
-        vouched.extend(
-            message
-                .answers
-                .iter()
-                .filter_map(|record| match &record.data {
-                    RData::DNSSEC(DNSSECRData::DS(ds)) => Some(ds.key_tag()),
-                    _ => None,
-                }),
-        );
+        let tags = message
+            .answers
+            .iter()
+            .filter_map(|record| match &record.data {
+                RData::DNSSEC(DNSSECRData::DS(ds)) => Some(ds.key_tag()),
+                _ => None,
+            });
+        vouched.extend(tags.take(KEYS));
     }
     let (mut status, answer) = proof(handle, zone, RecordType::DNSKEY, deadline).await;
     let records = answer.as_ref().map_or(&[][..], |message| &message.answers);
@@ -219,6 +223,7 @@ async fn zone_keys(
             RData::DNSSEC(DNSSECRData::DNSKEY(key)) => key.calculate_key_tag().ok(),
             _ => None,
         })
+        .take(KEYS)
         .collect();
     vouched.sort_unstable();
     keys.sort_unstable();

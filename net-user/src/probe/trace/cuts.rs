@@ -4,7 +4,10 @@ use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr, UdpSocket},
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,6 +21,7 @@ use crate::probe::{
     Family,
     name::{
         answer::word,
+        lookup::chain,
         query::{Asked, Patience, Question, Silence, ask},
     },
 };
@@ -30,6 +34,11 @@ const DEPTH: u32 = 16;
 const NESTED: u32 = 3;
 /// How many servers are asked one after the other beside the way.
 const TRIED: usize = 4;
+/// How many questions are asked beside the way at most. A zone whose servers are named in ever more zones would else have
+/// the walk ask thousands, of whomever it likes (NXNSAttack).
+pub(super) const QUESTIONS: u32 = 200;
+/// How many addresses of a name are taken.
+const TAKEN: usize = 32;
 /// How long a server has for an answer. They wait at once; resolvers wait less (unbound 376 ms, then twice that).
 pub(super) const WAIT: Duration = Duration::from_millis(1500);
 
@@ -119,38 +128,41 @@ impl Meaning {
 /// What leads on from a name: its aliases and addresses in an answer of a server of `zone`.
 pub(super) fn follow(zone: &Name, name: &Name, message: &Message) -> (Vec<Name>, Vec<IpAddr>) {
     let mut aliases: Vec<Name> = Vec::new();
-    let mut at = name;
-    loop {
+    let mut at = name.clone();
+    for (to, _) in chain(message, name) {
         // A server speaks for its own zone only.
-        let mut own = message
-            .answers
-            .iter()
-            .filter(|record| record.name == *at && zone.zone_of(&record.name));
-        let alias = own.find_map(|record| match &record.data {
-            RData::CNAME(to) => Some(&to.0),
-            _ => None,
-        });
-        match alias {
-            Some(to) if to == name || aliases.contains(to) => {
-                aliases.push(to.clone());
-                return (aliases, Vec::new());
-            }
-            Some(to) => {
-                aliases.push(to.clone());
-                at = to;
-            }
-            None => break,
+        if !zone.zone_of(&at) {
+            break;
+        }
+        let again = to == *name || aliases.contains(&to);
+        at.clone_from(&to);
+        aliases.push(to);
+        if again {
+            return (aliases, Vec::new());
         }
     }
     let mut addresses: Vec<_> = message
         .answers
         .iter()
-        .filter(|record| record.name == *at && zone.zone_of(at))
+        .filter(|record| record.name == at && zone.zone_of(&at))
         .filter_map(|record| address_of(&record.data))
+        .take(TAKEN)
         .collect();
     addresses.sort_unstable();
     addresses.dedup();
     (aliases, addresses)
+}
+
+/// The zone that an answer about `name` is from, by its SOA record: another one than that whose servers were asked, where
+/// these serve a zone below it, too (RFC 2308, section 2; with NXDOMAIN and NODATA it is in the authority section).
+pub(super) fn apex(zone: &Name, name: &Name, message: &Message) -> Option<(Name, u32)> {
+    let mut records = message.answers.iter().chain(&message.authorities);
+    records.find_map(|record| match &record.data {
+        RData::SOA(soa) if record.name.zone_of(name) && zone.zone_of(&record.name) => {
+            Some((record.name.to_lowercase(), soa.serial))
+        }
+        _ => None,
+    })
 }
 
 /// The servers that a referral of `zone` to `child` names, and those addresses of theirs that came with it.
@@ -202,19 +214,30 @@ pub(super) struct Cuts {
     known: Mutex<HashMap<Name, Cut>>,
     answers: Mutex<HashMap<(Name, RecordType), Message>>,
     family: Option<Family>,
+    /// Of all servers: 53.
+    port: u16,
+    /// How many questions may still be asked.
+    left: AtomicU32,
 }
 
 type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl Cuts {
-    pub fn new(roots: Cut, family: Option<Family>) -> Self {
+    pub fn new(roots: Cut, family: Option<Family>, port: u16) -> Self {
         let cuts = Self {
             known: Mutex::default(),
             answers: Mutex::default(),
             family,
+            port,
+            left: AtomicU32::new(QUESTIONS),
         };
         cuts.learn(roots);
         cuts
+    }
+
+    /// Whether all questions have been asked.
+    pub fn is_spent(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0
     }
 
     /// Keeps a zone with those servers that can be asked from here.
@@ -252,7 +275,7 @@ impl Cuts {
             }
             let mut cut = self.nearest(name, kind == RecordType::DS && !name.is_root())?;
             for _ in 0..DEPTH {
-                let (meaning, message) = first_good(&cut, name, kind).await?;
+                let (meaning, message) = self.first_good(&cut, name, kind).await?;
                 let Meaning::Referral(child) = meaning else {
                     let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
                     answers.insert(key, message.clone());
@@ -308,20 +331,30 @@ impl Cuts {
         }
         addresses
     }
-}
 
-/// The first answer that is one, of a few servers in turn.
-async fn first_good(cut: &Cut, name: &Name, kind: RecordType) -> Option<(Meaning, Message)> {
-    let question = Question::iterative(name.clone(), kind);
-    let reachable = cut.servers.iter().filter(|s| has_route(s.address));
-    for server in reachable.take(TRIED) {
-        let asked = ask((server.address, 53).into(), &question, Patience::once(WAIT)).await;
-        let meaning = Meaning::of(&cut.zone, name, &asked);
-        if let (true, Ok(message)) = (meaning.good(), asked.answer) {
-            return Some((meaning, message));
+    /// The first answer that is one, of a few servers in turn.
+    async fn first_good(
+        &self,
+        cut: &Cut,
+        name: &Name,
+        kind: RecordType,
+    ) -> Option<(Meaning, Message)> {
+        let question = Question::iterative(name.clone(), kind);
+        let reachable = cut.servers.iter().filter(|s| has_route(s.address));
+        for server in reachable.take(TRIED) {
+            let one_less = |left: u32| left.checked_sub(1);
+            self.left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+                .ok()?;
+            let at = (server.address, self.port).into();
+            let asked = ask(at, &question, Patience::once(WAIT)).await;
+            let meaning = Meaning::of(&cut.zone, name, &asked);
+            if let (true, Ok(message)) = (meaning.good(), asked.answer) {
+                return Some((meaning, message));
+            }
         }
+        None
     }
-    None
 }
 
 #[cfg(test)]

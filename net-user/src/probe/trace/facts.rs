@@ -9,6 +9,9 @@ use crate::probe::{Lines, name::DnssecStatus};
 /// How many servers of a zone are shown to people one by one, unless something is wrong with them.
 const SHOWN: usize = 4;
 
+/// How many things are named in a sentence.
+const SOME: usize = 8;
+
 /// A walk from the roots to a name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TraceFacts {
@@ -42,6 +45,8 @@ pub enum TraceEnd {
     Nowhere,
     /// It took too long.
     TimeOver,
+    /// It took too many questions to find the addresses of servers.
+    QuestionsOver,
     /// It could not begin: a file could not be used.
     NotBegun,
 }
@@ -57,6 +62,8 @@ pub struct TraceStep {
     pub leads: Option<Leads>,
     /// Each server at each of its addresses.
     pub servers: Vec<TraceServer>,
+    /// The zone that the answer is from, where its servers serve that one below, too, and so need not refer to it.
+    pub answered_for: Option<String>,
     /// Servers of the zone for which no address was found.
     pub without_address: Vec<String>,
 }
@@ -189,6 +196,7 @@ impl TraceFacts {
             TraceEnd::AliasLoop => "the aliases do not end".into(),
             TraceEnd::Nowhere => "no server leads on".into(),
             TraceEnd::TimeOver => "the time was over".into(),
+            TraceEnd::QuestionsOver => "too many questions would have been needed".into(),
             TraceEnd::NotBegun => "not begun".into(),
         }
     }
@@ -215,6 +223,9 @@ impl TraceStep {
                 first.div_ceil(100) as f64 / 10.0,
                 milliseconds(*last)
             );
+        }
+        if let Some(zone) = &self.answered_for {
+            text += &format!(", for {zone} itself");
         }
         match &self.leads {
             Some(Leads::Referral(zone)) => text += &format!(": see {zone}"),
@@ -268,6 +279,15 @@ impl ZoneKeys {
                 list(&self.vouched)
             ),
         }
+    }
+}
+
+/// The first of them, and how many more there are: there are as many as a zone likes.
+pub(super) fn some(all: &[String], between: &str) -> String {
+    let first = all.get(..SOME).unwrap_or(all).join(between);
+    match all.len().saturating_sub(SOME) {
+        0 => first,
+        more => format!("{first}{between}and {more} more"),
     }
 }
 

@@ -6,7 +6,7 @@ use hickory_resolver::proto::rr::Name;
 
 use super::{
     cuts::{Meaning, Server, WAIT},
-    facts::{Leads, ServerStatus, TraceServer, TraceStep, milliseconds},
+    facts::{Leads, ServerStatus, TraceServer, TraceStep, milliseconds, some},
 };
 use crate::probe::{
     Finding, Outcome,
@@ -25,7 +25,13 @@ pub(super) struct Heard {
     pub found: (Vec<Name>, Vec<IpAddr>),
     /// The version of the zone that it has.
     pub serial: Option<u32>,
+    /// The zone that its answer is from, where that is known.
+    pub apex: Option<Name>,
 }
+
+/// What a server says that leads to nothing.
+const NO_NAME: &str = "no such name";
+const NO_ADDRESS: &str = "no address";
 
 impl Heard {
     pub fn status(&self) -> ServerStatus {
@@ -68,8 +74,8 @@ impl Heard {
                     Some(Leads::Referral(zone)) => format!("see {zone}"),
                     Some(Leads::Alias(to)) => format!("an alias of {to}"),
                     Some(Leads::Addresses) => list(&self.found.1),
-                    Some(Leads::NoName) => "no such name".into(),
-                    _ => "no address".into(),
+                    Some(Leads::NoName) => NO_NAME.into(),
+                    _ => NO_ADDRESS.into(),
                 }
             }
             Meaning::Lame(how) => how.clone(),
@@ -102,7 +108,7 @@ impl Heard {
 
 fn list(addresses: &[IpAddr]) -> String {
     let all: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    all.join(", ")
+    some(&all, ", ")
 }
 
 /// A kind of trouble: its code, what a server with it does, and what is done about it.
@@ -180,7 +186,7 @@ pub(super) fn findings(step: &TraceStep, slow: Duration) -> Vec<Finding> {
             "for {} of the servers of {} no address is to be found: {}",
             step.without_address.len(),
             step.zone,
-            step.without_address.join(", ")
+            some(&step.without_address, ", ")
         );
         let next = "add the addresses as glue at the parent (at the registrar), or name servers that have addresses";
         findings.push(Finding::new("dns_missing_glue", outcome, what).next(next));
@@ -195,10 +201,7 @@ pub(super) fn findings(step: &TraceStep, slow: Duration) -> Vec<Finding> {
             late.len(),
             step.zone,
             milliseconds(times.max().unwrap_or_default()),
-            late.iter()
-                .map(|s| format!("{} {}", s.name, s.address))
-                .collect::<Vec<_>>()
-                .join(", ")
+            some(&late.iter().map(named).collect::<Vec<_>>(), ", ")
         );
         let next = "look at that server's load and at the way to it; resolvers turn to the others when they have noticed";
         findings.push(Finding::new("dns_slow", Outcome::Slow, what).next(next));
@@ -233,9 +236,12 @@ fn differences(step: &TraceStep) -> Option<Finding> {
             Some(serial) => format!("{} {} (version {serial}): {}", s.name, s.address, s.said),
             None => format!("{} {}: {}", s.name, s.address, s.said),
         });
-        each.collect::<Vec<_>>().join("; ")
+        some(&each.collect::<Vec<_>>(), "; ")
     };
-    let zone = &step.zone;
+    let zone = step.answered_for.as_ref().unwrap_or(&step.zone);
+    // Addresses, an alias or a referral by one server, nothing by another: it depends on luck whether users get there.
+    let is_nothing = |s: &TraceServer| [NO_NAME, NO_ADDRESS].contains(&s.said.as_str());
+    let by_luck = good().any(is_nothing) && !good().all(is_nothing);
     match (same_text, same_serial) {
         (true, true) => None,
         (true, false) => Some(Finding::new(
@@ -243,16 +249,17 @@ fn differences(step: &TraceStep) -> Option<Finding> {
             Outcome::Ok,
             format!("the servers of {zone} have different versions of it, with the same answer: {}", each()),
         ).next("if it stays so: zone transfers to the secondaries fail")),
-        (false, true) if first.serial.is_some() => Some(Finding::new(
-            "dns_answers_vary",
-            Outcome::Ok,
-            format!("the servers of {zone} give different answers from the same version of it, as for load balancing: {}", each()),
-        )),
-        (false, _) => Some(Finding::new(
+        (false, _) if by_luck => Some(Finding::new(
             "dns_differs",
             Outcome::Wrong,
-            format!("the servers of {zone} do not agree: {}", each()),
+            format!("the servers of {zone} do not agree on whether there is an address: {}", each()),
         ).next("see that all have the same version of the zone: a zone transfer that fails, a server that was forgotten")),
+        // Large networks have another version and other addresses on each server, and that is as they want it.
+        (false, _) => Some(Finding::new(
+            "dns_answers_vary",
+            Outcome::Ok,
+            format!("the servers of {zone} give different answers, as for load balancing: {}", each()),
+        )),
     }
 }
 
@@ -271,7 +278,11 @@ fn by_name(servers: &[&TraceServer]) -> String {
     let told = groups
         .iter()
         .map(|(name, said, addresses)| format!("{name} ({}) {said}", list(addresses)));
-    told.collect::<Vec<_>>().join("; ")
+    some(&told.collect::<Vec<_>>(), "; ")
+}
+
+fn named(server: &&TraceServer) -> String {
+    format!("{} {}", server.name, server.address)
 }
 
 #[cfg(test)]

@@ -36,6 +36,13 @@ pub fn cases() -> Vec<Case> {
             code: None,
             run: || traced("www.away.test"),
         },
+        Case {
+            name: "local name in a signed zone",
+            layer: None,
+            outcome: "ok",
+            code: None,
+            run: || traced("nas.shop.test"),
+        },
         case("lame delegation", "wrong", "dns_lame", || {
             traced("www.lame.test")
         }),

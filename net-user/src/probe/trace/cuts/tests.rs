@@ -185,3 +185,80 @@ fn of_a_referral_no_more_is_taken_than_is_sane() {
             .all(|server| server.name == name("ns1.shop.test."))
     );
 }
+
+#[test]
+fn aliases_without_an_end_are_bounded() {
+    let answers: Vec<_> = (0..1000)
+        .map(|n| alias(&format!("n{n}.test."), &format!("n{}.test.", n + 1)))
+        .collect();
+    let asked = said(ResponseCode::NoError, true, &answers, &[]);
+    let (aliases, _) = follow(
+        &name("test."),
+        &name("n0.test."),
+        asked.answer.as_ref().unwrap(),
+    );
+    assert_eq!(aliases.len(), 16);
+}
+
+#[test]
+fn the_zone_of_an_answer_is_told_by_its_soa_record() {
+    let soa = |owner| {
+        record(
+            owner,
+            RData::SOA(SOA::new(name("a."), name("b."), 7, 1, 1, 1, 1)),
+        )
+    };
+    let of = |owner| {
+        let asked = said(ResponseCode::NXDomain, true, &[], &[soa(owner)]);
+        apex(
+            &name("test."),
+            &name("www.shop.test."),
+            &asked.answer.unwrap(),
+        )
+    };
+    assert_eq!(of("Shop.test."), Some((name("shop.test."), 7)));
+    // Neither of another zone below, nor of one above.
+    assert_eq!(of("bank.test."), None);
+    assert_eq!(of("."), None);
+}
+
+#[tokio::test]
+async fn servers_that_lead_to_ever_more_servers_are_given_up() {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let hostile = async {
+        let (mut buffer, mut asked) = (vec![0; 2000], 0_u32);
+        loop {
+            let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+            let question = Message::from_vec(&buffer[..length]).unwrap();
+            let owner = question.queries[0].name().clone();
+            let mut answer = Message::response(question.metadata.id, OpCode::Query);
+            answer.add_query(question.queries[0].clone());
+            // A zone of its own for each name; its servers are in as many zones that nobody has met.
+            let servers = (0..13).map(|n| NS(name(&format!("ns.z{asked}-{n}.test."))));
+            let servers = servers.map(|ns| Record::from_rdata(owner.clone(), 60, RData::NS(ns)));
+            answer.insert_authorities(servers.collect());
+            socket
+                .send_to(&answer.to_vec().unwrap(), from)
+                .await
+                .unwrap();
+            asked += 1;
+            assert!(asked <= QUESTIONS, "more than {QUESTIONS} questions");
+        }
+    };
+    let server = Server {
+        name: name("a.roots."),
+        address: Ipv4Addr::LOCALHOST.into(),
+    };
+    let roots = Cut {
+        zone: Name::root(),
+        servers: vec![server],
+    };
+    let cuts = Cuts::new(roots, None, port);
+    let www = name("www.shop.test.");
+    tokio::select! {
+        never = hostile => never,
+        answer = cuts.ask(&www, RecordType::A, 0) => assert_eq!(answer, None),
+    }
+    assert!(cuts.is_spent());
+}
