@@ -1,6 +1,11 @@
 //! Whom to trust: the system's roots, or those of a file.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 use rustls::{
@@ -14,6 +19,7 @@ use rustls_platform_verifier::Verifier;
 use crate::probe::{Finding, Outcome};
 
 /// Roots, and what holds certificates to them.
+#[derive(Clone)]
 pub(super) struct Roots {
     /// The system's, or the file's name.
     pub name: String,
@@ -52,12 +58,47 @@ fn store(certificates: &[CertificateDer<'static>]) -> anyhow::Result<RootCertSto
     Ok(store)
 }
 
+/// How long roots are kept that were read: the system's are hundreds, and walks may come every second.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// By their file; the system's have none.
+static KNOWN: Mutex<Option<HashMap<Option<PathBuf>, (Instant, Roots)>>> = Mutex::new(None);
+
 impl Roots {
+    /// As [`Roots::load`] gives them, or gave them within a minute. Files are read on another thread: one that hangs holds up
+    /// no other walk.
+    pub async fn get(file: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Self, Finding> {
+        let key = file.map(Path::to_owned);
+        let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = known.as_ref().and_then(|known| known.get(&key));
+        if let Some((read, roots)) = kept
+            && read.elapsed() < KEPT
+        {
+            return Ok(roots.clone());
+        }
+        drop(known);
+        let provider = provider.clone();
+        let load = tokio::task::spawn_blocking(move || {
+            let roots = Self::load(key.as_deref(), &provider)?;
+            let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = known.get_or_insert_default();
+            // Files that no config names any more.
+            known.retain(|_, (read, _)| read.elapsed() < KEPT);
+            known.insert(key, (Instant::now(), roots.clone()));
+            Ok(roots)
+        });
+        load.await.unwrap_or_else(|error| {
+            let what = format!("the roots could not be read: {error}");
+            Err(Finding::new("tls_no_roots", Outcome::Failed, what)
+                .next("this is a fault of netmoat: please report it"))
+        })
+    }
+
     /// Those of `file`, or the system's (of `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else of the distribution).
     ///
     /// # Errors
     /// There are none: the finding says why and what to do.
-    pub fn load(file: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Self, Finding> {
+    fn load(file: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Self, Finding> {
         let Some(path) = file else {
             let verifier = Verifier::new(provider.clone()).map_err(|error| {
                 let what =
