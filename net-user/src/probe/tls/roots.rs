@@ -1,9 +1,8 @@
 //! Whom to trust: the system's roots, or those of a file.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -61,30 +60,41 @@ fn store(certificates: &[CertificateDer<'static>]) -> anyhow::Result<RootCertSto
 /// How long roots are kept that were read: the system's are hundreds, and walks may come every second.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// By their file; the system's have none.
-static KNOWN: Mutex<Option<HashMap<Option<PathBuf>, (Instant, Roots)>>> = Mutex::new(None);
+static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
+/// Roots that were read: from where (the system's have no file), and when.
+struct Known {
+    file: Option<PathBuf>,
+    read: Instant,
+    roots: Roots,
+}
+
+fn known() -> MutexGuard<'static, Vec<Known>> {
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.retain(|known| known.read.elapsed() < KEPT);
+    known
+}
 
 impl Roots {
     /// As [`Roots::load`] gives them, or gave them within a minute. Files are read on another thread: one that hangs holds up
     /// no other walk.
     pub async fn get(file: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Self, Finding> {
-        let key = file.map(Path::to_owned);
-        let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = known.as_ref().and_then(|known| known.get(&key));
-        if let Some((read, roots)) = kept
-            && read.elapsed() < KEPT
-        {
-            return Ok(roots.clone());
+        let kept = known()
+            .iter()
+            .find(|known| known.file.as_deref() == file)
+            .map(|known| known.roots.clone());
+        if let Some(roots) = kept {
+            return Ok(roots);
         }
-        drop(known);
+        let file = file.map(Path::to_owned);
         let provider = provider.clone();
         let load = tokio::task::spawn_blocking(move || {
-            let roots = Self::load(key.as_deref(), &provider)?;
-            let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = known.get_or_insert_default();
-            // Files that no config names any more.
-            known.retain(|_, (read, _)| read.elapsed() < KEPT);
-            known.insert(key, (Instant::now(), roots.clone()));
+            let roots = Self::load(file.as_deref(), &provider)?;
+            known().push(Known {
+                file,
+                read: Instant::now(),
+                roots: roots.clone(),
+            });
             Ok(roots)
         });
         load.await.unwrap_or_else(|error| {
@@ -98,7 +108,7 @@ impl Roots {
     ///
     /// # Errors
     /// There are none: the finding says why and what to do.
-    fn load(file: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Self, Finding> {
+    pub fn load(file: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Self, Finding> {
         let Some(path) = file else {
             let verifier = Verifier::new(provider.clone()).map_err(|error| {
                 let what =
