@@ -1,5 +1,5 @@
-//! The agent's own probes ([[probe]]) with the real agent: whether honest users get through is known, told, and named in the
-//! verdict of a flood.
+//! The agent's own probes ([[probe]]) with the real agent: whether a page comes is known, told, and named in the verdict of a
+//! flood on this host.
 
 use std::{
     collections::BTreeSet,
@@ -128,6 +128,8 @@ fn a_server_that_goes_and_returns_is_told_by_events_status_and_metrics() {
     );
     assert_eq!(exit_code(&agent, &["status"]), Some(3));
     assert_eq!(exit_code(&agent, &["probe", "list"]), Some(3));
+    // What is configured is in force: this is the web server's trouble.
+    assert_eq!(metric(&pair, "netmoat_healthy"), Some(1.0));
     let [event] = &told(&agent)[..] else {
         panic!("{:?}", told(&agent));
     };
@@ -192,7 +194,7 @@ fn a_server_that_is_stopped_and_says_nothing_fails_within_bounded_time() {
 #[test]
 fn a_reload_adds_and_removes_probes_and_keeps_what_was_found_of_the_others() {
     let pair = Pair::new().unwrap();
-    let _web = Web::start(&pair.attacker).unwrap();
+    let web = Web::start(&pair.attacker).unwrap();
     let to = pair.attacker.at(4, web::PORT);
     let [stays, goes] = ["stays", "goes"].map(|name| canary(name, to));
     let agent = Agent::start(&pair.server, &format!("{stays}{goes}")).unwrap();
@@ -217,12 +219,31 @@ fn a_reload_adds_and_removes_probes_and_keeps_what_was_found_of_the_others() {
         "{stayed:?}"
     );
     await_state(&agent, "comes", Outcome::Ok);
+    // One that fails goes on failing, whatever becomes of its interval; one that is gone while it fails is told.
+    drop(web);
+    await_state(&agent, "stays", Outcome::Failed);
+    let slower = stays.replace("interval = \"1s\"", "interval = \"2s\"");
+    agent
+        .write_config(&format!("{}{slower}", canary("comes", to)))
+        .unwrap();
+    let _: Reloaded = json(&agent, "reload");
+    assert_eq!(find(&agent, "stays").unwrap().state, Some(Outcome::Failed));
+    agent.write_config(&canary("comes", to)).unwrap();
+    let _: Reloaded = json(&agent, "reload");
+    let dropped = told(&agent)
+        .into_iter()
+        .find(|event| event.kind == "probe_dropped");
+    let text = dropped.unwrap().text;
+    assert!(
+        text.starts_with("stays is no longer in the config; it had failed for "),
+        "{text}"
+    );
     // What is refused changes nothing.
     agent
         .write_config("[[probe]]\nurl = \"gopher://x/\"")
         .unwrap();
     assert_eq!(exit_code(&agent, &["reload"]), Some(1));
-    assert_eq!(probes(&agent).probes.len(), 2);
+    assert_eq!(probes(&agent).probes.len(), 1);
 }
 
 #[test]
@@ -275,10 +296,10 @@ fn flood(config: &str, state: Outcome) -> (String, String) {
 }
 
 #[test]
-fn the_verdict_of_a_flood_names_the_canary_that_fails() {
+fn the_verdict_of_a_flood_names_the_canary_that_fails_even_on_this_host() {
     let (sentence, evidence) = flood("[syn]\nmode = \"off\"", Outcome::Failed);
     assert!(
-        sentence.ends_with("; meanwhile canary shop fails"),
+        sentence.ends_with("; meanwhile canary shop fails even on this host itself"),
         "{sentence}"
     );
     assert!(
@@ -288,11 +309,14 @@ fn the_verdict_of_a_flood_names_the_canary_that_fails() {
 }
 
 #[test]
-fn the_verdict_of_a_flood_says_that_honest_users_get_through() {
+fn the_verdict_of_a_flood_says_of_a_canary_that_passes_over_lo_no_more_than_that() {
     let (sentence, evidence) = flood("[syn]\nmode = \"always\"", Outcome::Ok);
     assert!(!sentence.contains("canary"), "{sentence}");
     assert!(
-        evidence.contains("canary shop: honest users get through, its page came in "),
+        evidence.contains(
+            "canary shop: the service answers on this host (over lo, past netmoat), its answer came in "
+        ),
         "{evidence}"
     );
+    assert!(!evidence.contains("users"), "{evidence}");
 }

@@ -1,6 +1,10 @@
 //! The agent's side of [`crate::canaries`]: walks begin, and what they found goes to the journal and to the verdicts.
 
-use std::{collections::HashMap, net::SocketAddr, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::mpsc;
 
@@ -26,7 +30,8 @@ impl Walks {
         let (sender, ended) = mpsc::channel(AT_ONCE);
         // Where the kernel gives no random number, all walk at the middle of their times.
         let mut canaries = Canaries::new(|| getrandom::u32().unwrap_or(u32::MAX / 2));
-        canaries.follow(&config.probes, Instant::now());
+        // There is none yet that could be gone.
+        canaries.follow(&config.probes, Instant::now(), Duration::ZERO);
         Self {
             canaries,
             sender,
@@ -48,8 +53,12 @@ impl Walks {
 impl Agent {
     /// The probes of the config are others.
     pub(super) fn follow_probes(&mut self) {
+        let Ok(now) = Now::read() else { return };
         let probes = &self.config.probes;
-        self.walks.canaries.follow(probes, Instant::now());
+        let gone = self.walks.canaries.follow(probes, Instant::now(), now.wall);
+        for text in gone {
+            self.neighbors.probe_dropped(text, now);
+        }
     }
 
     /// Begins the walks that are due.
@@ -76,21 +85,41 @@ impl Agent {
     /// What probes say of the listeners of this host that they go to.
     pub(super) fn witnesses(&self) -> HashMap<Identity, Vec<Witness>> {
         let mut heard: HashMap<Identity, Vec<Witness>> = HashMap::new();
-        for (targets, witness) in self.walks.canaries.witnesses() {
-            let is_own = |target: &&SocketAddr| {
-                let ip = target.ip().to_canonical();
-                ip.is_loopback() || self.facts.addresses.iter().any(|own| own.ip == ip)
-            };
-            let own: Vec<_> = targets.iter().filter(is_own).collect();
-            for listener in &self.compiled.listeners {
-                let goes_there = own.iter().any(|target| takes(&listener.socket, **target));
-                let of = identity(&listener.socket);
-                if goes_there && !heard.get(&of).is_some_and(|said| said.contains(&witness)) {
-                    heard.entry(of).or_default().push(witness.clone());
+        for (target, witness) in self.walks.canaries.witnesses() {
+            let Some(witness) = witness else { continue };
+            for of in self.listeners_at(target) {
+                let said = heard.entry(of).or_default();
+                if !said.contains(&witness) {
+                    said.push(witness.clone());
                 }
             }
         }
         heard
+    }
+
+    /// Brings forward the walks of probes that go to a listener of this host which is flooded.
+    pub(super) fn hurry_walks(&mut self, flooded: &HashSet<Identity>) {
+        if flooded.is_empty() {
+            return;
+        }
+        let targets = self.walks.canaries.witnesses().map(|(target, _)| target);
+        let there: HashSet<_> = targets
+            .filter(|target| self.listeners_at(*target).any(|of| flooded.contains(&of)))
+            .collect();
+        let now = Instant::now();
+        self.walks
+            .canaries
+            .hurry(|target| there.contains(&target), now);
+    }
+
+    /// The listeners of this host that take what comes to an address; none where it is another host's.
+    fn listeners_at(&self, target: SocketAddr) -> impl Iterator<Item = Identity> {
+        let ip = target.ip().to_canonical();
+        let own = ip.is_loopback() || self.facts.addresses.iter().any(|own| own.ip == ip);
+        let listeners = self.compiled.listeners.iter();
+        listeners
+            .filter(move |listener| own && takes(&listener.socket, target))
+            .map(|listener| identity(&listener.socket))
     }
 }
 

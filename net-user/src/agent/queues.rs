@@ -328,6 +328,8 @@ impl Agent {
         self.start_looks(now, settings);
         let witnesses = self.witnesses();
         self.queues.health.witnesses(witnesses);
+        let flooded = self.queues.health.flooded();
+        self.hurry_walks(&flooded);
         let Ok(wall) = Now::read() else { return };
         for turn in self.queues.health.judge(now, wall.wall.as_secs()) {
             let recovered = turn.to.kind == VerdictKind::Healthy;

@@ -28,6 +28,8 @@ pub const AT_ONCE: usize = 4;
 const SOON: Duration = Duration::from_secs(3);
 /// A walk is put off or brought forward by up to this part of its interval: probes of many hosts do not come at once.
 const JITTER: u32 = 10;
+/// From one walk to the next while a flood runs, at least and at most.
+const HURRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// A number out of all, each as likely: of the kernel's, but for tests.
 pub type Chance = fn() -> u32;
@@ -43,15 +45,25 @@ pub struct Due {
     pub patience: Duration,
 }
 
-/// Whether honest users get through to a listener, as a probe has found.
+/// How a walk fared at one place, in words that go on from the probe's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It got an answer.
+    Answers(String),
+    /// It got none, or one that is of no use: `fails at tcp: …`.
+    Fails(String),
+}
+
+/// What a probe has found at a listener of its own host. Such a walk goes over `lo`, past netmoat: that it gets through says
+/// nothing of users elsewhere; that it fails says that they cannot fare better.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Witness {
     /// The probe's name.
     pub name: String,
-    /// Whether its last walk came to its page.
-    pub passes: bool,
-    /// How that ended, in words that go on from the name: `fails at tcp: …`.
-    pub words: String,
+    /// What it found.
+    pub heard: Heard,
+    /// When that walk began, seconds since 1970.
+    pub began_s: u64,
 }
 
 /// All probes of a config.
@@ -75,20 +87,51 @@ impl Canaries {
         }
     }
 
-    /// Takes the probes of a config. Those that are as before keep what was found.
-    pub fn follow(&mut self, policies: &[ProbePolicy], now: Instant) {
+    /// Takes the probes of a config. Those of a name and URL that were there before keep what was found. Gives a sentence for
+    /// each that failed and is gone; `wall` is the time since 1970.
+    pub fn follow(
+        &mut self,
+        policies: &[ProbePolicy],
+        now: Instant,
+        wall: Duration,
+    ) -> Vec<String> {
         let mut before = std::mem::take(&mut self.canaries);
         for policy in policies {
-            let known = before.iter().position(|canary| canary.policy == *policy);
-            let canary = match known {
-                Some(place) => before.swap_remove(place),
+            let is_same =
+                |known: &Canary| known.policy.name == policy.name && known.policy.url == policy.url;
+            let soon = now + self.part(SOON.min(policy.interval));
+            let canary = match before.iter().position(is_same) {
+                Some(place) => {
+                    let mut canary = before.swap_remove(place);
+                    if !canary.takes(policy.clone(), soon) {
+                        // What is under way is a walk of the old kind, and is not to be counted.
+                        self.ids += 1;
+                        canary.id = self.ids;
+                    }
+                    canary
+                }
                 None => {
                     self.ids += 1;
-                    let first = self.part(SOON.min(policy.interval));
-                    Canary::new(self.ids, policy.clone(), now + first)
+                    Canary::new(self.ids, policy.clone(), soon)
                 }
             };
             self.canaries.push(canary);
+        }
+        let gone = before.iter();
+        gone.filter_map(|canary| canary.farewell(wall.as_secs()))
+            .collect()
+    }
+
+    /// Brings forward the walk of the probes that go to an address which `wanted` names: a flood has begun there. No probe
+    /// walks more often for that than once in a tenth of its interval, which counts as five seconds at least and a minute at
+    /// most.
+    pub fn hurry(&mut self, wanted: impl Fn(SocketAddr) -> bool, now: Instant) {
+        for canary in &mut self.canaries {
+            if canary.witnesses().any(|(address, _)| wanted(address)) {
+                let pause = (canary.policy.interval / JITTER).clamp(HURRY.0, HURRY.1);
+                let earliest = canary.begun.map_or(now, |begun| begun + pause);
+                canary.next = canary.next.min(earliest.max(now));
+            }
         }
     }
 
@@ -106,6 +149,7 @@ impl Canaries {
             let late = interval / JITTER * 2;
             // From nine tenths to eleven tenths of the interval.
             canary.next = now + interval - interval / JITTER + part(late, (self.chance)());
+            canary.begun = Some(now);
             due.push(Due {
                 id: canary.id,
                 plan: canary.policy.plan(),
@@ -159,9 +203,9 @@ impl Canaries {
         self.canaries.iter().filter_map(Canary::problem)
     }
 
-    /// Where each probe goes, as far as its walks have shown, and what it found.
-    pub fn witnesses(&self) -> impl Iterator<Item = (&[SocketAddr], Witness)> {
-        self.canaries.iter().filter_map(Canary::witness)
+    /// Where each probe goes, as far as its walks have shown, and what the last one found there.
+    pub fn witnesses(&self) -> impl Iterator<Item = (SocketAddr, Option<Witness>)> {
+        self.canaries.iter().flat_map(Canary::witnesses)
     }
 
     fn part(&self, whole: Duration) -> Duration {

@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Witness;
+use super::{Heard, Witness};
 use crate::{
     config::{HumanDuration, ProbePolicy},
     control::probes::{LastWalk, ProbeStatus, RECENT},
-    probe::{Facts, Fetch, Layer, Outcome, Report},
+    probe::{Facts, Fetch, Finding, Layer, Outcome, Report, Stage},
 };
 
 /// A sentence's characters at most: what a server sends has a part in it.
@@ -45,6 +45,14 @@ pub struct Change {
     pub text: String,
 }
 
+/// Where a walk went, or was to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub address: SocketAddr,
+    /// How the last walk fared there, and when it began; none where it did not come so far.
+    said: Option<(Heard, u64)>,
+}
+
 /// One `[[probe]]`.
 #[derive(Debug)]
 pub(super) struct Canary {
@@ -52,11 +60,13 @@ pub(super) struct Canary {
     pub policy: ProbePolicy,
     /// When the next walk is due.
     pub next: Instant,
+    /// When the last walk began.
+    pub begun: Option<Instant>,
     state: Option<(Outcome, u64)>,
     /// The walk before the last: its outcome, and when that was known, seconds since 1970.
     before: Option<(Outcome, u64)>,
     last: Option<LastWalk>,
-    targets: Vec<SocketAddr>,
+    targets: Vec<Target>,
     /// Of the last walks, which did not fail.
     recent: VecDeque<bool>,
     walks: u64,
@@ -70,6 +80,7 @@ impl Canary {
             id,
             policy,
             next,
+            begun: None,
             state: None,
             before: None,
             last: None,
@@ -88,12 +99,12 @@ impl Canary {
     /// Takes how a walk ended at `wall`, since 1970.
     pub(super) fn ended(&mut self, walked: Walked, wall: Duration) -> Option<Change> {
         let last = last_walk(walked, wall);
-        if let Some(report) = &last.report {
-            let targets = targets(&report.fetches);
-            // A name that is not found any more says nothing of where it led.
-            if !targets.is_empty() {
-                self.targets = targets;
-            }
+        let targets = last.report.iter().flat_map(targets).collect::<Vec<_>>();
+        if targets.is_empty() {
+            // A name that is not found any more says nothing of those to whom it led.
+            self.forget_what_was_said();
+        } else {
+            self.targets = targets;
         }
         let outcome = last.outcome;
         let failed = outcome == Outcome::Failed;
@@ -144,19 +155,12 @@ impl Canary {
         let Some(last) = &self.last else {
             return "has not walked yet".to_owned();
         };
-        let at = last
-            .layer
-            .map_or(String::new(), |layer| format!(" at {}", layer.word()));
-        let code = last
-            .code
-            .as_ref()
-            .map_or(String::new(), |code| format!(" ({code})"));
-        let verdict = clean(&last.verdict);
+        let told = told(last.layer, last.code.as_deref(), &last.verdict);
         match last.outcome {
             Outcome::Ok => format!("its page came in {}", millis(last.waited_us)),
-            Outcome::Slow => format!("is slow{at}: {verdict}{code}"),
-            Outcome::Wrong => format!("is wrong{at}: {verdict}{code}"),
-            Outcome::Failed => format!("fails{at}: {verdict}{code}"),
+            Outcome::Slow => format!("is slow{told}"),
+            Outcome::Wrong => format!("is wrong{told}"),
+            Outcome::Failed => format!("fails{told}"),
         }
     }
 
@@ -182,14 +186,49 @@ impl Canary {
         ))
     }
 
-    pub(super) fn witness(&self) -> Option<(&[SocketAddr], Witness)> {
-        let last = self.last.as_ref()?;
-        let witness = Witness {
-            name: self.policy.name.clone(),
-            passes: last.outcome != Outcome::Failed,
-            words: self.words(),
+    /// Where its last walk went, and what it found at each place.
+    pub(super) fn witnesses(&self) -> impl Iterator<Item = (SocketAddr, Option<Witness>)> {
+        self.targets.iter().map(|target| {
+            let witness = target.said.clone().map(|(heard, began_s)| Witness {
+                name: self.policy.name.clone(),
+                heard,
+                began_s,
+            });
+            (target.address, witness)
+        })
+    }
+
+    fn forget_what_was_said(&mut self) {
+        for target in &mut self.targets {
+            target.said = None;
+        }
+    }
+
+    /// Takes what a config has now for a probe of the same name and URL. What was found stands: no reload makes well what
+    /// fails. Whether a walk under way is still of its kind.
+    pub(super) fn takes(&mut self, policy: ProbePolicy, soon: Instant) -> bool {
+        let same = policy.walks_as(&self.policy);
+        if policy.interval != self.policy.interval {
+            self.next = self.next.min(soon + policy.interval);
+        }
+        if !same {
+            self.next = self.next.min(soon);
+            self.forget_what_was_said();
+        }
+        self.policy = policy;
+        same
+    }
+
+    /// What is to be told when it is no longer in the config: that it failed to the end.
+    pub(super) fn farewell(&self, wall: u64) -> Option<String> {
+        let (Outcome::Failed, since) = self.state? else {
+            return None;
         };
-        Some((&self.targets, witness))
+        let (name, lasted) = (&self.policy.name, span(wall.saturating_sub(since)));
+        Some(format!(
+            "{name} is no longer in the config; it had failed for {lasted}: it {}",
+            self.words()
+        ))
     }
 
     pub(super) fn status(&self, walking: bool) -> ProbeStatus {
@@ -277,14 +316,19 @@ fn last_walk(walked: Walked, wall: Duration) -> LastWalk {
     }
 }
 
-/// Where the walk connected to, or was to: each redirect may lead elsewhere.
-fn targets(fetches: &[Fetch]) -> Vec<SocketAddr> {
+/// Layer, sentence and code of what decided, to go on from `fails`.
+fn told(layer: Option<Layer>, code: Option<&str>, verdict: &str) -> String {
+    let at = layer.map_or(String::new(), |layer| format!(" at {}", layer.word()));
+    let code = code.map_or(String::new(), |code| format!(" ({code})"));
+    format!("{at}: {}{code}", clean(verdict))
+}
+
+/// Where a walk connected to, or was to: each redirect may lead elsewhere, and each place has its own say.
+fn targets(report: &Report) -> Vec<Target> {
     let mut all = Vec::new();
-    for fetch in fetches {
-        let facts = |layer: Layer| {
-            let stage = fetch.stages.iter().find(|stage| stage.layer == layer);
-            stage.map(|stage| &stage.facts)
-        };
+    for fetch in &report.fetches {
+        let said = heard(fetch).map(|heard| (heard, report.started_ms / 1000));
+        let facts = |layer: Layer| Some(&stage(fetch, layer)?.facts);
         let connected = match facts(Layer::Tcp) {
             Some(Facts::Tcp(facts)) => facts.remote,
             _ => None,
@@ -294,15 +338,41 @@ fn targets(fetches: &[Fetch]) -> Vec<SocketAddr> {
             facts(Layer::Name),
             fetch.url.port_or_known_default(),
         ) {
-            (Some(remote), ..) => all.push(remote),
+            (Some(address), ..) => all.push(Target { address, said }),
             (None, Some(Facts::Name(facts)), Some(port)) => {
                 let addresses = facts.addresses.iter();
-                all.extend(addresses.map(|address| SocketAddr::new(*address, port)));
+                all.extend(addresses.map(|address| Target {
+                    address: SocketAddr::new(*address, port),
+                    said: said.clone(),
+                }));
             }
             _ => {}
         }
     }
     all
+}
+
+fn stage(fetch: &Fetch, layer: Layer) -> Option<&Stage> {
+    fetch.stages.iter().find(|stage| stage.layer == layer)
+}
+
+/// How one fetch fared where it went; none when it did not come to connecting.
+fn heard(fetch: &Fetch) -> Option<Heard> {
+    stage(fetch, Layer::Tcp)?;
+    let failed = |stage: &&Stage| stage.outcome == Outcome::Failed;
+    // Where a redirect leads is no fault of the listener that answered with it.
+    let own = |finding: &&Finding| {
+        finding.outcome == Outcome::Failed && !finding.code.starts_with("http_redirect_")
+    };
+    let fault = fetch.stages.iter().filter(failed).find_map(|stage| {
+        let finding = stage.findings.iter().find(own)?;
+        Some(told(Some(stage.layer), Some(&finding.code), &finding.what))
+    });
+    let waited_us = fetch.stages.iter().map(Stage::waited_us).sum();
+    Some(match fault {
+        Some(fault) => Heard::Fails(format!("fails{fault}")),
+        None => Heard::Answers(format!("its answer came in {}", millis(waited_us))),
+    })
 }
 
 /// Of one line, and not endless.

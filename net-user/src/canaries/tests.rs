@@ -15,6 +15,41 @@ fn policy(name: &str, interval_s: u64) -> ProbePolicy {
     }
 }
 
+/// A report of a walk over two hosts, the second of which refused; begun at `WALL`.
+fn redirected() -> Walked {
+    let fetch = |remote: Option<&str>, host: &str, findings: serde_json::Value| {
+        let outcome = if findings == json!([]) {
+            "ok"
+        } else {
+            "failed"
+        };
+        let name = crate::probe::name::NameFacts {
+            addresses: vec![host.parse().unwrap()],
+            ..Default::default()
+        };
+        let tcp = crate::probe::tcp::TcpFacts {
+            remote: remote.map(|remote| remote.parse().unwrap()),
+            ..Default::default()
+        };
+        let stage = |layer: &str, facts, outcome, findings| {
+            json!({ "layer": layer, "outcome": outcome, "start_us": 0, "duration_us": 1500, "summary": "",
+                    "findings": findings, "facts": { layer: facts } })
+        };
+        let stages = [
+            stage("name", json!(name), "ok", json!([])),
+            stage("tcp", json!(tcp), outcome, findings),
+        ];
+        json!({ "url": format!("http://{host}/"), "stages": stages, "agent": null })
+    };
+    let refused = json!([{ "code": "tcp_refused", "outcome": "failed", "what": "192.0.2.2 refused", "next": null }]);
+    let report = json!({
+        "version": 1, "url": "http://192.0.2.1/", "started_ms": WALL.as_millis() as u64, "duration_us": 2345, "waited_us": 1234,
+        "outcome": "failed", "layer": "tcp", "code": "tcp_refused", "verdict": "192.0.2.2 refused", "next": null,
+        "fetches": [fetch(Some("192.0.2.1:80"), "192.0.2.1", json!([])), fetch(None, "192.0.2.2", refused)],
+    });
+    Walked::Report(Box::new(serde_json::from_value(report).unwrap()))
+}
+
 /// A report with an outcome, from a TCP connection that was tried.
 fn report(outcome: &str, layer: Option<&str>) -> Walked {
     let report: Report = serde_json::from_value(json!({
@@ -36,7 +71,7 @@ fn walks_are_spread_bounded_and_never_twice_at_one_time() {
     let start = Instant::now();
     let mut canaries = Canaries::new(|| u32::MAX / 2);
     let policies: Vec<_> = (1..=6).map(|n| policy(&n.to_string(), 10)).collect();
-    canaries.follow(&policies, start);
+    canaries.follow(&policies, start, WALL);
     assert!(canaries.due(start).is_empty(), "not all at the start");
     let begun = start + SOON;
     assert_eq!(ids(&canaries.due(begun)), [1, 2, 3, 4]);
@@ -62,7 +97,7 @@ fn an_interval_is_kept_but_for_a_tenth() {
     ] {
         let start = Instant::now();
         let mut canaries = Canaries::new(chance);
-        canaries.follow(&[policy("a", 10)], start);
+        canaries.follow(&[policy("a", 10)], start, WALL);
         let begun = start + SOON;
         assert_eq!(canaries.due(begun).len(), 1);
         canaries.ended(1, report("ok", None), WALL);
@@ -83,6 +118,7 @@ fn a_reload_keeps_what_was_found_of_probes_that_stay() {
             policy("goes", 10),
         ],
         start,
+        WALL,
     );
     for id in ids(&canaries.due(start)) {
         canaries.ended(id, report("ok", None), WALL);
@@ -93,14 +129,12 @@ fn a_reload_keeps_what_was_found_of_probes_that_stay() {
         3,
         "under way while the config is read"
     );
-    canaries.follow(
-        &[
-            policy("new", 10),
-            policy("stays", 10),
-            policy("changes", 20),
-        ],
-        later,
-    );
+    let elsewhere = ProbePolicy {
+        url: "http://192.0.2.2/changes".parse().unwrap(),
+        ..policy("changes", 10)
+    };
+    let now = [policy("new", 10), policy("stays", 20), elsewhere];
+    assert_eq!(canaries.follow(&now, later, WALL), [""; 0], "all were well");
     let walks: Vec<_> = canaries
         .report()
         .probes
@@ -126,7 +160,7 @@ fn a_reload_keeps_what_was_found_of_probes_that_stay() {
 #[test]
 fn failing_and_recovery_are_told_once_with_layer_code_and_time() {
     let mut canaries = Canaries::new(|| 0);
-    canaries.follow(&[policy("shop", 10)], Instant::now());
+    canaries.follow(&[policy("shop", 10)], Instant::now(), WALL);
     let mut told = Vec::new();
     let mut walk = |canaries: &mut Canaries, walked, at: u64| {
         let wall = WALL + Duration::from_secs(at);
@@ -181,7 +215,7 @@ fn failing_and_recovery_are_told_once_with_layer_code_and_time() {
 #[test]
 fn a_walk_that_is_ended_or_breaks_off_is_a_failure_without_a_layer() {
     let mut canaries = Canaries::new(|| 0);
-    canaries.follow(&[policy("shop", 10)], Instant::now());
+    canaries.follow(&[policy("shop", 10)], Instant::now(), WALL);
     let patience = Duration::from_secs(15);
     let ended = Walked::Ended {
         patience,
@@ -205,5 +239,93 @@ fn a_walk_that_is_ended_or_breaks_off_is_a_failure_without_a_layer() {
     assert_eq!(
         change.text,
         "shop fails: the walk broke off: panic (walk_lost)"
+    );
+}
+
+#[test]
+fn each_place_on_the_way_has_its_own_say_and_only_of_the_last_walk() {
+    let mut canaries = Canaries::new(|| 0);
+    canaries.follow(&[policy("shop", 10)], Instant::now(), WALL);
+    canaries.ended(1, redirected(), WALL);
+    let heard = |canaries: &Canaries| -> Vec<_> {
+        canaries
+            .witnesses()
+            .map(|(address, witness)| (address.to_string(), witness.map(|of| of.heard)))
+            .collect()
+    };
+    let expected = [
+        (
+            "192.0.2.1:80".to_owned(),
+            Some(Heard::Answers("its answer came in 3.0 ms".to_owned())),
+        ),
+        (
+            "192.0.2.2:80".to_owned(),
+            Some(Heard::Fails(
+                "fails at tcp: 192.0.2.2 refused (tcp_refused)".to_owned(),
+            )),
+        ),
+    ];
+    assert_eq!(heard(&canaries), expected);
+    let began = canaries.witnesses().filter_map(|(_, witness)| witness);
+    assert!(began.map(|of| of.began_s).eq([WALL.as_secs(); 2]));
+    // A walk that did not come so far leaves only where it would have gone.
+    canaries.ended(1, report("failed", Some("name")), WALL);
+    let silent = expected.map(|(address, _)| (address, None));
+    assert_eq!(heard(&canaries), silent);
+}
+
+#[test]
+fn a_flood_brings_the_walks_forward_that_go_there_but_not_at_will() {
+    let start = Instant::now();
+    let mut canaries = Canaries::new(|| 0);
+    canaries.follow(&[policy("shop", 600), policy("desk", 600)], start, WALL);
+    assert_eq!(canaries.due(start).len(), 2);
+    canaries.ended(1, redirected(), WALL);
+    canaries.ended(2, report("ok", None), WALL);
+    let there = |target: SocketAddr| target == "192.0.2.2:80".parse().unwrap();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    canaries.hurry(there, at(59));
+    assert_eq!(ids(&canaries.due(at(59))), [0; 0]);
+    canaries.hurry(there, at(60));
+    assert_eq!(ids(&canaries.due(at(60))), [1]);
+    canaries.ended(1, redirected(), WALL);
+    canaries.hurry(there, at(70));
+    assert_eq!(ids(&canaries.due(at(119))), [0; 0]);
+    assert_eq!(ids(&canaries.due(at(120))), [1]);
+}
+
+#[test]
+fn a_reload_makes_nothing_well_that_fails_and_tells_of_what_it_drops() {
+    let start = Instant::now();
+    let mut canaries = Canaries::new(|| 0);
+    canaries.follow(&[policy("shop", 600)], start, WALL);
+    for _ in 0..2 {
+        canaries.ended(1, report("failed", Some("tcp")), WALL);
+    }
+    let failing = |canaries: &Canaries| canaries.glance().failed == 1;
+    let mut slow = policy("shop", 10);
+    slow.slow.tcp = Duration::from_secs(3);
+    assert_eq!(canaries.follow(&[slow.clone()], start, WALL), [""; 0]);
+    assert!(failing(&canaries));
+    canaries.ended(1, report("failed", Some("tcp")), WALL);
+    assert_eq!(canaries.report().probes[0].failures, 3, "the same walk");
+    let other = ProbePolicy {
+        expect: Some(204),
+        ..slow
+    };
+    assert_eq!(canaries.follow(&[other], start, WALL), [""; 0]);
+    assert!(failing(&canaries));
+    canaries.ended(1, report("ok", None), WALL);
+    assert_eq!(
+        canaries.report().probes[0].walks,
+        3,
+        "a walk of the old kind"
+    );
+    let later = WALL + Duration::from_secs(60);
+    assert_eq!(
+        canaries.follow(&[], start, later),
+        [
+            "shop is no longer in the config; it had failed for 1m: it fails at tcp: 192.0.2.1 refused (tcp_refused)"
+        ]
     );
 }

@@ -14,6 +14,14 @@ pub const MAX_PROBES: usize = 64;
 /// A walk may take this many times what a stage may: then it is ended, wherever it is.
 const WHOLE: u32 = 3;
 
+/// What a probe is called that has no name: its URL without query and fragment, which may hold what is not for everybody.
+pub(super) fn default_name(url: &Url) -> String {
+    let mut bare = url.clone();
+    bare.set_query(None);
+    bare.set_fragment(None);
+    bare.to_string()
+}
+
 /// The versions of HTTP as they are written.
 pub(super) const HTTP: [(&str, HttpVersion); 4] = [
     ("auto", HttpVersion::Auto),
@@ -81,8 +89,21 @@ impl ProbePolicy {
             redirects: self.redirects,
             expect: self.expect,
             checks: false,
+            patience: Some(self.patience()),
+            stay_outside: true,
             ..Plan::new(self.url.clone())
         }
+    }
+
+    /// Whether it goes the same way as another: only how often, and how slow is slow, may be others.
+    pub fn walks_as(&self, other: &Self) -> bool {
+        let Self { interval, slow, .. } = other;
+        let like = Self {
+            interval: *interval,
+            slow: *slow,
+            ..self.clone()
+        };
+        like == *other
     }
 
     /// How long a whole walk may take.
@@ -198,6 +219,31 @@ mod tests {
         let shown = show::toml(&config).unwrap();
         let again = Config::parse("netmoat.toml".as_ref(), &shown, &Overrides::default());
         assert_eq!(again.unwrap().probes, config.probes, "{shown}");
+    }
+
+    #[test]
+    fn every_version_of_http_is_read_with_quotes_and_without() {
+        for (text, version) in [
+            ("1.0", HttpVersion::Http10),
+            ("1.1", HttpVersion::Http11),
+            ("2", HttpVersion::Http2),
+        ] {
+            for text in [text.to_owned(), format!("\"{text}\"")] {
+                let text = format!("[[probe]]\nurl = \"http://192.0.2.1/\"\nhttp = {text}");
+                assert_eq!(parse(&text).unwrap().probes[0].http, version, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_is_no_part_of_a_name_that_nobody_gave() {
+        let config =
+            parse("[[probe]]\nurl = \"https://www.example.org/health?token=x#y\"").unwrap();
+        let [probe] = &config.probes[..] else {
+            panic!("{:?}", config.probes);
+        };
+        assert_eq!(probe.name, "https://www.example.org/health");
+        assert_eq!(probe.url.query(), Some("token=x"));
     }
 
     #[test]

@@ -300,7 +300,8 @@ impl<'de> Deserialize<'de> for Text {
             }
 
             fn visit_f64<E: de::Error>(self, value: f64) -> Result<Text, E> {
-                Ok(Text(value.to_string()))
+                // 1.0 is written as 1.0, which `to_string` does not do.
+                Ok(Text(format!("{value:?}")))
             }
         }
 

@@ -17,8 +17,10 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::error::{ConfigError, Place};
+use super::probe::default_name;
 use super::raw::RawConfig;
 use super::{MAX_FILE_BYTES, read_trusted, resolve};
+use crate::probe::parse_url;
 
 /// What stands beside a config of this name; beside another its own name with `.d` does.
 const DIRECTORY: &str = "conf.d";
@@ -32,7 +34,7 @@ const REPEATED: [(&str, &[&str]); 3] = [
     ("probe", &[NAME]),
 ];
 
-/// What has none is called by its URL.
+/// What has none is called by its URL, as the reader of probes does it.
 const NAME: &str = "name";
 const URL: &str = "url";
 
@@ -237,19 +239,25 @@ fn is_same(a: &Spanned<DeValue<'_>>, b: &Spanned<DeValue<'_>>, keys: &[&str]) ->
     let (DeValue::Table(a), DeValue::Table(b)) = (a.get_ref(), b.get_ref()) else {
         return false;
     };
-    keys.iter().all(|key| match (value(a, key), value(b, key)) {
+    keys.iter().all(|key| match (a.get(*key), b.get(*key)) {
+        _ if *key == NAME => name(a) == name(b),
         (Some(a), Some(b)) => word(a.get_ref()) == word(b.get_ref()),
         (None, None) => true,
         _ => false,
     })
 }
 
-/// The value of a key that tells tables apart, or what stands for it.
-fn value<'t, 'i>(table: &'t DeTable<'i>, key: &str) -> Option<&'t Spanned<DeValue<'i>>> {
-    match table.get(key) {
-        None if key == NAME => table.get(URL),
-        value => value,
-    }
+/// What a probe is called.
+fn name(table: &DeTable<'_>) -> Option<String> {
+    let text = |key| match table.get(key).map(Spanned::get_ref) {
+        Some(DeValue::String(text)) => Some(text.to_string()),
+        _ => None,
+    };
+    text(NAME).or_else(|| {
+        let url = text(URL)?;
+        // One that is no URL is refused later, where its place can be told.
+        Some(parse_url(&url).map_or(url, |url| default_name(&url)))
+    })
 }
 
 /// A value that tells tables apart, as text.
@@ -376,6 +384,25 @@ mod tests {
             "192.0.2.1 02:00:00:00:00:03",
             "fe80::a 02:00:00:00:00:04",
             "fe80::b 02:00:00:00:00:05",
+        ];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn probes_of_the_same_page_take_each_others_place_however_it_is_written() {
+        let main = "interfaces = [\"eth0\"]\n[[probe]]\nurl = \"www.example.org\"\n\
+                    [[probe]]\nurl = \"http://a.test/\"\nname = \"shop\"\n";
+        let later = "[[probe]]\nurl = \"https://WWW.example.org:443/?x\"\nexpect = 204\n\
+                     [[probe]]\nurl = \"http://b.test/\"\nname = \"shop\"\n";
+        let config = load(main, &[("1.toml", later)]).unwrap();
+        let shown: Vec<_> = config
+            .probes
+            .iter()
+            .map(|p| (p.name.as_str(), p.url.as_str()))
+            .collect();
+        let expected = [
+            ("https://www.example.org/", "https://www.example.org/?x"),
+            ("shop", "http://b.test/"),
         ];
         assert_eq!(shown, expected);
     }

@@ -338,13 +338,21 @@ pub struct SourcesAtAGlance {
 /// How far back `status` counts alerts, seconds.
 pub const ALERTS_OF_S: u64 = 600;
 
-/// Whether all that is configured is in force.
+impl Status {
+    /// Whether all that is configured is in force. A probe that fails is a problem, but of whom it probes: each has one sentence
+    /// among the problems.
+    pub fn is_in_force(&self) -> bool {
+        self.health == Health::Ok || self.problems.len() <= self.probes.failed as usize
+    }
+}
+
+/// Whether all that is configured is in force, and no probe fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// It is.
     Ok,
-    /// Something is not; `problems` says what.
+    /// Something is not, or one does; `problems` says what.
     Degraded,
 }
 

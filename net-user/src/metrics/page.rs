@@ -19,7 +19,7 @@ use crate::{
     config::{GuardMode, Mode, XdpMode},
     control::{
         probes::Probes,
-        protocol::{Counter, Counters, Health, Queues, Status},
+        protocol::{Counter, Counters, Queues, Status},
     },
 };
 
@@ -90,7 +90,7 @@ impl Reading {
             "healthy",
             None,
             "1 while all that is configured is in force; netmoat status says what is not",
-            flag(status.health == Health::Ok),
+            flag(status.is_in_force()),
         )?;
         page.gauge(
             "problems",

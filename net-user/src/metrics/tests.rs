@@ -377,3 +377,13 @@ fn the_dashboard_says_of_every_panel_what_it_shows() {
         }
     }
 }
+
+#[test]
+fn a_probe_that_fails_is_no_sign_that_what_is_configured_is_not_in_force() {
+    let mut status = status();
+    assert!(!status.is_in_force(), "eth1 is gone");
+    status.probes.failed = 1;
+    assert!(status.is_in_force(), "the one problem is the probe");
+    status.problems.push("eth1 is gone".to_owned());
+    assert!(!status.is_in_force());
+}

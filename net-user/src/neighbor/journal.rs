@@ -56,6 +56,8 @@ pub enum Kind {
     Recovered,
     /// A probe of the agent's own is better than it was.
     ProbeRecovered,
+    /// One that did not get through is no longer in the config.
+    ProbeDropped,
     /// A claim that the recorded holder contradicts.
     Spoof,
     /// It is unclear who has an address.
@@ -97,6 +99,7 @@ impl Kind {
             Self::ContestOver => "contest_over",
             Self::Recovered => "recovered",
             Self::ProbeRecovered => "probe_recovered",
+            Self::ProbeDropped => "probe_dropped",
             Self::Spoof => "spoof",
             Self::Contested => "contested",
             Self::StationChanged => "station_changed",

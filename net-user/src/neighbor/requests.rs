@@ -145,6 +145,12 @@ impl NeighborWatch {
             .note_turn(kind, String::new(), change.text, now);
     }
 
+    /// Notes that a probe which failed is no longer in the config.
+    pub fn probe_dropped(&mut self, text: String, now: Now) {
+        self.journal
+            .note_turn(Kind::ProbeDropped, String::new(), text, now);
+    }
+
     /// Notes a dropped packet.
     pub fn sample(&mut self, event: DropEvent, interface: String, now: Now) {
         self.journal.sample(event, interface, now);

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    canaries::Walked,
+    canaries::{AT_ONCE, Walked},
     probe::{self, Plan},
 };
 
@@ -32,18 +32,20 @@ struct Job {
     done: oneshot::Sender<Walked>,
 }
 
-/// What a walk may take beyond its patience before it is given up, as on a machine that is very busy.
+/// What a walk may take beyond its patience before it is ended from outside.
+const LATE: Duration = Duration::from_secs(2);
+/// And before it is given up with its thread, as on a machine that is very busy.
 const GRACE: Duration = Duration::from_secs(5);
 /// Look-ups that block have threads of their own, made by this one.
 const HELPERS: usize = 8;
 
-static WALKER: OnceLock<mpsc::UnboundedSender<Job>> = OnceLock::new();
+static WALKER: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
 
 /// Starts the thread, which runs `first` and then walks; gives what `first` gave.
 pub(super) fn start<T: Send + 'static>(
     first: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
-    let (jobs, inbox) = mpsc::unbounded_channel();
+    let (jobs, inbox) = mpsc::channel(AT_ONCE);
     let (done, outcome) = channel();
     thread::Builder::new()
         .name("netmoat-walk".into())
@@ -65,8 +67,18 @@ pub async fn walk(plan: Plan, patience: Duration) -> Walked {
         patience,
         done,
     };
-    if WALKER.get().is_none_or(|jobs| jobs.send(job).is_err()) {
+    let Some(jobs) = WALKER.get() else {
         return Walked::Lost("there is no thread that may connect".to_owned());
+    };
+    // What waits for a thread that is stuck is no walk of now.
+    match jobs.try_send(job) {
+        Ok(()) => {}
+        Err(mpsc::error::TrySendError::Full(_)) => {
+            return Walked::Lost("its thread takes no more".to_owned());
+        }
+        Err(mpsc::error::TrySendError::Closed(_)) => {
+            return Walked::Lost("its thread has ended".to_owned());
+        }
     }
     match timeout(patience + GRACE, walked).await {
         Ok(Ok(walked)) => walked,
@@ -76,7 +88,7 @@ pub async fn walk(plan: Plan, patience: Duration) -> Walked {
 }
 
 /// Walks what comes, several at one time, until the agent ends.
-fn serve(mut inbox: mpsc::UnboundedReceiver<Job>) {
+fn serve(mut inbox: mpsc::Receiver<Job>) {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(HELPERS)
@@ -88,7 +100,10 @@ fn serve(mut inbox: mpsc::UnboundedReceiver<Job>) {
     };
     LocalSet::new().block_on(&runtime, async {
         while let Some(job) = inbox.recv().await {
-            tokio::task::spawn_local(make(job));
+            // Its asker has given up, as this thread was stuck: nobody wants to know any more.
+            if !job.done.is_closed() {
+                tokio::task::spawn_local(make(job));
+            }
         }
         // The sender is never dropped.
         pending::<()>().await;
@@ -107,7 +122,8 @@ async fn make(job: Job) {
             let mut doing = doing.lock().unwrap_or_else(PoisonError::into_inner);
             text.clone_into(&mut doing);
         };
-        match timeout(patience, probe::walk(&plan, None, &progress)).await {
+        // A walk ends by itself when its time is over; this is for one that does not.
+        match timeout(patience + LATE, probe::walk(&plan, None, &progress)).await {
             Ok(report) => Walked::Report(Box::new(report)),
             Err(_) => Walked::Ended {
                 patience,
@@ -137,6 +153,7 @@ mod tests {
         start(|| ()).unwrap();
         let plan = Plan {
             timeout: Duration::from_secs(60),
+            patience: Some(patience),
             ..Plan::new(url.parse().unwrap())
         };
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
@@ -165,10 +182,39 @@ mod tests {
         let url = format!("http://{}/", silent.local_addr().unwrap());
         let patience = Duration::from_millis(200);
         let walked = on_the_thread(&url, patience);
-        assert!(
-            matches!(walked, Walked::Ended { patience: had, .. } if had == patience),
-            "{walked:?}"
+        let Walked::Report(report) = walked else {
+            panic!("{walked:?}");
+        };
+        assert_eq!(
+            (report.layer, report.code.as_deref()),
+            (Some(Layer::Http), Some("walk_timeout"))
         );
+    }
+
+    #[test]
+    fn a_job_whose_asker_has_gone_is_not_walked() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let (jobs, inbox) = mpsc::channel(AT_ONCE);
+        let job = |done| Job {
+            plan: Plan::new(url.parse().unwrap()),
+            patience: Duration::from_millis(500),
+            done,
+        };
+        let (gone, _) = oneshot::channel();
+        assert!(jobs.try_send(job(gone)).is_ok());
+        let (other, walked) = oneshot::channel();
+        let nowhere = Plan::new("http://127.0.0.1:1/".parse().unwrap());
+        let after = Job {
+            plan: nowhere,
+            ..job(other)
+        };
+        assert!(jobs.try_send(after).is_ok());
+        thread::spawn(move || serve(inbox));
+        assert!(matches!(walked.blocking_recv().unwrap(), Walked::Report(_)));
+        let error = listener.accept().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "nobody came");
     }
 
     #[test]

@@ -4,7 +4,9 @@
 pub mod agent;
 pub mod close;
 pub mod http;
+mod inward;
 pub mod name;
+mod patience;
 mod plan;
 mod report;
 pub mod route;
@@ -13,7 +15,7 @@ pub mod tls;
 pub mod trace;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -25,6 +27,7 @@ pub use plan::{
 pub use report::{Facts, Fetch, Finding, Layer, Lines, Outcome, Report, Stage, VERSION};
 
 use crate::control::client::Client;
+use patience::within;
 
 /// What every stage knows.
 pub struct Walk<'a> {
@@ -60,7 +63,8 @@ pub async fn walk(plan: &Plan, agent: Option<&Client>, progress: &(dyn Fn(&str) 
     let mut fetches = Vec::new();
     let mut next = Some(plan.url.clone());
     while let Some(url) = next {
-        let (fetch, redirect) = fetch(&walk, agent, &url, fetches.len() as u32).await;
+        let from = fetches.last().and_then(connected);
+        let (fetch, redirect) = fetch(&walk, agent, &url, (fetches.len() as u32, from)).await;
         fetches.push(fetch);
         next = redirect.filter(|to| !http::looped(&mut fetches, to));
     }
@@ -68,16 +72,27 @@ pub async fn walk(plan: &Plan, agent: Option<&Client>, progress: &(dyn Fn(&str) 
     Report::new(plan.url.clone(), started_ms, walk.now_us(), slow, fetches)
 }
 
-/// One URL; and where its answer leads, if that is to be followed. `depth`: how many redirects led here.
+/// Whose answer a fetch got.
+fn connected(fetch: &Fetch) -> Option<IpAddr> {
+    fetch.stages.iter().find_map(|stage| match &stage.facts {
+        Facts::Tcp(facts) => Some(facts.remote?.ip()),
+        _ => None,
+    })
+}
+
+/// How many redirects led to a URL, and from whom the last one came.
+type Led = (u32, Option<IpAddr>);
+
+/// One URL; and where its answer leads, if that is to be followed.
 async fn fetch(
     walk: &Walk<'_>,
     agent: Option<&Client>,
     url: &Url,
-    depth: u32,
+    led: Led,
 ) -> (Fetch, Option<Url>) {
     let mut stages = Vec::new();
     let mut watch = None;
-    let next = stages_of(walk, agent, url, depth, &mut stages, &mut watch).await;
+    let next = stages_of(walk, agent, url, led, &mut stages, &mut watch).await;
     let seen = match watch {
         Some(watch) => agent::seen(watch, &mut stages).await,
         None => None,
@@ -94,17 +109,26 @@ async fn stages_of(
     walk: &Walk<'_>,
     agent: Option<&Client>,
     url: &Url,
-    depth: u32,
+    (depth, from): Led,
     stages: &mut Vec<Stage>,
     watch: &mut Option<agent::Watch>,
 ) -> Option<Url> {
     let port = url.port_or_known_default()?;
-    let (stage, addresses) = name::resolve(walk, url, port).await;
+    let resolving = name::resolve(walk, url, port);
+    let (stage, addresses) = within(walk, Layer::Name, stages, resolving).await?;
     stages.push(stage);
     if addresses.is_empty() {
         return None;
     }
-    stages.push(route::look(walk, agent, &addresses).await);
+    if walk.plan.stay_outside
+        && let Some(stage) = from.and_then(|from| inward::refuse(walk, url, from, &addresses))
+    {
+        stages.push(stage);
+        return None;
+    }
+    let looking = route::look(walk, agent, &addresses);
+    let stage = within(walk, Layer::Route, stages, looking).await?;
+    stages.push(stage);
     if let Some(agent) = agent {
         *watch = agent::watch(agent, &addresses, port).await;
     }
@@ -112,7 +136,8 @@ async fn stages_of(
         .into_iter()
         .map(|ip| SocketAddr::new(ip, port))
         .collect();
-    let (stage, connection) = tcp::connect(walk, &addresses).await;
+    let connecting = tcp::connect(walk, &addresses);
+    let (stage, connection) = within(walk, Layer::Tcp, stages, connecting).await?;
     let connected = connection.as_ref().map(|c| c.socket.remote.ip());
     if let Some(route) = stages.last_mut() {
         route::look_again(walk, route, connected).await;
@@ -124,7 +149,8 @@ async fn stages_of(
         watch.connected(&socket);
     }
     let stream = if url.scheme() == "https" {
-        let (stage, stream) = tls::handshake(walk, url, connection).await;
+        let handshake = tls::handshake(walk, url, connection);
+        let (stage, stream) = within(walk, Layer::Tls, stages, handshake).await?;
         stages.push(stage);
         stream
     } else {
@@ -132,11 +158,15 @@ async fn stages_of(
     };
     let mut next = None;
     if let Some(stream) = stream {
-        let exchange = http::fetch(walk, url, stream, depth).await;
+        let fetching = http::fetch(walk, url, stream, depth);
+        let exchange = within(walk, Layer::Http, stages, fetching).await?;
         stages.push(exchange.stage);
         next = exchange.next;
         tcp::look_back(&socket, stages).await;
-        stages.push(close::end(walk, &socket, exchange.open).await);
+        let closing = close::end(walk, &socket, exchange.open);
+        if let Some(stage) = within(walk, Layer::Close, stages, closing).await {
+            stages.push(stage);
+        }
     } else {
         tcp::look_back(&socket, stages).await;
     }

@@ -18,6 +18,8 @@ pub struct Plan {
     pub url: Url,
     /// How long each stage may take.
     pub timeout: Duration,
+    /// How long the walk may take as a whole; no bound of its own without.
+    pub patience: Option<Duration>,
     /// Beyond which a stage is slow.
     pub slow: Thresholds,
     /// Only this family.
@@ -36,6 +38,9 @@ pub struct Plan {
     pub http: HttpVersion,
     /// How many redirects are followed.
     pub redirects: u32,
+    /// Whether a redirect from a public address may not lead to one that only this host and its neighbours can reach. For walks
+    /// that nobody watches: else whoever runs a public server could let them ask what is inside.
+    pub stay_outside: bool,
     /// The status that is right, in place of any below 400.
     pub expect: Option<u16>,
     /// Also ask what no browser asks: resumption, a second request, conditional and range requests, OPTIONS, HEAD.
@@ -50,6 +55,7 @@ impl Plan {
         Self {
             url,
             timeout: Duration::from_secs(10),
+            patience: None,
             slow: Thresholds::default(),
             family: None,
             resolve: Vec::new(),
@@ -59,6 +65,7 @@ impl Plan {
             insecure: false,
             http: HttpVersion::Auto,
             redirects: 10,
+            stay_outside: false,
             expect: None,
             checks: true,
             conformance: false,

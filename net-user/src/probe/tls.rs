@@ -42,7 +42,7 @@ pub async fn handshake(
     let mut findings = Vec::new();
     let mut facts = TlsFacts::default();
     // Reading the roots is no part of what a user waits for: a browser has them.
-    let client = Client::new(walk, url, &mut facts, &mut findings);
+    let client = Client::new(walk, url, &mut facts, &mut findings).await;
     let start = walk.now_us();
     let Some(client) = client else {
         let stage = stage((start, 0), "no handshake", findings, facts);

@@ -201,6 +201,15 @@ impl Health {
         self.witnesses = look;
     }
 
+    /// The listeners of which a verdict holds that probes are asked about.
+    pub fn flooded(&self) -> HashSet<Identity> {
+        let listeners = self.listeners.iter();
+        listeners
+            .filter(|(_, listener)| verdict::FLOODS.iter().any(|kind| listener.held.has(*kind)))
+            .map(|(identity, _)| *identity)
+            .collect()
+    }
+
     /// Takes the state of a source of figures, in place of the one of that name.
     pub fn source(&mut self, source: Source) {
         self.told.set(source, None);

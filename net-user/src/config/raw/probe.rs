@@ -12,7 +12,7 @@ use crate::config::HumanDuration;
 pub struct RawProbe {
     /// Where to: `http://` or `https://`.
     pub url: Spanned<Text>,
-    /// What it is called; its URL when absent.
+    /// What it is called; its URL without query and fragment when absent.
     pub name: Option<Spanned<Text>>,
     /// How often.
     #[schemars(with = "Option<HumanDuration>")]

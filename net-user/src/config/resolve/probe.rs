@@ -6,7 +6,7 @@ use super::Reader;
 use crate::{
     config::{
         HumanDuration,
-        probe::{FAMILIES, HTTP, MAX_PROBES, ProbePolicy},
+        probe::{FAMILIES, HTTP, MAX_PROBES, ProbePolicy, default_name},
         raw::{
             Spanned, Text,
             probe::{RawProbe, RawSlow},
@@ -52,7 +52,7 @@ impl Reader<'_> {
                         "there is a [[probe]] of the name `{}` already, on {line}",
                         probe.name
                     ),
-                    "give each a `name` of its own; without one it is called by its URL".to_owned(),
+                    "give each a `name` of its own; without one it is called by its URL, less query and fragment".to_owned(),
                 );
                 continue;
             }
@@ -86,7 +86,7 @@ impl Reader<'_> {
         }
         let name = match &raw.name {
             Some(name) => name.get_ref().0.clone(),
-            None => url.to_string(),
+            None => default_name(&url),
         };
         if name.is_empty() || name.chars().count() > MAX_NAME || name.contains(char::is_control) {
             let span = raw.name.as_ref().map_or(raw.url.span(), Spanned::span);

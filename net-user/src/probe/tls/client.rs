@@ -73,7 +73,7 @@ pub(super) fn server_name(url: &Url) -> Option<ServerName<'static>> {
 
 impl Client {
     /// None when there is nobody to ask for or nobody to trust; the finding says so.
-    pub fn new(
+    pub async fn new(
         walk: &Walk<'_>,
         url: &Url,
         facts: &mut TlsFacts,
@@ -95,7 +95,7 @@ impl Client {
         }
         facts.alpn_offered = offered(plan.http);
         let provider = Arc::new(ring::default_provider());
-        let roots = match Roots::load(plan.ca.as_deref(), &provider) {
+        let roots = match Roots::get(plan.ca.as_deref(), &provider).await {
             Ok(roots) => Some(roots),
             Err(mut finding) => {
                 if plan.insecure {

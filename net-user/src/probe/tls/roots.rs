@@ -1,6 +1,10 @@
 //! Whom to trust: the system's roots, or those of a file.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 use rustls::{
@@ -14,6 +18,7 @@ use rustls_platform_verifier::Verifier;
 use crate::probe::{Finding, Outcome};
 
 /// Roots, and what holds certificates to them.
+#[derive(Clone)]
 pub(super) struct Roots {
     /// The system's, or the file's name.
     pub name: String,
@@ -52,7 +57,53 @@ fn store(certificates: &[CertificateDer<'static>]) -> anyhow::Result<RootCertSto
     Ok(store)
 }
 
+/// How long roots are kept that were read: the system's are hundreds, and walks may come every second.
+const KEPT: Duration = Duration::from_secs(60);
+
+static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
+/// Roots that were read: from where (the system's have no file), and when.
+struct Known {
+    file: Option<PathBuf>,
+    read: Instant,
+    roots: Roots,
+}
+
+fn known() -> MutexGuard<'static, Vec<Known>> {
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.retain(|known| known.read.elapsed() < KEPT);
+    known
+}
+
 impl Roots {
+    /// As [`Roots::load`] gives them, or gave them within a minute. Files are read on another thread: one that hangs holds up
+    /// no other walk.
+    pub async fn get(file: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Self, Finding> {
+        let kept = known()
+            .iter()
+            .find(|known| known.file.as_deref() == file)
+            .map(|known| known.roots.clone());
+        if let Some(roots) = kept {
+            return Ok(roots);
+        }
+        let file = file.map(Path::to_owned);
+        let provider = provider.clone();
+        let load = tokio::task::spawn_blocking(move || {
+            let roots = Self::load(file.as_deref(), &provider)?;
+            known().push(Known {
+                file,
+                read: Instant::now(),
+                roots: roots.clone(),
+            });
+            Ok(roots)
+        });
+        load.await.unwrap_or_else(|error| {
+            let what = format!("the roots could not be read: {error}");
+            Err(Finding::new("tls_no_roots", Outcome::Failed, what)
+                .next("this is a fault of netmoat: please report it"))
+        })
+    }
+
     /// Those of `file`, or the system's (of `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else of the distribution).
     ///
     /// # Errors

@@ -12,6 +12,8 @@ pub(super) mod host;
 mod leaks;
 mod witnesses;
 
+pub(super) use witnesses::FLOODS;
+
 /// A verdict begins when its condition has held in this many judgements in a row, which come once a second.
 const ENTER_AFTER: u32 = 3;
 /// It ends when its condition has not held for this long, seconds.
@@ -65,7 +67,8 @@ pub(super) fn of_listener(facts: &Facts, held: &Held) -> Vec<Finding> {
         }
     }
     for finding in &mut found {
-        witnesses::hear(facts.witnesses, finding);
+        let since = held.since(finding.kind);
+        witnesses::hear(facts.witnesses, since, finding);
     }
     found
 }
@@ -94,6 +97,12 @@ impl Held {
         self.entries
             .iter()
             .any(|entry| entry.holds && entry.verdict.kind == kind)
+    }
+
+    /// Since when a condition of this kind has been met, seconds since 1970.
+    fn since(&self, kind: VerdictKind) -> Option<u64> {
+        let entry = self.entries.iter().find(|entry| entry.verdict.kind == kind);
+        entry.map(|entry| entry.verdict.since)
     }
 
     /// The gravest that holds.
