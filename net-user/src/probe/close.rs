@@ -255,12 +255,13 @@ fn findings(facts: &CloseFacts) -> Option<Finding> {
     match facts.how {
         How::Fin | How::Unknown => None,
         How::Reset if lost => Some(
+            // What was lost is not the request: that was answered, or the HTTP stage says what came instead.
             Finding::new(
                 "close_reset",
-                Outcome::Wrong,
-                "the server reset the connection (RST) before it had taken all that was sent",
+                Outcome::Ok,
+                "the server reset the connection (RST) before it had taken our last words",
             )
-            .next("a server that closes with unread data resets (RFC 9293 section 3.10.4): it may have ended, or have refused the request without reading it"),
+            .next("harmless after a whole page: a server that closes with our close_notify or GOAWAY unread resets (RFC 9112 section 9.6)"),
         ),
         How::Reset if facts.first == Closer::Client => Some(
             Finding::new(
@@ -342,9 +343,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_wrong_only_if_data_was_lost() {
+    fn a_reset_that_took_our_last_words_is_told_apart_and_harms_nobody() {
         let open = info(TcpState::Established, 101);
-        for (acked, outcome) in [(101, Outcome::Ok), (41, Outcome::Wrong)] {
+        for (acked, lost) in [(101, false), (41, true)] {
             let closed = info(TcpState::Closed, acked);
             let mut facts = judge(Some(&open), Some(&closed), Some(false), false);
             assert_eq!((facts.first, facts.how), (Closer::Client, How::Reset));
@@ -352,8 +353,9 @@ mod tests {
             let finding = findings(&facts).expect("a finding");
             assert_eq!(
                 (finding.code.as_str(), finding.outcome),
-                ("close_reset", outcome)
+                ("close_reset", Outcome::Ok)
             );
+            assert_eq!(finding.what.contains("our last words"), lost);
         }
         let found = told(
             info(TcpState::Closed, 101),

@@ -11,7 +11,10 @@ use crate::{
 /// Adds what follows from a view to the stages.
 pub(super) fn judge(view: &mut AgentView, stages: &mut [Stage], connected: bool) {
     let tcp = outcome(stages, Layer::Tcp);
-    let later = outcome(stages, Layer::Tls).max(outcome(stages, Layer::Http));
+    let later = match stages.iter().any(is_broken_off) {
+        true => Outcome::Failed,
+        false => Outcome::Ok,
+    };
     let refused = stages
         .iter()
         .filter(|stage| stage.layer == Layer::Tcp)
@@ -53,6 +56,30 @@ pub(super) fn judge(view: &mut AgentView, stages: &mut [Stage], connected: bool)
         ));
         stage.add(finding);
     }
+}
+
+/// Whether TLS or HTTP failed since the connection did. A bad certificate, or a 502, came over one that works.
+fn is_broken_off(stage: &Stage) -> bool {
+    const CODES: [&str; 12] = [
+        "tls_timeout",
+        "tls_reset",
+        "tls_closed",
+        "http_timeout",
+        "http_body_timeout",
+        "http_reset",
+        "http_reset_before_answer",
+        "http_closed_before_answer",
+        "http_connection_lost",
+        "http_cut",
+        "http_failed",
+        "tls_failed",
+    ];
+    stage.outcome == Outcome::Failed
+        && matches!(stage.layer, Layer::Tls | Layer::Http)
+        && stage
+            .findings
+            .iter()
+            .any(|f| CODES.contains(&f.code.as_str()))
 }
 
 /// Of what netmoat has dropped.
