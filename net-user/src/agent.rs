@@ -671,7 +671,7 @@ impl Agent {
         }
         self.facts = read_facts(&self.links, &all, &self.attached()).await?;
         self.recompile = true;
-        self.gateways.renew(&self.links);
+        self.gateways.renew();
         self.refresh_neighbors(&all)?;
         self.refresh_guards(&all);
         self.reconcile(&all);

@@ -57,14 +57,17 @@ impl Default for Gateways {
 }
 
 impl Gateways {
-    /// Begins to read the default routes when they may have changed; the agent does not wait for it.
-    pub(super) fn renew(&mut self, links: &Links) {
+    /// Begins to read the default routes when they may have changed; the agent does not wait for it, and asks
+    /// meanwhile for other lists: each netlink socket has one dump at a time, the next is refused with EBUSY
+    /// (`__netlink_dump_start`, `net/netlink/af_netlink.c`), hence a socket of its own.
+    pub(super) fn renew(&mut self) {
         let rests = self.begun.is_some_and(|at| at.elapsed() < ROUTES_PAUSE);
         if self.changed && !rests && self.reading.is_none() {
             self.changed = false;
             self.begun = Some(Instant::now());
-            let links = links.clone();
-            self.reading = Some(tokio::spawn(async move { links.default_routes().await }));
+            self.reading = Some(tokio::spawn(async {
+                Links::open()?.default_routes().await
+            }));
         }
     }
 
@@ -363,9 +366,15 @@ async fn audit(
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
+
     use net_common::units::Mac;
 
     use super::*;
+    use crate::host::testing::{block_on, in_netns};
 
     #[test]
     fn an_entry_that_cannot_be_mended_is_left_as_it_was() {
@@ -399,13 +408,39 @@ mod tests {
         gateways.reading = Some(tokio::spawn(async { Err(anyhow!("no routes")) }));
         assert!(gateways.read().await.is_err());
         assert!(gateways.reading.is_none());
-        let links = Links::open().expect("rtnetlink");
-        gateways.renew(&links);
+        gateways.renew();
         assert!(!gateways.changed && gateways.reading.is_some());
         gateways.read().await.expect("routes");
         // Many changes are one look.
         gateways.changed = true;
-        gateways.renew(&links);
+        gateways.renew();
         assert!(gateways.reading.is_none() && gateways.changed);
+    }
+
+    #[test]
+    fn routes_are_read_while_another_long_list_is() {
+        in_netns(|| {
+            // More than one message of the kernel, so that the list is not told at once.
+            let addresses: String = (0..1000)
+                .map(|n| format!("addr add 10.0.{}.{}/32 dev lo\n", n / 250, n % 250))
+                .collect();
+            let mut ip = Command::new("ip")
+                .args(["-batch", "-"])
+                .stdin(Stdio::piped())
+                .spawn()
+                .expect("ip");
+            let mut stdin = ip.stdin.take().expect("its input");
+            stdin.write_all(addresses.as_bytes()).expect("its input");
+            drop(stdin);
+            assert!(ip.wait().is_ok_and(|status| status.success()));
+            block_on(async {
+                let links = Links::open().expect("rtnetlink");
+                let mut gateways = Gateways::default();
+                gateways.renew();
+                let (addresses, routes) = tokio::join!(links.addresses(), gateways.read());
+                assert_eq!(addresses.expect("addresses").len(), 1000);
+                routes.expect("routes");
+            });
+        });
     }
 }

@@ -62,7 +62,11 @@ fn over(layer: Layer, times: (u64, u64), patience: Duration, before: &[Stage]) -
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, net::TcpListener, thread};
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        thread,
+    };
 
     use super::*;
     use crate::probe::{Plan, walk};
@@ -103,6 +107,9 @@ mod tests {
         let plan = plan(&first);
         thread::spawn(move || {
             let (mut stream, _) = first.accept().unwrap();
+            // What is not read before the close makes it a reset, which takes the answer along.
+            let request = stream.read(&mut [0; 4096]).unwrap();
+            assert_ne!(request, 0);
             let answer = format!(
                 "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             );
