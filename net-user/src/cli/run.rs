@@ -1,5 +1,7 @@
 //! `netmoat run`
 
+use std::panic::resume_unwind;
+
 use super::{Code, Failure};
 use crate::config::{Config, metrics::Listen};
 
@@ -25,8 +27,11 @@ pub(super) fn run(config: Config) -> Result<Code, Failure> {
         .thread_name("netmoat")
         .enable_all()
         .build()?;
-    runtime
-        .block_on(crate::agent::run(config, prepared))
+    // A worker that waits for a timer goes on itself with the task that waited; a thread that blocks here would have to be woken
+    // by it, at each of the agent's looks.
+    let ended = runtime.block_on(runtime.spawn(crate::agent::run(config, prepared)));
+    ended
+        .unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
         .map_err(Failure::from_agent)?;
     Ok(Code::Ok)
 }
