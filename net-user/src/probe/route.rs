@@ -136,11 +136,17 @@ async fn look_at_neighbor(rtnetlink: &Links, way: &mut Way) -> anyhow::Result<()
         let all = rtnetlink.neighbors().await?;
         sharing.extend(all.iter().filter(|o| of_mac(o)).map(|o| o.ip).take(SHARING));
     }
-    let binding = way.neighbor.take().and_then(|before| before.binding);
+    let mac = entry.mac.map(|mac| mac.to_string());
+    let (mut binding, mut mac_before) = (None, None);
+    if let Some(before) = way.neighbor.take() {
+        binding = before.binding;
+        mac_before = before.mac.filter(|_| before.usable);
+    }
     way.neighbor = Some(Neighbor {
         address: hop,
         state: entry.state.name().to_owned(),
-        mac: entry.mac.map(|mac| mac.to_string()),
+        mac_before: mac_before.filter(|before| Some(before) != mac.as_ref()),
+        mac,
         usable: entry.usable,
         permanent: entry.permanent,
         sharing,

@@ -84,6 +84,7 @@ impl Bindings {
                     address: hop,
                     state: "not asked for yet".to_owned(),
                     mac: None,
+                    mac_before: None,
                     usable: false,
                     permanent: false,
                     sharing: Vec::new(),

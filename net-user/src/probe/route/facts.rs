@@ -114,6 +114,8 @@ pub struct Neighbor {
     pub state: String,
     /// Its hardware address.
     pub mac: Option<String>,
+    /// The one that it had when the connection was begun, where that was another.
+    pub mac_before: Option<String>,
     /// Whether frames are sent to it.
     pub usable: bool,
     /// The entry was set by hand for good.
@@ -125,14 +127,13 @@ pub struct Neighbor {
 }
 
 impl Neighbor {
-    /// Whether the kernel sends to a hardware address that the binding does not have.
-    pub fn is_poisoned(&self) -> bool {
-        match (&self.mac, &self.binding) {
-            (Some(mac), Some(binding)) => {
-                self.usable && !binding.macs.is_empty() && !binding.macs.contains(mac)
-            }
-            _ => false,
-        }
+    /// The hardware address that the kernel sends to, or sent to when the connection was begun, and that the binding does not
+    /// have. Who answers falsely and who answers truly take turns in the kernel's table.
+    pub fn poisoned(&self) -> Option<&str> {
+        let macs = &self.binding.as_ref()?.macs;
+        let now = self.mac.as_deref().filter(|_| self.usable);
+        let mut both = now.into_iter().chain(self.mac_before.as_deref());
+        both.find(|mac| !macs.is_empty() && !macs.iter().any(|bound| bound == mac))
     }
 }
 
@@ -186,8 +187,11 @@ fn neighbor_line(neighbor: &Neighbor) -> (String, String) {
     if let Some(mac) = &neighbor.mac {
         text += &format!(" at {mac}");
     }
+    if let Some(before) = &neighbor.mac_before {
+        text += &format!(", at {before} before");
+    }
     if let Some(binding) = &neighbor.binding {
-        let held = if neighbor.is_poisoned() {
+        let held = if neighbor.poisoned().is_some() {
             "against"
         } else {
             "as in"

@@ -103,8 +103,11 @@ fn neighbor(way: &Way, met: Met) -> Option<Finding> {
         _ => format!("{hop}"),
     };
     let passed = met == Met::At(way.address);
-    if neighbor.is_poisoned() {
-        let mac = neighbor.mac.as_deref().unwrap_or_default();
+    if let Some(mac) = neighbor.poisoned() {
+        let is = match neighbor.mac.as_deref() == Some(mac) {
+            true => "is",
+            false => "was",
+        };
         let (macs, origin) = neighbor
             .binding
             .as_ref()
@@ -117,7 +120,7 @@ fn neighbor(way: &Way, met: Met) -> Option<Finding> {
             "neighbor_poisoned",
             outcome,
             format!(
-                "{who} is at {mac} for this host's kernel, but at {macs} by its binding ({origin}): what goes there on {on} is sent to somebody else"
+                "{who} {is} at {mac} for this host's kernel, but at {macs} by its binding ({origin}): what goes there on {on} {is} sent to somebody else"
             ),
             "`netmoat neighbor audit` shows the entry and `netmoat neighbor repair` mends it; who has that hardware address is in the switch's table",
         ));
@@ -146,6 +149,20 @@ fn neighbor(way: &Way, met: Met) -> Option<Finding> {
             },
             format!("{who} has not answered yet on {on} ({})", protocol(hop)),
             "is that host up, on this link and in this VLAN, and is the address right?",
+        )),
+        _ if neighbor.mac.is_some() && neighbor.mac_before.is_some() => Some(finding(
+            "neighbor_moved",
+            if met == Met::Nobody {
+                Outcome::Wrong
+            } else {
+                Outcome::Ok
+            },
+            format!(
+                "{who} was at {} on {on} when the connection was begun, and is at {} now",
+                neighbor.mac_before.as_deref().unwrap_or_default(),
+                neighbor.mac.as_deref().unwrap_or_default()
+            ),
+            "a router that stands in for another moves once; if it moves to and fro, two hosts claim the address: `netmoat neighbor pin` names the right one",
         )),
         _ if neighbor.permanent => Some(finding(
             "neighbor_by_hand",
@@ -233,6 +250,7 @@ mod tests {
                 address: ip("192.0.2.1"),
                 state: state.into(),
                 mac: mac.map(Into::into),
+                mac_before: None,
                 usable: mac.is_some(),
                 permanent: false,
                 sharing: Vec::new(),
@@ -300,6 +318,39 @@ mod tests {
         assert_eq!(told(&[sound], passed), []);
         let unbound = with_neighbor("REACHABLE", Some(bad), None);
         assert_eq!(told(&[unbound], passed), []);
+    }
+
+    #[test]
+    fn a_next_hop_that_moved_meanwhile_is_held_to_its_binding_at_both_places() {
+        let (good, bad) = ("02:00:00:00:00:01", "02:00:00:00:00:66");
+        let passed = Met::At(ip("192.0.2.1"));
+        let moved = |before: &str, bound| {
+            let mut way = with_neighbor("REACHABLE", Some(good), bound);
+            way.neighbor.as_mut().unwrap().mac_before = Some(before.to_owned());
+            [way]
+        };
+        let again = moved(bad, Some(good));
+        assert_eq!(
+            told(&again, passed),
+            one("neighbor_poisoned", Outcome::Wrong)
+        );
+        let neighbor = again[0].neighbor.as_ref().unwrap();
+        assert_eq!(neighbor.poisoned(), Some(bad));
+        assert_eq!(
+            told(&moved(bad, None), passed),
+            one("neighbor_moved", Outcome::Ok),
+            "a standby router may have taken over"
+        );
+        assert_eq!(
+            told(&moved(bad, None), Met::Nobody),
+            one("neighbor_moved", Outcome::Wrong)
+        );
+        // A pair of routers, both of which its binding names.
+        let mut pair = moved(bad, Some(good));
+        let neighbor = pair[0].neighbor.as_mut().unwrap();
+        let binding = neighbor.binding.as_mut().unwrap();
+        binding.macs.push(bad.to_owned());
+        assert_eq!(told(&pair, passed), one("neighbor_moved", Outcome::Ok));
     }
 
     #[test]

@@ -6,11 +6,13 @@ use super::Case;
 use crate::{
     agent::Agent,
     link,
+    neighbors::attack::{Attack, run},
     probe::{
         probe,
         site::{End, Site},
     },
-    scene::{PORT, Scene},
+    scene::{PATIENCE, PORT, Scene},
+    wait,
 };
 
 /// A network that nobody is in (RFC 5737).
@@ -88,24 +90,25 @@ fn no_carrier() -> Value {
     probe(&scene.client, &["--timeout", "6s", &url]).report
 }
 
-/// The client's kernel sends what is for the server to the attacker, and an agent knows better.
-fn poison(scene: &Scene) -> Agent {
-    let (server, attacker) = (&scene.server, &scene.attacker);
+/// The attacker tells the client that it is the server, with a tool as `words` make it, and an agent that only looks knows
+/// better. Linux believes what nobody asked for where it has an entry already (`arp_process`, `net/ipv4/arp.c`).
+fn poison(scene: &Scene, words: &[&str]) -> (Agent, Attack) {
+    let (client, server, attacker) = (&scene.client, &scene.server, &scene.attacker);
     let config = format!(
         "mode = \"observe\"\n[[neighbor]]\naddress = \"{}\"\nmacs = [\"{}\"]",
         server.v4,
         link::text(server.link.mac)
     );
-    let agent = Agent::start(&scene.client, &config).unwrap();
-    point(scene, attacker.link.mac);
-    agent
-}
-
-/// Gives the server's address a hardware address in the client's neighbour table.
-pub fn point(scene: &Scene, mac: [u8; 6]) {
-    let (address, mac) = (scene.server.v4, link::text(mac));
-    let entry = format!("neigh replace {address} lladdr {mac} dev eth0 nud permanent");
-    scene.client.ns.ip(&entry).unwrap();
+    let agent = Agent::start(client, &config).unwrap();
+    let claimed = server.v4.to_string();
+    run(client, &["ping", "-c", "1", &claimed]);
+    let attack = Attack::start(attacker, words);
+    let claim = link::text(attacker.link.mac);
+    wait::until("the client to believe the attacker", PATIENCE, || {
+        run(client, &["ip", "neigh", "show", &claimed]).contains(&claim)
+    })
+    .unwrap();
+    (agent, attack)
 }
 
 fn ask(scene: &Scene, agent: &Agent) -> Value {
@@ -120,7 +123,12 @@ fn poisoned() -> Value {
     let scene = Scene::new();
     let at = scene.server.at(4, PORT);
     let _site = Site::start(&scene.server.ns, at, End::Client, 10);
-    let agent = poison(&scene);
+    // So often that a true answer in between is overwritten before anything is sent there.
+    let (own, server) = (link::text(scene.attacker.link.mac), scene.server.v4);
+    let claim = format!("request, smac={own}, sip={server}, tip={server}");
+    let words = ["mausezahn", "eth0", "-q", "-c", "4000", "-d", "5m"];
+    let words = [&words[..], &["-b", "bcast", "-t", "arp", &claim]].concat();
+    let (agent, _attack) = poison(&scene, &words);
     ask(&scene, &agent)
 }
 
@@ -135,6 +143,8 @@ fn poisoned_and_passed_on() -> Value {
     ] {
         scene.attacker.ns.sysctl(name, value).unwrap();
     }
-    let agent = poison(&scene);
+    let (victim, server) = (scene.client.v4.to_string(), scene.server.v4.to_string());
+    let words = ["arpspoof", "-i", "eth0", "-t", &victim, &server];
+    let (agent, _attack) = poison(&scene, &words);
     ask(&scene, &agent)
 }

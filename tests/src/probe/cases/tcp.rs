@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     Case,
-    route::{ELSEWHERE, THERE, point},
+    route::{ELSEWHERE, THERE},
 };
 use crate::{
     probe::{
@@ -127,7 +127,11 @@ fn no_local_port() -> Value {
 fn wrong_neighbor() -> Value {
     let scene = Scene::new();
     let _site = site(&scene, 4);
-    point(&scene, [2, 0, 0, 0, 0, 0x66]);
+    let nobody = format!(
+        "neigh replace {} lladdr 02:00:00:00:00:66 dev eth0 nud permanent",
+        scene.server.v4
+    );
+    scene.client.ns.ip(&nobody).unwrap();
     probe(&scene.client, &["--timeout", "3s", &url(&scene)]).report
 }
 
