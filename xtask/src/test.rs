@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that can be tested on this machine.
 
-use std::{ffi::OsString, process::Command};
+use std::{env, ffi::OsString, num::NonZero, process::Command, thread::available_parallelism};
 
 use anyhow::Result;
 
@@ -18,6 +18,11 @@ pub struct Args {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     runner: Vec<OsString>,
 }
+
+/// Tests at one time at least: most of what those of the laboratory do is to wait for timers of kernels and tools.
+const AT_LEAST: usize = 3;
+/// What nextest reads their number from.
+const THREADS: &str = "NEXTEST_TEST_THREADS";
 
 const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "net-ebpf"];
 
@@ -42,6 +47,10 @@ pub fn run(args: &Args) -> Result<()> {
     if process::find_program("cargo-nextest").is_some() {
         // A process a test: a namespace left behind by one cannot reach another.
         runner.args(["nextest", "run"]);
+        if env::var_os(THREADS).is_none() {
+            let cores = available_parallelism().map_or(1, NonZero::get);
+            runner.env(THREADS, cores.max(AT_LEAST).to_string());
+        }
     } else {
         runner.args(["test", "--tests"]);
     }
