@@ -166,6 +166,7 @@ fn each_share_refuses_what_is_beyond_it_and_names_itself_r_icmp_7_c_42() {
 fn who_passes_the_pool_again_after_a_while_is_steady_and_stays_so_while_it_sends() {
     in_namespace(|lab| {
         lab.enforce_guards();
+        lab.guards.remember_newcomers(0);
         for plain in Envelope::PLAIN {
             let of = sources(&plain);
             lab.guards.unlimit(ECHO);
@@ -233,6 +234,7 @@ fn only_who_proves_itself_takes_a_place_that_is_held() {
     use Reason::{SourceAdmitted, SourceTableFull};
     in_namespace(|lab| {
         lab.enforce_guards();
+        lab.guards.remember_newcomers(0);
         for plain in Envelope::PLAIN {
             let src = sources(&plain)(1);
             let question = |plain: &Envelope| plain.back().to(src).udp(45_009, 53, &[7]);

@@ -10,7 +10,8 @@ use aya::{
 use net_common::{
     abi::{
         AddressKey, AddressRole, CLASSES, Class, ClassLimits, ClassState, DropEvent, GENERATIONS,
-        GuardSettings, LIMIT_CELLS, OWN_WORDS, Settings, SourceSet, SourceState, Trial,
+        GuardSettings, LIMIT_CELLS, NEWCOMER_CELLS, OWN_WORDS, Settings, SourceSet, SourceState,
+        Trial,
     },
     sources::{self, Tier},
     spread::{Span, limit_cell, own_place},
@@ -21,7 +22,7 @@ use net_user::datapath::load::{self, SOCK_PROGRAM, XDP_PROGRAM};
 
 use crate::frames::{SERVER_V4, SERVER_V6};
 
-use super::{LOOPBACK, Lab, ROOM, coarse_ns, neighbors::open};
+use super::{HOUR, LOOPBACK, Lab, ROOM, coarse_ns, neighbors::open};
 
 /// One of the guards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,7 @@ pub struct Guards {
 
 impl Guards {
     pub(super) fn open(ebpf: &Ebpf) -> Self {
-        Self {
+        let mut guards = Self {
             settings: GuardSettings::default(),
             map: open(ebpf, "GUARD_SETTINGS"),
             addresses: open(ebpf, "ADDRESSES"),
@@ -92,7 +93,9 @@ impl Guards {
             strays: open(ebpf, "STRAYS"),
             event_limits: open(ebpf, "EVENT_LIMITS"),
             events: open(ebpf, "DROP_EVENTS"),
-        }
+        };
+        guards.remember_newcomers(coarse_ns() + HOUR);
+        guards
     }
 
     /// Changes the guards' settings.
@@ -136,6 +139,14 @@ impl Guards {
         self.totals
             .set(class as u32, ClassState::default(), 0)
             .expect("CLASS_STATE");
+    }
+
+    /// From when on newcomers are remembered; they are not unless a test asks for it: on a slow machine a source would be steady
+    /// from one frame to the next, with limits that nobody has spent.
+    pub fn remember_newcomers(&mut self, from_ns: u64) {
+        self.newcomers
+            .set(NEWCOMER_CELLS, from_ns, 0)
+            .expect("NEWCOMERS");
     }
 
     /// Until when segments without a socket are taken for an attack; 0 in peace.
