@@ -103,6 +103,10 @@ fn neighbor(way: &Way, met: Met) -> Option<Finding> {
         _ => format!("{hop}"),
     };
     let passed = met == Met::At(way.address);
+    let failed_or = |otherwise| match met {
+        Met::Nobody => Outcome::Failed,
+        Met::NotYet | Met::At(_) => otherwise,
+    };
     if let Some(mac) = neighbor.poisoned() {
         let is = match neighbor.mac.as_deref() == Some(mac) {
             true => "is",
@@ -112,13 +116,9 @@ fn neighbor(way: &Way, met: Met) -> Option<Finding> {
             .binding
             .as_ref()
             .map(|binding| (binding.macs.join(" or "), binding.origin.as_str()))?;
-        let outcome = match met {
-            Met::Nobody => Outcome::Failed,
-            Met::NotYet | Met::At(_) => Outcome::Wrong,
-        };
         return Some(finding(
             "neighbor_poisoned",
-            outcome,
+            failed_or(Outcome::Wrong),
             format!(
                 "{who} {is} at {mac} for this host's kernel, but at {macs} by its binding ({origin}): what goes there on {on} {is} sent to somebody else"
             ),
@@ -129,11 +129,7 @@ fn neighbor(way: &Way, met: Met) -> Option<Finding> {
     match neighbor.state.as_str() {
         "FAILED" if unresolved => Some(finding(
             "neighbor_unreachable",
-            if met == Met::Nobody {
-                Outcome::Failed
-            } else {
-                Outcome::Wrong
-            },
+            failed_or(Outcome::Wrong),
             format!(
                 "{who} does not answer on {on}: nobody there says that the address is his ({})",
                 protocol(hop)
@@ -142,11 +138,7 @@ fn neighbor(way: &Way, met: Met) -> Option<Finding> {
         )),
         "INCOMPLETE" if unresolved => Some(finding(
             "neighbor_unreachable",
-            if met == Met::Nobody {
-                Outcome::Failed
-            } else {
-                Outcome::Slow
-            },
+            failed_or(Outcome::Slow),
             format!("{who} has not answered yet on {on} ({})", protocol(hop)),
             "is that host up, on this link and in this VLAN, and is the address right?",
         )),
