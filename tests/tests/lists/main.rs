@@ -1,0 +1,4 @@
+//! Block and allow lists in the agent.
+
+mod agent;
+mod import;
