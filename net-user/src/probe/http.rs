@@ -6,7 +6,6 @@ mod conformance;
 mod facts;
 mod fault;
 mod head;
-mod meter;
 mod open;
 mod page;
 mod persistence;
@@ -30,12 +29,12 @@ use url::Url;
 
 use super::{
     Facts, Finding, HttpVersion, Layer, Outcome, Plan, Stage, Walk,
+    meter::Marks,
     tcp::{Connection, Socket},
 };
 use checks::Checks;
 use facts::milliseconds;
 use fault::{At, fault, told};
-use meter::Marks;
 use open::Unanswered;
 use page::{End, NoPage, Page, Question};
 use persistence::closes;

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod close;
 pub mod http;
 mod inward;
+mod meter;
 pub mod name;
 mod patience;
 mod plan;

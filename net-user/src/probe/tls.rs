@@ -7,22 +7,26 @@ mod failure;
 mod observe;
 mod roots;
 mod staple;
-mod tap;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 use tokio::{io::AsyncWriteExt as _, time::timeout};
 use url::Url;
 
 use super::{
-    Facts, Finding, HttpVersion, Layer, Outcome, Stage, Walk, http::Stream, tcp::Connection,
+    Facts, Finding, HttpVersion, Layer, Outcome, Stage, Walk,
+    http::Stream,
+    meter::{Meter, Metered},
+    tcp::Connection,
 };
 use client::Client;
-use tap::Tap;
 
 pub use chain::CertificateFacts;
 pub use facts::{ResumptionFacts, TlsFacts};
@@ -50,22 +54,23 @@ pub async fn handshake(
     };
     let remote = connection.socket.remote;
     let began = Instant::now();
-    let (tapped, view) = Tap::new(connection.stream);
-    let connect = client.connector.connect(client.name.clone(), tapped);
+    let meter = Arc::new(Meter::default());
+    let metered = Metered::new(connection.stream, Arc::clone(&meter));
+    let connect = client.connector.connect(client.name.clone(), metered);
     let connected = timeout(walk.plan.timeout, connect).await;
     let times = walk.since(start);
-    let answered = view.seen().at;
+    let answered = meter.marks().first_in;
     facts.first_answer_us = answered.map(|at| micros(at.saturating_duration_since(began)));
     client.tell_chain(walk, &mut facts, &mut findings);
     let failed = match &connected {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(failure::finding(
             error,
-            &client.circumstances(&facts, &view),
+            &client.circumstances(&facts, &meter),
         )),
         Err(_) => Some(failure::timeout(
             walk.plan.timeout,
-            &client.circumstances(&facts, &view),
+            &client.circumstances(&facts, &meter),
         )),
     };
     let (None, Ok(Ok(mut secured))) = (failed.as_ref(), connected) else {
@@ -92,7 +97,7 @@ pub async fn handshake(
             .await_rest(walk, &mut secured, patience.min(AFTER))
             .await;
         findings.extend(
-            late.map(|error| failure::finding(&error, &client.circumstances(&facts, &view))),
+            late.map(|error| failure::finding(&error, &client.circumstances(&facts, &meter))),
         );
     }
     if is_refused(&findings) {

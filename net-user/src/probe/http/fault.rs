@@ -2,8 +2,8 @@
 
 use std::{error::Error, io};
 
-use super::{meter::Marks, text};
-use crate::probe::{Finding, Outcome};
+use super::text;
+use crate::probe::{Finding, Outcome, meter::Marks};
 
 /// How far the answer had come.
 #[derive(Clone, Copy, Debug)]

@@ -16,11 +16,11 @@ use hyper_util::rt::TokioIo;
 use tokio::task::{JoinHandle, JoinSet};
 use url::{Position, Url};
 
-use super::{
-    Io,
+use super::Io;
+use crate::probe::{
+    HttpVersion,
     meter::{Meter, Metered},
 };
-use crate::probe::HttpVersion;
 
 /// The headers of an HTTP/2 answer, octets; those of an HTTP/1 answer are bounded by hyper (some 400 KiB).
 const HEADERS: u32 = 256 << 10;

@@ -12,11 +12,8 @@ use hyper::{
 use tokio::time::timeout_at;
 use url::Url;
 
-use super::{
-    meter::Marks,
-    open::{Open, Unanswered, question},
-};
-use crate::probe::HttpVersion;
+use super::open::{Open, Unanswered, question};
+use crate::probe::{HttpVersion, meter::Marks};
 
 /// The first octets of a body that are kept, to hold others to them.
 const START: usize = 1024;

@@ -26,19 +26,19 @@ use super::{
     observe::{Asked, Observer, Sessions},
     roots::Roots,
     round_trips, staple,
-    tap::{Tap, View},
     verdict::Held,
 };
 use crate::probe::{
     Finding, HttpVersion, Outcome, Walk,
     http::{Again, Io},
+    meter::{Meter, Metered},
     tcp::Connection,
 };
 
 /// How long a second connection may take; one that a server does not take while the first is open is told sooner so.
 const SECOND: Duration = Duration::from_secs(3);
 
-type Secured = TlsStream<Tap<TcpStream>>;
+type Secured = TlsStream<Metered<TcpStream>>;
 
 /// All that a handshake with one server needs and shows.
 pub(super) struct Client {
@@ -145,9 +145,9 @@ impl Client {
         })
     }
 
-    pub fn circumstances<'a>(&self, facts: &'a TlsFacts, view: &View) -> Circumstances<'a> {
+    pub fn circumstances<'a>(&self, facts: &'a TlsFacts, meter: &Meter) -> Circumstances<'a> {
         Circumstances {
-            seen: view.seen(),
+            came: meter.marks(),
             asked: self.asked.was(),
             sni: facts.sni.as_deref(),
             offered: &facts.alpn_offered,

@@ -4,13 +4,12 @@ use std::{io, time::Duration};
 
 use rustls::{AlertDescription as Alert, Error, PeerIncompatible};
 
-use super::tap::Seen;
-use crate::probe::{Finding, Outcome};
+use crate::probe::{Finding, Outcome, meter::Marks};
 
 /// What is known besides the error.
 pub(super) struct Circumstances<'a> {
     /// What the server had sent.
-    pub seen: Seen,
+    pub came: Marks,
     /// Whether it had asked for a client's certificate.
     pub asked: bool,
     /// The name that was sent (SNI); none for an address.
@@ -26,7 +25,7 @@ fn failed(code: &str, what: impl Into<String>, next: &str) -> Finding {
 /// No end in time.
 pub(super) fn timeout(after: Duration, known: &Circumstances<'_>) -> Finding {
     let seconds = after.as_secs_f64();
-    let octets = known.seen.octets;
+    let octets = known.came.octets_in;
     if octets == 0 {
         return failed(
             "tls_timeout",
@@ -45,9 +44,9 @@ pub(super) fn timeout(after: Duration, known: &Circumstances<'_>) -> Finding {
 
 /// From the error that ended the handshake.
 pub(super) fn finding(error: &io::Error, known: &Circumstances<'_>) -> Finding {
-    let octets = known.seen.octets;
-    if octets > 0 && !is_tls(&known.seen.first) {
-        return not_spoken(&known.seen.first);
+    let octets = known.came.octets_in;
+    if octets > 0 && !is_tls(&known.came.head) {
+        return not_spoken(&known.came.head);
     }
     if let Some(error) = of_rustls(error) {
         return spoken(error, known);

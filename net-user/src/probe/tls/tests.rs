@@ -1,4 +1,4 @@
-use std::{io, sync::Arc};
+use std::io;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType, IsCa, KeyPair,
@@ -12,6 +12,7 @@ use rustls::{
 use super::{
     client::server_name, failure::Circumstances, observe::Presented, roots::Roots, verdict::Held, *,
 };
+use crate::probe::meter::Marks;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
@@ -222,10 +223,10 @@ fn text_of_a_certificate_is_bounded_and_escaped_where_it_is_shown() {
 fn what_is_no_tls_is_told_by_its_first_octets() {
     let of = |first: &[u8]| {
         let known = Circumstances {
-            seen: tap::Seen {
-                first: first.to_vec(),
-                octets: first.len() as u64,
-                at: None,
+            came: Marks {
+                head: first.to_vec(),
+                octets_in: first.len() as u64,
+                ..Marks::default()
             },
             asked: false,
             sni: None,

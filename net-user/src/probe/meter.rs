@@ -1,4 +1,4 @@
-//! What went over a connection and when, seen below HTTP.
+//! What went over a connection and when, seen below TLS or HTTP.
 
 use std::{
     io,
@@ -10,34 +10,34 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The first octets of an answer that are kept, to tell what was spoken if it was not HTTP.
+/// The first octets of an answer that are kept: by then another protocol has told which it is.
 const HEAD: usize = 48;
 
 /// Octets and times since the last [`Meter::mark`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct Marks {
+pub struct Marks {
     /// When the first octet came.
-    pub(super) first_in: Option<Instant>,
+    pub first_in: Option<Instant>,
     /// Octets that came.
-    pub(super) octets_in: u64,
+    pub octets_in: u64,
     /// Octets that went.
-    pub(super) octets_out: u64,
+    pub octets_out: u64,
     /// The first of those that came.
-    pub(super) head: Vec<u8>,
+    pub head: Vec<u8>,
 }
 
 /// The marks of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Meter(Mutex<Marks>);
+pub struct Meter(Mutex<Marks>);
 
 impl Meter {
     /// Begins anew.
-    pub(super) fn mark(&self) {
+    pub fn mark(&self) {
         *self.lock() = Marks::default();
     }
 
     /// What there is since the mark.
-    pub(super) fn marks(&self) -> Marks {
+    pub fn marks(&self) -> Marks {
         self.lock().clone()
     }
 
@@ -58,13 +58,13 @@ impl Meter {
 }
 
 /// A connection that is measured.
-pub(super) struct Metered<I> {
+pub struct Metered<I> {
     io: I,
     meter: Arc<Meter>,
 }
 
 impl<I> Metered<I> {
-    pub(super) fn new(io: I, meter: Arc<Meter>) -> Self {
+    pub fn new(io: I, meter: Arc<Meter>) -> Self {
         Self { io, meter }
     }
 }
