@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -88,14 +88,12 @@ pub fn build() -> Result<()> {
     for file in found.iter().filter(|file| !kept.contains(*file)) {
         fs::remove_file(file).with_context(|| file.display().to_string())?;
     }
-    let target = env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace.join("target"), |target| workspace.join(target));
     process::run(
         process::host_cargo()
             .args(["build", "--bin", "netmoat-next", "--manifest-path"])
             .arg(copy.join("Cargo.toml"))
             .arg("--target-dir")
-            .arg(target),
+            .arg(process::target_dir()),
     )
 }
 

@@ -18,6 +18,12 @@ pub fn workspace_root() -> PathBuf {
     package.parent().map(Path::to_owned).unwrap_or(package)
 }
 
+/// Where cargo builds.
+pub fn target_dir() -> PathBuf {
+    let chosen = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    workspace_root().join(chosen)
+}
+
 /// The host's cargo: the one that runs us.
 pub fn host_cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: what the build, the demo and the tests need on this machine.
 
 use anyhow::{Result, anyhow, bail};
+use nix::sys::statvfs::statvfs;
 
 use crate::{
     packages::{self, HostTool},
@@ -40,8 +41,28 @@ pub fn run(args: &Args) -> Result<()> {
     })
 }
 
+/// What a build of everything took in a fresh clone, in GiB (`du target` after lint and test), and some room.
+const BUILD_TAKES_GIB: u64 = 8;
+
+/// Tells of a file system without room for the build: a linker that finds none dies of a signal and does not say why.
+fn tell_of_little_room() {
+    // Nobody has built here yet: the clone's own file system then.
+    let room = [process::target_dir(), process::workspace_root()]
+        .iter()
+        .find_map(|directory| statvfs(directory).ok())
+        .map(|found| (found.blocks_available() * found.fragment_size()) >> 30);
+    if let Some(gib) = room.filter(|gib| *gib < BUILD_TAKES_GIB) {
+        eprintln!(
+            "setup: {gib} GiB are free where cargo builds ({}); a build of everything from nothing takes up to \
+             {BUILD_TAKES_GIB}. Make room there or set CARGO_TARGET_DIR",
+            process::target_dir().display()
+        );
+    }
+}
+
 /// Finds or installs all of it; quick and without effect when everything is there.
 pub fn ensure(scope: Scope) -> Result<()> {
+    tell_of_little_room();
     let workspace = process::workspace_root();
     let tools = match scope {
         Scope::Toolchain => Vec::new(),
