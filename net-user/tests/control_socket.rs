@@ -154,7 +154,7 @@ fn answer(request: Request) {
                 Err(RequestError::Refused(error))
             });
         }
-        Request::Detach(_) => unreachable!("see agent_pins.rs"),
+        Request::Detach(_) => unreachable!("see tests of the agent: pins"),
         Request::Confirm(reply) => {
             let _ = reply.send(Ok(Confirmed {
                 version: VERSION,

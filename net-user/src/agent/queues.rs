@@ -38,6 +38,9 @@ use crate::{
 
 /// Looks left out in a row at most: with one every 50 ms, one is taken at least every second.
 const LEFT_OUT: u32 = 16;
+/// So many looks are left out between two while nothing waits, and so many while nobody connects either.
+const RESTS: u32 = 1;
+const IDLE_RESTS: u32 = 3;
 /// Sockets of a walk at most; what is beyond is told to be missing.
 const WALK_BOUND: usize = 1_000_000;
 /// Walks cost at most one part in so many of a core.
@@ -83,8 +86,11 @@ impl Walks {
 /// What is known of the queues.
 pub(super) struct QueueWatch {
     health: Health,
-    /// Whether the last look was left out.
-    rested: bool,
+    /// Looks left out since the last.
+    rested: u32,
+    /// Connections of all listeners so far, and whether there was none in the second before.
+    established: u64,
+    idle: bool,
     /// Which compilation of the listeners the last look that was told of is of.
     told: u64,
     /// None while a walk is under way.
@@ -129,7 +135,9 @@ impl QueueWatch {
         }
         Self {
             health,
-            rested: false,
+            rested: 0,
+            established: 0,
+            idle: false,
             told: 0,
             walker: Some(Box::default()),
             walks: Pace::new(WALK_EVERY, WALK_SHARE),
@@ -197,14 +205,15 @@ impl Agent {
         self.follow_busy_queues(Instant::now());
     }
 
-    /// While nothing waits every other look is left out, and so is what would be told again.
+    /// While nothing waits most looks are left out, and so is what would be told again.
     fn look_unless_quiet(&mut self) {
         let quiet = self.compiled.is_quiet();
-        let rest = quiet && !self.queues.rested;
-        self.queues.rested = rest;
-        if rest {
+        let rests = if self.queues.idle { IDLE_RESTS } else { RESTS };
+        if quiet && self.queues.rested < rests {
+            self.queues.rested += 1;
             return self.queues.health.nothing_waits();
         }
+        self.queues.rested = 0;
         self.refresh_listeners();
         let now = Instant::now();
         let cost = now.saturating_duration_since(self.looked);
@@ -239,6 +248,9 @@ impl Agent {
 
     /// The budgets of listeners whose SYN queues are in use follow these at each look, the others once a second.
     fn follow_busy_queues(&mut self, now: Instant) {
+        if !self.queues.followers.values().any(Follower::is_busy) {
+            return;
+        }
         let busy: Vec<_> = distinct(&self.compiled)
             .filter(|listener| {
                 let follower = self.queues.followers.get(&identity(&listener.socket));
@@ -246,9 +258,6 @@ impl Agent {
             })
             .filter_map(|listener| Some((identity(&listener.socket), listener.slot?)))
             .collect();
-        if busy.is_empty() {
-            return;
-        }
         let rooms = rooms(&self.compiled);
         let mut changed = false;
         for (identity, slot) in busy {
@@ -344,10 +353,12 @@ impl Agent {
             .collect();
         let rooms = rooms(&self.compiled);
         let mut looks = HashMap::new();
+        let mut established = 0;
         for &(identity, slot, protected, mode) in &listeners {
             let Some(slot) = slot else { continue };
             let stats = self.maps.listener_stats(slot)?;
             let flows = self.maps.flows(slot)?;
+            established += flows.established;
             self.note_cookies(slot, stats.cookies_sent);
             let before = self.queues.syns.insert(slot, stats.syns);
             let sketch = if before == Some(stats.syns) {
@@ -365,6 +376,10 @@ impl Agent {
                 self.recompile |= self.follow(now, identity, &rooms, &stats, &flows);
             }
         }
+        // Of a listener that got no slot nothing is known.
+        let all_known = looks.len() == listeners.len();
+        let before = std::mem::replace(&mut self.queues.established, established);
+        self.queues.idle = all_known && established == before;
         self.queues.health.data_path(now, looks);
         let live: HashSet<_> = listeners.iter().map(|(identity, ..)| *identity).collect();
         self.queues

@@ -103,7 +103,7 @@ impl Health {
         }
     }
 
-    /// Takes the listeners as sock_diag tells them: every 50 ms, or 100 ms. One that is missing is forgotten.
+    /// Takes the listeners as sock_diag tells them: every 50 ms, seldom while nothing waits. One that is missing is forgotten.
     pub fn listeners(&mut self, now: Instant, looks: Vec<ListenerLook>) {
         let live: HashSet<_> = looks.iter().map(|look| look.identity).collect();
         let gone = &mut self.gone;

@@ -1,5 +1,5 @@
 //! HTTP as `netmoat probe` sees it: versions, checks, redirects, what breaks. The broken ways themselves are cases
-//! (`probe_cases.rs`); here is what is said beside their code.
+//! (`cases.rs`); here is what is said beside their code.
 
 use std::{
     io::{self, Write as _},

@@ -1,4 +1,4 @@
-//! What `netmoat probe` tells of TLS where all is well, or nearly; what breaks is in `probe_cases.rs`.
+//! What `netmoat probe` tells of TLS where all is well, or nearly; what breaks is in `cases.rs`.
 
 use std::process::Command;
 

@@ -102,13 +102,18 @@ fn not_http(error: &hyper::Error, at: At<'_>) -> Option<Finding> {
             .next("ask with --http 1.1, or switch HTTP/2 on where this port is served"),
         );
     }
-    error.is_parse_version_h2().then(|| {
+    (error.is_parse() && is_http2(head)).then(|| {
         failed(
             "http2_only",
             "the server speaks HTTP/2 alone on this port".to_owned(),
         )
         .next("ask with --http 2")
     })
+}
+
+/// Whether it begins with SETTINGS on stream 0, as every server of HTTP/2 does whatever it was asked (RFC 9113 section 3.4).
+fn is_http2(head: &[u8]) -> bool {
+    matches!(head, [0, _, _, 4, 0, 0, 0, 0, 0, ..])
 }
 
 fn http2(error: &h2::Error, at: At<'_>) -> Finding {

@@ -167,7 +167,14 @@ fn host(name: &GeneralName<'_>) -> Option<String> {
 }
 
 fn oid(oid: &Oid<'_>) -> String {
-    oid2sn(oid, oid_registry()).map_or_else(|_| oid.to_id_string(), str::to_owned)
+    if let Ok(name) = oid2sn(oid, oid_registry()) {
+        return name.to_owned();
+    }
+    match oid.to_id_string() {
+        // The registry lacks it, and it is the one to be told (RFC 3279 section 2.2.3).
+        id if id == "1.2.840.10045.4.1" => "ecdsa-with-SHA1".to_owned(),
+        id => id,
+    }
 }
 
 fn key(info: &SubjectPublicKeyInfo<'_>) -> String {

@@ -268,6 +268,15 @@ fn of_connections() -> Vec<Case> {
         failed("the body is cut", "http_cut", || {
             scripted(&[], |stream| begun(stream, 1000, 10))
         }),
+        failed("a header that grows", "http_headers_too_large", || {
+            scripted(&[], |stream| {
+                request(stream)?;
+                stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
+                loop {
+                    stream.write_all(b"Set-Cookie: seen=1\r\n")?;
+                }
+            })
+        }),
         failed("the header is cut", "http_cut", || {
             scripted(&[], |stream| {
                 request(stream)?;
@@ -303,6 +312,16 @@ fn of_connections() -> Vec<Case> {
         }),
         failed("HTTP/2 asked of HTTP/1.1", "http2_not_spoken", || {
             served("/", "listen 80;", &["--http", "2"])
+        }),
+        failed("HTTP/2 alone on that port", "http2_only", || {
+            served("/", "listen 80 http2;", &["--http", "1.1"])
+        }),
+        failed("HTTP/2: DATA on no stream", "http2_protocol_error", || {
+            scripted(&["--http", "2"], |stream| {
+                http2_request(stream)?;
+                stream.write_all(&[0, 0, 1, 0, 0, 0, 0, 0, 0, b'x'])?;
+                until_end(stream)
+            })
         }),
         failed("HTTP/2: RST_STREAM", "http2_stream_reset", || {
             scripted(&["--http", "2"], |stream| {

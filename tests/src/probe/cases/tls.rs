@@ -1,11 +1,16 @@
 //! TLS: certificates that browsers refuse, handshakes that do not come to their end.
 
 use std::{
-    io::Read as _,
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 use nix::{
@@ -22,6 +27,7 @@ use crate::{
         Probed,
         certificates::{Authority, Certificate, issuer_at, self_signed, valid},
         probe,
+        script::Scripted,
         web::{Site, Web},
     },
     process::Process,
@@ -292,6 +298,137 @@ fn reset() -> Value {
     })
 }
 
+fn weak_signature() -> Value {
+    let shop = Shop::new();
+    let mut certificate = shop.root.issue(&[NAME]);
+    let [leaf, request, own, root, key] = [
+        ("leaf.pem", ""),
+        ("request.pem", ""),
+        ("own.key", certificate.key.as_str()),
+        ("root.pem", &shop.root.pem()),
+        ("root.key", &shop.root.key()),
+    ]
+    .map(|(name, content)| shop.file(name, content));
+    let openssl = |args: &[&str]| {
+        let mut command = Command::new("openssl");
+        shop.hosts.server.ns.succeed(command.args(args)).unwrap();
+    };
+    let names = format!("subjectAltName=DNS:{NAME}");
+    let subject = format!("/CN={NAME}");
+    openssl(&[
+        "req", "-new", "-key", &own, "-subj", &subject, "-addext", &names, "-out", &request,
+    ]);
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        &request,
+        "-copy_extensions",
+        "copyall",
+        "-sha1",
+        "-CA",
+        &root,
+        "-CAkey",
+        &key,
+        "-set_serial",
+        "1",
+        "-out",
+        &leaf,
+    ]);
+    certificate.chain = std::fs::read_to_string(leaf).unwrap();
+    // Else OpenSSL does not load it.
+    let _server = shop.openssl(&certificate, &["-cipher", "DEFAULT:@SECLEVEL=0"]);
+    shop.probe(&["--no-checks"]).report
+}
+
+fn alert() -> Value {
+    // Fatal, internal_error (RFC 8446 section 6).
+    answered(&[0x15, 3, 3, 0, 2, 2, 80])
+}
+
+fn garbled() -> Value {
+    // A ServerHello of one octet.
+    answered(&[0x16, 3, 3, 0, 5, 2, 0, 0, 1, 3])
+}
+
+/// A server that says this to whatever comes.
+fn answered(octets: &'static [u8]) -> Value {
+    own(|mut stream| {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut hello = [0; 4096];
+        assert!(stream.read(&mut hello).unwrap() > 0);
+        stream.write_all(octets).unwrap();
+        // The client ends it.
+        while stream.read(&mut hello).is_ok_and(|n| n > 0) {}
+    })
+}
+
+/// Where [`relay`] looks for the server.
+const BEHIND: &str = "127.0.0.1:4433";
+
+/// Passes on from port 443 to [`BEHIND`]. What the server says is held back for `pause` once the client spoke `after` times.
+fn relay(shop: &Shop, after: usize, pause: Duration) -> Scripted {
+    let server = &shop.hosts.server;
+    let door = server.ns.door();
+    Scripted::start(&server.ns, server.at(4, 443), move |client| {
+        let mut upstream = door.run(|| TcpStream::connect(BEHIND))?;
+        let (mut from, mut to) = (upstream.try_clone()?, client.try_clone()?);
+        let spoken = Arc::new(AtomicUsize::new(0));
+        let heard = Arc::clone(&spoken);
+        let back = thread::spawn(move || -> io::Result<()> {
+            let mut octets = [0; 16_384];
+            loop {
+                let n = from.read(&mut octets)?;
+                if heard.load(Ordering::Relaxed) >= after {
+                    // What is tested is this.
+                    thread::sleep(pause);
+                }
+                if n == 0 {
+                    return to.shutdown(Shutdown::Both);
+                }
+                to.write_all(&octets[..n])?;
+            }
+        });
+        let mut octets = [0; 16_384];
+        loop {
+            let n = client.read(&mut octets)?;
+            if n == 0 {
+                upstream.shutdown(Shutdown::Write)?;
+                return back.join().unwrap();
+            }
+            spoken.fetch_add(1, Ordering::Relaxed);
+            upstream.write_all(&octets[..n])?;
+        }
+    })
+}
+
+fn slow() -> Value {
+    let shop = Shop::new();
+    let _web = Site::new()
+        .certificate("shop", &shop.root.issue(&[NAME]))
+        .server(&format!(
+            "listen {BEHIND} ssl; ssl_certificate shop.pem; ssl_certificate_key shop.key;"
+        ))
+        .start(&shop.hosts.server.ns);
+    let _relay = relay(&shop, 1, Duration::from_millis(1200));
+    shop.probe(&["--no-checks"]).report
+}
+
+fn client_certificate_late() -> Value {
+    let shop = Shop::new();
+    let certificate = shop.root.issue(&[NAME]);
+    let _server = shop.openssl(&certificate, &["-Verify", "1", "-accept", BEHIND]);
+    let _relay = relay(&shop, 2, Duration::from_millis(1200));
+    shop.probe(&["--no-checks"]).report
+}
+
+fn one_at_a_time() -> Value {
+    let shop = Shop::new();
+    let certificate = shop.root.issue(&[NAME]);
+    let _server = shop.openssl(&certificate, &["-naccept", "100"]);
+    shop.probe(&["--http", "1.1"]).report
+}
+
 /// All of TLS.
 pub fn cases() -> Vec<Case> {
     let case = |name, outcome, code: &'static str, run| Case {
@@ -374,6 +511,28 @@ pub fn cases() -> Vec<Case> {
             "client certificate wanted, TLS 1.2",
             "tls_client_certificate_required",
             client_certificate_before_13,
+        ),
+        Case {
+            layer: Some("http"),
+            ..failed(
+                "client certificate wanted, said late",
+                "client_certificate_required",
+                client_certificate_late,
+            )
+        },
+        failed(
+            "certificate signed with SHA-1",
+            "certificate_weak_signature",
+            weak_signature,
+        ),
+        failed("server ends it with an alert", "tls_alert", alert),
+        failed("damaged answer", "tls_garbled", garbled),
+        case("handshake takes 1.2 s", "slow", "tls_slow", slow),
+        case(
+            "one connection at a time",
+            "wrong",
+            "tls_again_failed",
+            one_at_a_time,
         ),
         failed("server silent", "tls_timeout", silent),
         failed("server closes in the handshake", "tls_closed", closed),
