@@ -308,3 +308,61 @@ impl Report {
         fetch.stages.iter().find(|stage| stage.layer == layer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    /// What findings begin with.
+    const SUBJECTS: [&str; 12] = [
+        "name",
+        "dns",
+        "route",
+        "link",
+        "neighbor",
+        "path",
+        "tcp",
+        "tls",
+        "certificate",
+        "staple",
+        "http",
+        "http2",
+    ];
+    /// Reasons of drops that tests name.
+    const NO_CODES: [&str; 2] = ["tcp_flags", "tcp_pass"];
+
+    #[test]
+    fn every_code_is_explained_in_the_documentation() {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let explained = fs::read_to_string(package.join("../docs/probe.md")).unwrap();
+        let mut codes = BTreeSet::new();
+        let mut directories = vec![package.join("src/probe")];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                    continue;
+                }
+                let source = fs::read_to_string(path).unwrap();
+                codes.extend(
+                    source
+                        .split('"')
+                        .filter(|text| is_code(text))
+                        .map(str::to_owned),
+                );
+            }
+        }
+        assert!(codes.len() > 150, "{codes:?}");
+        codes.retain(|code| !explained.contains(&format!("`{code}`")));
+        assert_eq!(codes, NO_CODES.map(str::to_owned).into());
+    }
+
+    fn is_code(text: &str) -> bool {
+        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        text.chars().all(word)
+            && text
+                .split_once('_')
+                .is_some_and(|(subject, rest)| SUBJECTS.contains(&subject) && !rest.is_empty())
+    }
+}
